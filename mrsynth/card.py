@@ -1,0 +1,73 @@
+"""What a checkpoint says of itself: the plain data that the manifest, the file header and the report share."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mrsynth.contrasts import Contrast
+
+
+class Plain(BaseModel):
+    """Frozen data that rejects keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSource(Plain):
+    """One data set a checkpoint was trained on."""
+
+    name: str
+    licence: str
+    citation: str
+    subjects: int = Field(ge=0)
+
+
+class Score(Plain):
+    """One measured figure: `pattern` is the available contrasts as in `t1+t2+flair`."""
+
+    pattern: str
+    target: Contrast
+    metric: str
+    value: float
+    subjects: int = Field(gt=0)
+    protocol: str
+
+
+class Card(Plain):
+    """Everything about a checkpoint that can be known without loading its tensors.
+
+    requires   target -> the exact inputs it needs; None when any non-empty subset of `contrasts` will do
+    intensity  contrast -> normalised histogram (fractions, sum 1) of brain voxels of the training data over u in [0, 1]
+    sampling   default arguments of `Method.synthesise`: {"sampler": "ddim", "steps": 4}
+    """
+
+    name: str
+    method: str
+    contrasts: tuple[Contrast, ...]
+    requires: dict[Contrast, tuple[Contrast, ...]] | None = None
+    licence: str
+    sampling: dict[str, Any] = {}
+    training_data: tuple[DataSource, ...] = ()
+    run_file: str | None = None
+    iterations: int = 0
+    scores: tuple[Score, ...] = ()
+    intensity: dict[Contrast, tuple[float, ...]] = {}
+    note: str = ""
+
+    def supports(self, available: frozenset[Contrast] | set[Contrast], target: Contrast) -> bool:
+        """Whether this checkpoint can make `target` from exactly the contrasts at hand."""
+        if target not in self.contrasts or target in available:
+            return False
+        if self.requires is None:
+            return bool(available & set(self.contrasts))
+        return target in self.requires and set(self.requires[target]) <= available
+
+
+class ManifestEntry(Card):
+    """A card and where its file is: `file` beside the package's weights, or `repository` and `pattern` on a hub."""
+
+    file: str | None = None
+    repository: str | None = None
+    pattern: str | None = None
+    sha256: str | None = None
+    size: int | None = None

@@ -1,0 +1,46 @@
+"""The MR contrasts, their names, and the patterns in which they can be missing."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from itertools import combinations
+
+
+class Contrast(StrEnum):
+    """One kind of image. Everywhere in mrsynth the value is the short lower-case name."""
+
+    T1 = "t1"
+    T1CE = "t1ce"  # T1 after gadolinium
+    T2 = "t2"
+    FLAIR = "flair"
+    PD = "pd"
+    DWI = "dwi"
+    CT = "ct"
+    MR = "mr"  # an MR of unstated weighting, as in SynthRAD
+
+    @property
+    def label(self) -> str:
+        """The name as a radiologist writes it: T1, T1ce, T2, FLAIR, ..."""
+        return "T1ce" if self is Contrast.T1CE else self.value.upper()
+
+
+STANDARD: tuple[Contrast, ...] = (Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR)
+
+T1CE_WARNING = (
+    "A synthetic T1ce is never evidence of contrast enhancement: no contrast agent was given, "
+    "and enhancement cannot be inferred from the other contrasts."
+)
+
+
+def patterns(contrasts: Sequence[Contrast] = STANDARD) -> list[tuple[Contrast, ...]]:
+    """Every set of available contrasts that is neither empty nor complete; 14 of them for four contrasts.
+
+    Sets with most contrasts present come first; inside a set the order is that of `contrasts`.
+    """
+    sizes = range(len(contrasts) - 1, 0, -1)
+    return [subset for size in sizes for subset in combinations(contrasts, size)]
+
+
+def pattern_name(available: Iterable[Contrast]) -> str:
+    """`t1+t2`: the available contrasts in canonical order, the spelling used in tables and options."""
+    present = set(available)
+    return "+".join(c.value for c in Contrast if c in present)

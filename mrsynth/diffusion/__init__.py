@@ -1,0 +1,1 @@
+"""Noise levels, predictions and samplers: tensors only, no networks and no MRI."""

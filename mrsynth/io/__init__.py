@@ -1,0 +1,1 @@
+"""Disk and network: the only code that touches either, apart from tasks."""

@@ -1,0 +1,1 @@
+"""Tasks join files, methods and reports; one module per command."""

@@ -1,0 +1,46 @@
+"""A volume: voxels and where they lie."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+GRID_TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One image on its grid.
+
+    voxels  (I, J, K) float32, in the units of the file it came from
+    affine  (4, 4) float64, voxel index -> millimetres in RAS+
+    """
+
+    voxels: NDArray[np.float32]
+    affine: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.voxels.ndim != 3:
+            raise ValueError(f"a volume has three axes, not {self.voxels.shape}")
+        if self.affine.shape != (4, 4):
+            raise ValueError(f"an affine is 4x4, not {self.affine.shape}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along I, J, K."""
+        i, j, k = self.voxels.shape
+        return i, j, k
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along I, J, K in millimetres."""
+        i, j, k = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
+        return i, j, k
+
+
+def same_grid(a: Volume, b: Volume) -> bool:
+    """Whether two volumes have the same shape and put every voxel within a micrometre of the same place."""
+    if a.shape != b.shape:
+        return False
+    corners = np.array([[i, j, k, 1] for i in (0, a.shape[0]) for j in (0, a.shape[1]) for k in (0, a.shape[2])])
+    return bool(np.abs(corners @ (a.affine - b.affine).T).max() < GRID_TOLERANCE_MM)
