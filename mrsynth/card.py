@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import Contrast, pattern_name
 
 
 class Plain(BaseModel):
@@ -61,6 +61,13 @@ class Card(Plain):
         if self.requires is None:
             return bool(available & set(self.contrasts))
         return target in self.requires and set(self.requires[target]) <= available
+
+    @property
+    def ability(self) -> str:
+        """What it makes from what, in words: `t1ce from t1+t2+flair`."""
+        if self.requires is None:
+            return f"any of {', '.join(self.contrasts)} from one or more of the others"
+        return ", ".join(f"{target} from {pattern_name(inputs)}" for target, inputs in self.requires.items())
 
 
 class ManifestEntry(Card):

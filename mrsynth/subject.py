@@ -58,7 +58,7 @@ class Subject:
 
     def foreground(self) -> NDArray[np.bool_]:
         """(I, J, K) bool: voxels where any available contrast is non-zero, inside the brain mask if there is one."""
-        union = np.logical_or.reduce([v.voxels != 0 for v in self.volumes.values()])
+        union: NDArray[np.bool_] = np.logical_or.reduce([v.voxels != 0 for v in self.volumes.values()])
         return union if self.mask is None else union & (self.mask.voxels != 0)
 
     def without(self, *hidden: Contrast) -> "Subject":

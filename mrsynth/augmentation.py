@@ -1,0 +1,74 @@
+"""Random changes to training examples, seeded example by example, on MONAI's transforms."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from mrsynth.card import Plain
+
+
+class AugmentationConfig(Plain):
+    """What may happen to an example. Geometry changes all contrasts together; intensity changes only the inputs.
+
+    The truth keeps its intensities: a network cannot know how the scanner would have scaled the contrast it makes.
+    """
+
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
+    affine: float = Field(0.0, ge=0, le=1, description="probability of a small rotation and scaling")
+    rotation: float = Field(0.15, ge=0, description="largest rotation in the slice plane, radians")
+    scaling: float = Field(0.08, ge=0, lt=1, description="largest relative change of size")
+    gamma: float = Field(0.0, ge=0, lt=1, description="inputs are raised to a power in 1 / (1 + gamma) .. 1 + gamma")
+    gain: float = Field(0.0, ge=0, lt=1, description="inputs are multiplied by 1 - gain .. 1 + gain")
+    bias_field: float = Field(0.0, ge=0, lt=1, description="largest coefficient of a smooth bias field on the inputs")
+
+
+def augment_geometry(stack: Tensor, config: AugmentationConfig, random: np.random.Generator) -> Tensor:
+    """Flip, rotate and scale a stack of images (N, H, W) of one slice alike; axis H is left-right.
+
+    Background must be 0. Returns the same shape.
+    """
+    from monai.transforms import RandAffine  # type: ignore[attr-defined]
+
+    if random.random() < config.flip:
+        stack = stack.flip(1)
+    if random.random() < config.affine:
+        transform: Any = RandAffine(
+            prob=1.0,
+            rotate_range=config.rotation,
+            scale_range=config.scaling,
+            mode="bilinear",
+            padding_mode="zeros",
+        )
+        transform.set_random_state(seed=int(random.integers(2**31)))
+        stack = torch.as_tensor(transform(stack)).contiguous()
+    return stack
+
+
+def augment_intensity(
+    stack: Tensor, channels: NDArray[np.int_], config: AugmentationConfig, random: np.random.Generator
+) -> Tensor:
+    """Change the intensities of each input contrast by its own gamma, gain and bias field, alike in all its images.
+
+    stack     (N, H, W), u in [0, 1]; background 0 stays 0
+    channels  (N,) the contrast of each image, -1 for images to leave alone
+    """
+    from monai.transforms import RandBiasField  # type: ignore[attr-defined]
+
+    stack = stack.clone()
+    for channel in sorted(set(channels.tolist()) - {-1}):
+        member = torch.from_numpy(channels == channel)
+        images = stack[member]
+        if config.gamma:
+            images = images.clamp(min=0) ** float((1 + config.gamma) ** random.uniform(-1, 1))
+        if config.gain:
+            images = images * float(1 + config.gain * random.uniform(-1, 1))
+        if config.bias_field:
+            field: Any = RandBiasField(prob=1.0, degree=3, coeff_range=(-config.bias_field, config.bias_field))
+            field.set_random_state(seed=int(random.integers(2**31)))
+            images = torch.as_tensor(field(images))
+        stack[member] = images.clamp(0, 1)
+    return stack

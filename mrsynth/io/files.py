@@ -1,0 +1,77 @@
+"""The one door through which results reach the disk: whole, or not at all."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mrsynth.errors import OutputError
+
+WHY = {
+    errno.EACCES: "no permission to write there; choose another output folder or change its permissions",
+    errno.EPERM: "no permission to write there; choose another output folder or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another output folder",
+    errno.ENOSPC: "the disk is full; free some space or choose another output folder",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another output folder",
+    errno.ENOENT: "the folder does not exist; create it first",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder",
+    errno.EEXIST: "a file of that name is in the way; choose another output folder",
+    errno.EISDIR: "a folder of that name is in the way; remove or rename it",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+}
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, with the same suffix; rename it to `path` if the block succeeds.
+
+    Whatever ends the block early, the temporary file is removed and `path` is as it was before.
+    Raises OutputError in place of an OSError.
+    """
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    temporary = path.with_name(f".{secrets.token_hex(8)}{suffix}")
+    try:
+        temporary.touch(exist_ok=False)  # asks for the permission before the work is done
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file. Raises OutputError, and then leaves what was there before."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file, newlines as given. Raises OutputError, and then leaves what was there before."""
+    write_bytes(path, text.encode())
+
+
+def ensure_folder(path: Path) -> Path:
+    """Create a folder and its parents if need be, and make sure that a file can be written into it.
+
+    Raises OutputError: better now than after the synthesis.
+    """
+    probe = path / f".{secrets.token_hex(8)}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"mrsynth")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return path
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    why = WHY.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"Cannot write {path}: {why}.")

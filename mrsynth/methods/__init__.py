@@ -1,0 +1,36 @@
+"""The methods, one paper each. METHODS is the only list of them."""
+
+from importlib import import_module
+from typing import Any
+
+from mrsynth.errors import UsageError
+from mrsynth.methods.base import Method, MethodConfig
+
+METHODS: dict[str, str] = {"fgc2f": "mrsynth.methods.fgc2f:FgC2F"}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method by its name."""
+    if name not in METHODS:
+        raise UsageError(f"Unknown method {name!r}; there are {', '.join(METHODS)}.")
+    module, attribute = METHODS[name].split(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    return found
+
+
+def build_method(config: dict[str, Any]) -> Method:
+    """A method with fresh weights, from its configuration as plain data; unknown keys are refused."""
+    found = method_class(config.get("method", ""))
+    return found(found.Config.model_validate(config))
+
+
+def preset(method: str, name: str) -> dict[str, Any]:
+    """The configuration of a named preset as plain data."""
+    module = import_module(METHODS[method].split(":")[0]) if method in METHODS else None
+    presets = getattr(module, "PRESETS", {})
+    if name not in presets:
+        raise UsageError(f"{method} has no preset {name!r}; there are {', '.join(presets) or 'none'}.")
+    return {"method": method, **presets[name]}
+
+
+__all__ = ["METHODS", "Method", "MethodConfig", "build_method", "method_class", "preset"]

@@ -1,0 +1,305 @@
+"""FgC2F-UDiff: frequency-guided and coarse-to-fine unified diffusion (arXiv 2501.03526).
+
+One 2-D network fills in any missing subset of the contrasts. The reverse chain is cut in two: while the image is
+mostly noise (coarse) the network is shown a low-pass image of an available contrast, afterwards (fine) a high-pass
+image. Which contrast supplies them follows a fixed ranking by low-frequency content. docs/methods/fgc2f.md tells what
+the paper leaves open and what is chosen here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mrsynth.card import Plain
+from mrsynth.contrasts import Contrast
+from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
+from mrsynth.diffusion.samplers import SAMPLERS
+from mrsynth.diffusion.schedules import levels, make_schedule
+from mrsynth.errors import UsageError
+from mrsynth.frequency import low_pass
+from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, legal_patterns
+from mrsynth.networks.unet import UNet, UNetConfig
+from mrsynth.noise import Noise
+
+
+class FrequencyConfig(Plain):
+    """Guidance by frequency (section 2 of the specification).
+
+    mode    c2f: low-pass while coarse, high-pass while fine; plain: the low-frequency source, unfiltered;
+            none: zeros; lf_only, hf_only, swapped; soft: a learnt cross-fade of the two
+    select  dynamic: first available in the ranking (low) or from its end (high); fixed: first available in channel
+            order for both; reverse: low and high sources exchanged; mean: mean of the available contrasts;
+            learned: softmax over the available contrasts. Mode soft always weighs the contrasts by a softmax.
+    """
+
+    mode: Literal["c2f", "plain", "none", "lf_only", "hf_only", "swapped", "soft"] = "c2f"
+    select: Literal["dynamic", "fixed", "reverse", "mean", "learned"] = "dynamic"
+    sigma: float = Field(3.5, gt=0, description="of the Gaussian filter, pixels")
+    kernel: int = Field(21, gt=0, description="size of the Gaussian filter, pixels, odd")
+    hf_gain: float = Field(1.0, description="factor on the high-pass image")
+    ranking: tuple[Contrast, ...] = Field(
+        (Contrast.T1, Contrast.T2, Contrast.FLAIR, Contrast.T1CE), description="most low-frequency content first"
+    )
+    tau: float = Field(2.0, gt=0, description="width of the cross-fade of mode soft, in levels")
+
+
+class FgC2FConfig(MethodConfig):
+    """Every choice and ablation of the method; defaults are the paper's where it states one."""
+
+    method: Literal["fgc2f"] = "fgc2f"
+    network: UNetConfig = UNetConfig()
+    freq: FrequencyConfig = FrequencyConfig()
+    T: int = Field(200, gt=1, description="levels of the training chain")
+    switch: float = Field(0.5, ge=0, le=1, description="share of the chain that is fine: coarse iff t >= switch * T")
+    schedule: Literal["cosine", "linear_scaled", "linear"] = "cosine"
+    param: Kind = Field("eps", description="what the network predicts")
+    mask_embed: bool = Field(True, description="tell the network which contrasts are available")
+    curriculum: Literal["cumulative", "strict", "none"] = "cumulative"
+    neighbours: int = Field(0, ge=0, description="slices below and above whose available contrasts the network reads")
+    level_bias: float = Field(
+        1.0, ge=1, description="1 draws training levels evenly; larger favours the noisy end: t = T (1 - r^bias), r in [0, 1)"
+    )
+    noise: Literal["independent", "shared"] = Field("independent", description="one noise field per slice or per volume")
+    sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
+    steps: int | None = Field(None, gt=0, description="sampling steps; None visits all T levels")
+
+    @model_validator(mode="after")
+    def _ranking_covers_the_contrasts(self) -> "FgC2FConfig":
+        if set(self.freq.ranking) != set(self.contrasts) or len(self.freq.ranking) != len(self.contrasts):
+            raise ValueError(
+                f"freq.ranking {[c.value for c in self.freq.ranking]} must hold each of the contrasts "
+                f"{[c.value for c in self.contrasts]} once"
+            )
+        if (self.steps or 1) > self.T:
+            raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
+        return self
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "base": {},
+    "large": {"network": {"width": 128, "multipliers": (1, 1, 2, 2, 4), "attention": (3, 4)}},
+    "small": {"network": {"width": 32, "multipliers": (1, 2, 3, 4), "groups": 16}},
+    "tiny": {
+        "network": {"width": 16, "multipliers": (1, 2, 2), "blocks": 1, "groups": 8, "attention": (2,), "head_dim": 16}
+    },
+    "ship": {
+        "network": {
+            "width": 32,
+            "multipliers": (1, 2, 4, 4),
+            "blocks": 1,
+            "up_blocks": 1,
+            "groups": 8,
+            "attention": (3,),
+            "fold": 2,
+        },
+        "param": "x0",
+        "neighbours": 1,
+        "level_bias": 3.0,
+        "noise": "shared",
+        "sampler": "ddim",
+        "steps": 4,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The guidance images of a batch, made once: low and high are (B, 1, H, W)."""
+
+    low: Tensor
+    high: Tensor
+
+
+class FgC2F(Method):
+    """Frequency-guided coarse-to-fine unified diffusion. Network input: C contrasts, one guidance channel, neighbours."""
+
+    Config = FgC2FConfig
+
+    def __init__(self, config: FgC2FConfig):
+        super().__init__(config)
+        self.config = config
+        self.neighbours = config.neighbours
+        self.multiple = config.network.multiple
+        self.schedule = make_schedule(config.schedule, config.T)
+        c = len(config.contrasts)
+        self.network = UNet(config.network, c + 1 + 2 * c * config.neighbours, c, c if config.mask_embed else 0)
+        rank = torch.tensor([float(config.freq.ranking.index(x)) for x in config.contrasts])
+        if config.freq.mode == "soft" or config.freq.select == "learned":
+            # a step of 4 in the logit: the first available contrast starts with 98 % of the weight
+            self.low_logits = nn.Parameter(-4 * rank)
+            self.high_logits = nn.Parameter(4 * rank)
+        if config.freq.mode == "soft":
+            self.rho = nn.Parameter(torch.tensor(float(np.log(np.expm1(config.freq.sigma)))))
+        self.register_buffer("rank", rank, persistent=False)
+
+    # --- Frequency-guided collaborative strategy -----------------------------------------------------------------
+
+    def source_weights(self, available: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (B, C) of the contrasts in the low-frequency and the high-frequency source; rows sum to 1."""
+        select = "learned" if self.config.freq.mode == "soft" else self.config.freq.select
+        never = torch.where(available, 0.0, -torch.inf)
+        if select == "learned":
+            return (self.low_logits + never).softmax(1), (self.high_logits + never).softmax(1)
+        if select == "mean":
+            mean = available / available.sum(1, keepdim=True)
+            return mean, mean
+        order = torch.arange(len(self.contrasts), device=available.device) if select == "fixed" else self.rank
+        low = one_hot_of_largest(never - order)
+        high = low if select == "fixed" else one_hot_of_largest(never + order)
+        return (high, low) if select == "reverse" else (low, high)
+
+    def guidance(self, images: Tensor, available: Tensor) -> Guidance:
+        """Low- and high-pass images of the chosen sources. They do not depend on the level."""
+        freq = self.config.freq
+        if freq.mode == "none":
+            zeros = torch.zeros_like(images[:, :1])
+            return Guidance(zeros, zeros)
+        seen = where_available(images, available)
+        low, high = (torch.einsum("bc,bchw->bhw", w, seen)[:, None] for w in self.source_weights(available))
+        if freq.mode == "plain":
+            return Guidance(low, low)
+        sigma = F.softplus(self.rho) if freq.mode == "soft" else freq.sigma
+        low, high = low_pass(low, sigma, freq.kernel), high - low_pass(high, sigma, freq.kernel)
+        high = freq.hf_gain * high
+        match freq.mode:
+            case "lf_only":
+                return Guidance(low, low)
+            case "hf_only":
+                return Guidance(high, high)
+            case "swapped":
+                return Guidance(high, low)
+            case _:
+                return Guidance(low, high)
+
+    def guide(self, guidance: Guidance, level: Tensor) -> Tensor:
+        """g_t (B, 1, H, W): the low image while coarse (t >= switch * T), the high image while fine."""
+        boundary = self.config.switch * self.config.T
+        if self.config.freq.mode == "soft":
+            weight = torch.sigmoid((level - (boundary - 0.5)) / self.config.freq.tau)[:, None, None, None]
+            return weight * guidance.low + (1 - weight) * guidance.high
+        coarse = (level >= boundary)[:, None, None, None]
+        return torch.where(coarse, guidance.low, guidance.high)
+
+    # --- Unified network ------------------------------------------------------------------------------------------
+
+    def assemble(self, x_t: Tensor, images: Tensor, available: Tensor, guide: Tensor, context: Tensor) -> Tensor:
+        """Network input: available contrasts clean, missing ones noisy, the guidance, neighbours of available contrasts."""
+        contrasts = torch.where(available[:, :, None, None], images, x_t)
+        around = torch.where(available[:, :, None, None, None], context, ABSENT).flatten(1, 2)
+        return torch.cat([contrasts, guide, around], dim=1)
+
+    def predict(self, x_t: Tensor, level: Tensor, batch: Batch, guidance: Guidance) -> Tensor:
+        """Output of the network (B, C, H, W), float32, for levels (B,)."""
+        x = self.assemble(x_t, batch.images, batch.available, self.guide(guidance, level), batch.context)
+        out: Tensor = self.network(x, level, batch.available.to(x.dtype))
+        return out.float()
+
+    # --- Training -------------------------------------------------------------------------------------------------
+
+    def objectives(self) -> list[Objective]:
+        return [Objective("denoise", list(self.parameters()), self.loss)]
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Mean squared error on the missing contrasts whose truth is known; every example weighs the same."""
+        b = len(batch.images)
+        level = self.draw_levels(b, generator).to(batch.images.device)
+        eps = torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
+        abar = self.schedule.abar.to(batch.images.device)[level][:, None, None, None]
+        wanted = batch.present & ~batch.available
+        truth = where_available(batch.images, batch.present)
+        x_t = noised(truth, eps, abar)
+        output = self.predict(x_t, level, batch, self.guidance(batch.images, batch.available))
+        error = (output - training_target(self.config.param, truth, eps, abar)).square().mean((2, 3))
+        per_example = torch.where(wanted, error, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
+        return {"loss": per_example.mean()}
+
+    def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
+        """Training levels (count,) int64 in 0..T-1."""
+        r = torch.rand(count, generator=generator, dtype=torch.float64)
+        return (self.config.T * (1 - r**self.config.level_bias)).ceil().long().clamp(1, self.config.T) - 1
+
+    def draw_available(
+        self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
+    ) -> NDArray[np.bool_]:
+        """Easy patterns first: one missing contrast, then up to two, then up to three, then all patterns alike."""
+        legal = legal_patterns(present, self.contrasts)
+        missing = np.array([int((present & ~p).sum()) for p in legal])
+        weights = curriculum(self.config.curriculum, progress, missing)
+        return legal[random.choice(len(legal), p=weights)]
+
+    # --- Sampling -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def synthesise(
+        self,
+        images: Tensor,
+        available: Tensor,
+        *,
+        context: Tensor,
+        noise: Noise,
+        steps: int | None = None,
+        sampler: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        sampler = sampler or self.config.sampler
+        if sampler not in SAMPLERS:
+            raise UsageError(f"Unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}.")
+        visited = levels(self.config.T, steps or self.config.steps or self.config.T)
+        images = where_available(images, available)
+        batch = Batch(images, available, available, context)
+        guidance = self.guidance(images, available)
+        done = 0
+
+        def denoise(x_t: Tensor, level: int) -> Tensor:
+            nonlocal done
+            t = torch.full((len(images),), level, device=images.device)
+            x_0 = to_x0(self.config.param, self.predict(x_t, t, batch, guidance), x_t, float(self.schedule.abar[level]))
+            done += 1
+            if progress is not None:
+                progress(done, len(visited))
+            return x_0.clamp(-1, 1)
+
+        # the denoiser changes with the stage, so a multistep solver forgets its history there
+        options = {"restart_at": int(np.ceil(self.config.switch * self.config.T))} if sampler == "dpm_solver_pp" else {}
+        x_0 = SAMPLERS[sampler](denoise, noise(images), self.schedule, visited, noise, **options)
+        return torch.where(available[:, :, None, None], images, x_0)
+
+
+def curriculum(kind: str, progress: float, missing: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Probability of each legal pattern, given how many contrasts each leaves missing.
+
+    cumulative   progress < 0.15: one missing; < 0.30: one or two; < 0.50: one, two, three with 1/4, 1/4, 1/2;
+                 from then on all patterns alike
+    strict       only the newest number of missing contrasts in each of the first three phases
+    none         all patterns alike from the start
+    Where a subject lacks contrasts itself, the numbers it cannot have are left out.
+    """
+    share = np.ones(len(missing))
+    if kind != "none" and progress < 0.5:
+        phase = 0 if progress < 0.15 else 1 if progress < 0.30 else 2
+        by_count = {
+            "cumulative": [(1, 0, 0), (0.5, 0.5, 0), (0.25, 0.25, 0.5)],
+            "strict": [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
+        }[kind][phase]
+        fewest = int(missing.min())
+        wanted = np.array([by_count[min(m, 3) - 1] / max((missing == m).sum(), 1) for m in missing])
+        share = wanted if wanted.any() else (missing == fewest).astype(float)
+    probabilities: NDArray[np.float64] = share / share.sum()
+    return probabilities
+
+
+def one_hot_of_largest(scores: Tensor) -> Tensor:
+    """(B, C) float: 1 at the largest score of every row."""
+    return F.one_hot(scores.argmax(1), scores.shape[1]).float()
+
+
+def where_available(images: Tensor, available: Tensor) -> Tensor:
+    """Images (B, C, H, W) with every channel that is not available (B, C) set to 0, whatever it held."""
+    return torch.where(available[:, :, None, None], images, 0.0)

@@ -1,0 +1,108 @@
+"""Blocks that more than one network uses: residual block, resampling, self-attention, time embedding."""
+
+import math
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, conv, plus embedding, norm, SiLU, dropout, conv; the second convolution starts at zero.
+
+    forward(x (B, in, H, W), embedding (B, E)) -> (B, out, H, W)
+    one_norm drops the second normalisation: memory passes, not arithmetic, bound small networks on a CPU.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        groups: int,
+        dropout: float = 0.0,
+        one_norm: bool = False,
+    ):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embed = nn.Linear(embedding, out_channels)
+        self.norm2 = nn.Identity() if one_norm else nn.GroupNorm(groups, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.embed(F.silu(embedding))[:, :, None, None].to(h.dtype)
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        out: Tensor = self.skip(x) + h
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the pixels of a feature map, pre-normalised and residual.
+
+    forward(x (B, C, H, W)) -> (B, C, H, W); C must be a multiple of head_dim.
+    """
+
+    def __init__(self, channels: int, head_dim: int, groups: int):
+        super().__init__()
+        if channels % head_dim:
+            raise ValueError(f"{channels} channels do not split into heads of {head_dim}")
+        self.heads = channels // head_dim
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, HW, head_dim)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, h, w)
+        out: Tensor = x + self.out(y)
+        return out
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a 3x3 convolution."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return out
+
+
+class LevelEmbedding(nn.Module):
+    """Sinusoidal embedding of the noise level, then two linear layers (Ho et al. 2020, appendix B).
+
+    forward(level (B,) integer or float) -> (B, out)
+    """
+
+    def __init__(self, dim: int, out: int):
+        super().__init__()
+        if dim % 2:
+            raise ValueError("a sinusoidal embedding has an even number of dimensions")
+        half = dim // 2
+        self.register_buffer(
+            "frequencies", torch.exp(-math.log(10_000) * torch.arange(half) / half), persistent=False
+        )
+        self.mlp = nn.Sequential(nn.Linear(dim, out), nn.SiLU(), nn.Linear(out, out))
+
+    def forward(self, level: Tensor) -> Tensor:
+        angles = level[:, None].float() * self.frequencies
+        out: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        return out
+
+
+def zeroed(module: M) -> M:
+    """Start a layer at zero, so that the block around it begins as the identity (or a head as zero)."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

@@ -1,0 +1,131 @@
+"""A 2-D U-Net with a time embedding, in the manner of Dhariwal and Nichol 2021 (ADM)."""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mrsynth.card import Plain
+from mrsynth.networks.blocks import LevelEmbedding, ResidualBlock, SelfAttention, Upsample, zeroed
+
+
+class UNetConfig(Plain):
+    """Size of the network.
+
+    fold folds fold x fold pixels into channels before the first convolution and unfolds them after the last:
+    the same field of view at a fraction of the memory traffic. 1 is the pixel-space network of the paper.
+    """
+
+    width: int = Field(64, gt=0, description="channels of the first level")
+    multipliers: tuple[int, ...] = Field((1, 2, 4, 4), description="width of each level in units of `width`")
+    blocks: int = Field(2, gt=0, description="residual blocks per level on the way down; one more on the way up")
+    up_blocks: int | None = Field(None, gt=0, description="residual blocks per level on the way up; None is blocks + 1")
+    groups: int = Field(32, gt=0, description="groups of every GroupNorm")
+    attention: tuple[int, ...] = Field((3,), description="levels with self-attention; the bottleneck has it too if any")
+    head_dim: int = Field(32, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    fold: int = Field(1, gt=0, description="pixels folded into channels at the stem, per axis")
+    one_norm: bool = Field(False, description="one normalisation per residual block instead of two")
+
+    @model_validator(mode="after")
+    def _widths_divide(self) -> "UNetConfig":
+        for m in self.multipliers:
+            if (self.width * m) % self.groups:
+                raise ValueError(f"width {self.width * m} is no multiple of {self.groups} groups")
+        if any(level >= len(self.multipliers) for level in self.attention):
+            raise ValueError(f"attention levels {self.attention} exceed the {len(self.multipliers)} levels there are")
+        if self.up_blocks is not None and self.up_blocks > self.blocks + 1:
+            raise ValueError("the way up has at most blocks + 1 residual blocks per level: each takes one skip")
+        return self
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the input must be multiples of this."""
+        return self.fold * 2 ** (len(self.multipliers) - 1)
+
+
+class UNet(nn.Module):
+    """forward(x (B, in, H, W), level (B,), condition (B, conditions) or None) -> (B, out, H, W).
+
+    condition is added to the level's embedding through one linear layer; absent when conditions = 0.
+    The head starts at zero: an untrained network returns 0 everywhere.
+    """
+
+    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int, conditions: int = 0):
+        super().__init__()
+        self.config = config
+        folded = config.fold**2
+        widths = [config.width * m for m in config.multipliers]
+        embedding = 4 * config.width
+        self.embed_level = LevelEmbedding(config.width, embedding)
+        self.embed_condition = nn.Linear(conditions, embedding) if conditions else None
+        self.stem = nn.Conv2d(in_channels * folded, widths[0], 3, padding=1)
+
+        def block(inputs: int, outputs: int) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, embedding, config.groups, config.dropout, config.one_norm)
+
+        def attention(level: int) -> nn.Module:
+            if level not in config.attention:
+                return nn.Identity()
+            return SelfAttention(widths[level], config.head_dim, config.groups)
+
+        self.down = nn.ModuleList()
+        skips, current = [widths[0]], widths[0]
+        for level, width in enumerate(widths):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            for _ in range(config.blocks):
+                stage["blocks"].append(block(current, width))
+                stage["attention"].append(attention(level))
+                current = width
+                skips.append(current)
+            if level < len(widths) - 1:
+                stage["resample"] = nn.Conv2d(current, current, 3, stride=2, padding=1)
+                skips.append(current)
+            self.down.append(stage)
+
+        self.middle_in = block(current, current)
+        self.middle_attention = (
+            SelfAttention(current, config.head_dim, config.groups) if config.attention else nn.Identity()
+        )
+        self.middle_out = block(current, current)
+
+        self.up = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            level_skips = [skips.pop() for _ in range(config.blocks + 1)]
+            for skip in level_skips[: config.up_blocks or config.blocks + 1]:
+                stage["blocks"].append(block(current + skip, width))
+                stage["attention"].append(attention(level))
+                current = width
+            if level > 0:
+                stage["resample"] = Upsample(current)
+            self.up.append(stage)
+
+        self.head_norm = nn.GroupNorm(config.groups, current)
+        self.head = zeroed(nn.Conv2d(current, out_channels * folded, 3, padding=1))
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
+        if x.shape[-2] % self.config.multiple or x.shape[-1] % self.config.multiple:
+            raise ValueError(f"a slice of {tuple(x.shape[-2:])} is no multiple of {self.config.multiple}")
+        embedding = self.embed_level(level)
+        if self.embed_condition is not None and condition is not None:
+            embedding = embedding + self.embed_condition(condition.to(embedding.dtype))
+        h = self.stem(F.pixel_unshuffle(x, self.config.fold).contiguous(memory_format=torch.channels_last))
+        skips = [h]
+        for stage in self.down:
+            for residual, attention in zip(stage["blocks"], stage["attention"], strict=True):
+                h = attention(residual(h, embedding))
+                skips.append(h)
+            if "resample" in stage:
+                h = stage["resample"](h)
+                skips.append(h)
+        h = self.middle_out(self.middle_attention(self.middle_in(h, embedding)), embedding)
+        for stage in self.up:
+            level_skips = [skips.pop() for _ in range(self.config.blocks + 1)]
+            used = zip(stage["blocks"], stage["attention"], level_skips, strict=False)
+            for residual, attention, skip in used:
+                h = attention(residual(torch.cat([h, skip], dim=1), embedding))
+            if "resample" in stage:
+                h = stage["resample"](h)
+        out = self.head(F.silu(self.head_norm(h)))
+        return F.pixel_shuffle(out, self.config.fold)

@@ -1,0 +1,217 @@
+"""Builders of subjects, the door to real data, and a closed door to the network."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.subject import Subject
+from mrsynth.volume import Volume
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SHARED_DATA = Path(os.environ.get("MRSYNTH_TEST_DATA") or CHECKOUT.parent / "shared")
+NO_REAL_DATA = f"no real data at {SHARED_DATA} (MRSYNTH_TEST_DATA)"
+
+
+# Real data -----------------------------------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED_DATA.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("real_data") or "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason=NO_REAL_DATA))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how much of the suite ran: a run without real data must not look like a whole one."""
+    counts = {outcome: terminalreporter.stats.get(outcome, []) for outcome in ("passed", "failed", "error", "skipped")}
+    for_data = sum(NO_REAL_DATA in str(report.longrepr) for report in counts["skipped"])
+    terminalreporter.section("what ran")
+    terminalreporter.write_line(", ".join(f"{len(reports)} {outcome}" for outcome, reports in counts.items()))
+    where = f"real data: {SHARED_DATA}" if SHARED_DATA.is_dir() else NO_REAL_DATA
+    terminalreporter.write_line(f"{for_data} skipped for lack of real data; {where}")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real scans and golden tensors, `data/` and `upstream/` inside it; skips when it is absent."""
+    return SHARED_DATA
+
+
+# Network -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_loopback() -> Iterator[None]:
+    """Fail any test that reaches for the network. Loopback and Unix sockets stay open, for servers made by tests."""
+    guarded = {"connect": 0, "connect_ex": 0, "sendto": -1}  # which argument is the address
+    with pytest.MonkeyPatch.context() as patch:
+        for name, position in guarded.items():
+            patch.setattr(socket.socket, name, _refusing_strangers(getattr(socket.socket, name), position))
+        patch.setattr(socket, "getaddrinfo", _resolving_only_loopback(socket.getaddrinfo))
+        yield
+
+
+def _refusing_strangers(method: Callable[..., Any], position: int) -> Callable[..., Any]:
+    def guarded(self: socket.socket, *arguments: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            _require_loopback(arguments[position][0])
+        return method(self, *arguments)
+
+    return guarded
+
+
+def _resolving_only_loopback(resolve: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(host: Any, *arguments: Any, **options: Any) -> Any:
+        _require_loopback(host)
+        return resolve(host, *arguments, **options)
+
+    return guarded
+
+
+def _require_loopback(host: Any) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name not in (None, "", "localhost", "::1", "0.0.0.0") and not str(name).startswith("127."):
+        pytest.fail(f"a test tried to reach {name}; tests use loopback only")  # no OSError: nobody may swallow it
+
+
+# Subjects ------------------------------------------------------------------------------------------------------------
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # voxel axes run to the left, to the back, upwards; 1 mm
+
+# Of tissue t in [0, 1]: the image in [0, 1], and the white-matter-like intensity it is scaled to. Scales of one
+# examination differ by a factor of ten and more, as those of scanners do.
+APPEARANCE: dict[Contrast, tuple[Callable[[NDArray[Any]], NDArray[Any]], float]] = {
+    Contrast.T1: (lambda t: 0.2 + 0.7 * t, 600),
+    Contrast.T1CE: (lambda t: 0.2 + 0.5 * t + 0.3 * t**4, 2000),
+    Contrast.T2: (lambda t: 0.95 - 0.75 * t, 450),
+    Contrast.FLAIR: (lambda t: 0.2 + 2.4 * t * (1 - t), 1100),
+    Contrast.PD: (lambda t: 0.9 - 0.3 * t, 800),
+    Contrast.DWI: (lambda t: 0.3 + 0.4 * t, 150),
+    Contrast.CT: (lambda t: 0.5 + 0.1 * t, 80),
+    Contrast.MR: (lambda t: 0.3 + 0.6 * t, 500),
+}
+
+FILE_NAMES: dict[str, dict[Contrast, str]] = {
+    "brats21": dict(zip(STANDARD, ("{0}_t1", "{0}_t1ce", "{0}_t2", "{0}_flair"), strict=True)),
+    "brats23": dict(zip(STANDARD, ("{0}-t1n", "{0}-t1c", "{0}-t2w", "{0}-t2f"), strict=True)),
+    "bids": dict(
+        zip(
+            STANDARD,
+            ("anat/{0}_T1w", "anat/{0}_ce-gadolinium_T1w", "anat/{0}_T2w", "anat/{0}_FLAIR"),
+            strict=True,
+        )
+    ),
+    "nnunet": dict(zip(STANDARD, ("{0}_0000", "{0}_0001", "{0}_0002", "{0}_0003"), strict=True)),
+    "free": dict(zip(STANDARD, ("mprage", "t1_gd", "T2", "T2-FLAIR"), strict=True)),
+}
+SEGMENTATION_NAMES = {"brats21": "{0}_seg", "brats23": "{0}-seg", "bids": "anat/{0}_dseg", "free": "seg"}
+
+
+def _brain_volumes(
+    shape: tuple[int, int, int] = (24, 28, 20),
+    seed: int = 0,
+    contrasts: Sequence[Contrast] = STANDARD,
+    affine: NDArray[np.float64] = LPS,
+) -> dict[Contrast, Volume]:
+    """A smooth ellipsoid brain: contrasts that are functions of one tissue field, whole numbers, background exactly 0.
+
+    The brain fills 0.85 of each axis, so that there is background on every side of it.
+    """
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    inside = sum(x**2 for x in axes) < 0.85**2
+    waves = [
+        np.cos(sum(k * x for k, x in zip(rng.uniform(-5, 5, 3), axes, strict=True)) + rng.uniform(0, 2 * np.pi))
+        for _ in range(6)
+    ]
+    field = np.sum(waves, axis=0)
+    tissue = (field - field.min()) / (field.max() - field.min())
+    return {
+        contrast: Volume(np.where(inside, np.rint(scale * image(tissue)), 0).astype(np.float32), affine.copy())
+        for contrast, (image, scale) in APPEARANCE.items()
+        if contrast in contrasts
+    }
+
+
+def _make_subject(
+    name: str = "subject",
+    *,
+    without: Sequence[Contrast] = (),
+    segmentation: bool = False,
+    mask: bool = False,
+    shape: tuple[int, int, int] = (24, 28, 20),
+    seed: int = 0,
+    contrasts: Sequence[Contrast] = STANDARD,
+    affine: NDArray[np.float64] = LPS,
+) -> Subject:
+    """A subject of `_brain_volumes`; the segmentation is a ball with the labels 1, 2, 4 from the centre outwards."""
+    volumes = _brain_volumes(shape, seed, contrasts, affine)
+    brain = next(iter(volumes.values())).voxels != 0
+    centred = np.meshgrid(*(np.linspace(-1, 1, n) - 0.2 for n in shape), indexing="ij")
+    radius = np.sqrt(sum(x**2 for x in centred))
+    labels = np.select([radius < 0.15, radius < 0.25, radius < 0.4], [1, 4, 2], 0).astype(np.float32)
+    return Subject(
+        name,
+        {c: v for c, v in volumes.items() if c not in without},
+        Volume(labels, affine.copy()) if segmentation else None,
+        Volume(brain.astype(np.float32), affine.copy()) if mask else None,
+    )
+
+
+def _write_subject_folder(
+    folder: Path,
+    name: str = "subject",
+    layout: str = "brats21",
+    *,
+    suffix: str = ".nii.gz",
+    dtype: type[np.generic] = np.int16,
+    **subject: Any,
+) -> Path:
+    """Write `_make_subject(name, **subject)` to `folder/name` and return that path.
+
+    layout  a key of FILE_NAMES; "nnunet" writes the dataset.json that names its channels beside the subject's folder
+    """
+    made = _make_subject(name, **subject)
+    home = folder / name
+    files = {FILE_NAMES[layout][c]: v for c, v in made.volumes.items()}
+    if made.segmentation is not None:
+        files[SEGMENTATION_NAMES[layout]] = made.segmentation
+    for pattern, volume in files.items():
+        path = home / (pattern.format(name) + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = nib.Nifti1Image(volume.voxels.astype(dtype), volume.affine)
+        image.header.set_xyzt_units("mm")
+        nib.save(image, path)
+    if layout == "nnunet":
+        channels = {str(i): c.label for i, c in enumerate(STANDARD)}
+        (folder / "dataset.json").write_text(json.dumps({"channel_names": channels, "file_ending": suffix}))
+    return home
+
+
+@pytest.fixture(scope="session")
+def brain_volumes() -> Callable[..., dict[Contrast, Volume]]:
+    """The builder `_brain_volumes`."""
+    return _brain_volumes
+
+
+@pytest.fixture(scope="session")
+def make_subject() -> Callable[..., Subject]:
+    """The builder `_make_subject`."""
+    return _make_subject
+
+
+@pytest.fixture(scope="session")
+def write_subject_folder() -> Callable[..., Path]:
+    """The builder `_write_subject_folder`."""
+    return _write_subject_folder

@@ -1,0 +1,306 @@
+"""NIfTI files: read what the scanner wrote, refuse what is no image, return geometry untouched."""
+
+import errno
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mrsynth.errors import InputError, OutputError
+from mrsynth.io import nifti
+from mrsynth.io.nifti import read_grid, read_volume, write_volume
+from mrsynth.volume import Volume
+
+SHAPE = (5, 6, 7)
+RAMP = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+
+
+def oblique(shift: float = 0.0) -> NDArray[np.float64]:
+    c, s = np.cos(0.2), np.sin(0.2)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[-c, s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag([0.9, 1.1, 3])
+    affine[:3, 3] = 10 + shift, -20, 30
+    return affine
+
+
+def save(path: Path, data: Any = RAMP, affine: Any = None, **codes: int) -> Path:
+    image = nib.Nifti1Image(data, oblique() if affine is None else affine)
+    image.set_sform(oblique(), codes.get("sform", 1))
+    image.set_qform(oblique(shift=codes.get("shift", 0)), codes.get("qform", 1))
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", ["u1", "i2", ">i2", "u2", "i4", "f4", ">f4", "f8"])
+def test_every_number_type_reads_as_float32(tmp_path: Path, dtype: str, suffix: str) -> None:
+    volume = read_volume(save(tmp_path / f"a{suffix}", RAMP.astype(dtype)))
+
+    assert volume.voxels.dtype == np.float32 and volume.voxels.dtype.isnative
+    np.testing.assert_array_equal(volume.voxels, RAMP)
+    np.testing.assert_allclose(volume.affine, oblique(), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_the_files_scaling_is_applied(tmp_path: Path, dtype: type, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    header = nib.Nifti1Image(RAMP.astype(dtype), oblique()).header
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, 0.5, -3
+    raw = header.binaryblock + bytes(4) + RAMP.astype(dtype).tobytes(order="F")
+    path.write_bytes(gzip.compress(raw) if suffix.endswith("gz") else raw)
+
+    volume = read_volume(path)
+    assert volume.voxels.dtype == np.float32
+    np.testing.assert_array_equal(volume.voxels, RAMP * 0.5 - 3)
+
+
+def test_trailing_axes_of_length_one_are_dropped(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii.gz", RAMP[..., None, None])
+
+    np.testing.assert_array_equal(read_volume(path).voxels, RAMP)
+    write_volume(tmp_path / "b.nii.gz", read_volume(path), like=path)
+    assert nib.load(tmp_path / "b.nii.gz").shape == SHAPE
+
+
+def test_sform_is_preferred_then_qform(tmp_path: Path) -> None:
+    both = save(tmp_path / "both.nii", shift=5)
+    only_q = save(tmp_path / "q.nii", shift=5, sform=0)
+    only_s = save(tmp_path / "s.nii", shift=5, qform=0)
+
+    assert read_volume(both).affine[0, 3] == read_volume(only_s).affine[0, 3] == 10
+    assert read_volume(only_q).affine[0, 3] == 15
+    np.testing.assert_allclose(read_volume(only_q).affine, oblique(5), atol=1e-5)
+
+
+def test_read_grid_needs_no_voxels(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii")
+    whole = read_volume(path)
+    path.write_bytes(path.read_bytes()[:400])
+
+    shape, affine = read_grid(path)
+    assert shape == SHAPE
+    np.testing.assert_array_equal(affine, whole.affine)
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (4, 1), (2, 0), (0, 2), (3, 4), (0, 0)])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_geometry_is_copied_field_by_field(tmp_path: Path, sform: int, qform: int, suffix: str) -> None:
+    """sform and qform differ here, so neither can stand in for the other."""
+    like = save(tmp_path / "like.nii.gz", RAMP.astype(np.int16), sform=sform, qform=qform, shift=5)
+    volume = read_volume(like)
+    written = tmp_path / f"out{suffix}"
+    write_volume(written, Volume(RAMP / 7, volume.affine), like=like, description="mrsynth synthetic t1ce")
+    a, b = nib.load(like).header, nib.load(written).header
+
+    for field in (*nifti.GEOMETRY_FIELDS, "dim"):
+        np.testing.assert_array_equal(a[field], b[field], err_msg=field)
+    raw = nib.Nifti1Header((gzip.decompress if suffix.endswith("gz") else bytes)(written.read_bytes())[:348])
+    assert raw.get_data_dtype() == np.float32 and (raw["scl_slope"], raw["scl_inter"]) == (1, 0)
+    assert b["descrip"].item() == b"mrsynth synthetic t1ce"
+    np.testing.assert_array_equal(read_volume(written).voxels, RAMP / 7)
+    np.testing.assert_array_equal(read_volume(written).affine, volume.affine)
+
+
+def test_nifti_2_stays_nifti_2_with_its_exact_affine(tmp_path: Path) -> None:
+    like = tmp_path / "like.nii"
+    nib.save(nib.Nifti2Image(RAMP, oblique()), like)
+    write_volume(tmp_path / "out.nii.gz", Volume(2 * RAMP, oblique()), like=like)
+    image = nib.load(tmp_path / "out.nii.gz")
+
+    assert isinstance(image, nib.Nifti2Image)
+    np.testing.assert_array_equal(image.affine, nib.load(like).affine)
+    np.testing.assert_array_equal(read_volume(tmp_path / "out.nii.gz").voxels, 2 * RAMP)
+
+
+def test_units_and_left_handed_voxels_are_kept(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(RAMP, np.diag([-1.0, 1, 1, 1]))
+    image.header.set_xyzt_units("micron", "msec")
+    nib.save(image, tmp_path / "like.nii")
+    write_volume(tmp_path / "out.nii", read_volume(tmp_path / "like.nii"), like=tmp_path / "like.nii")
+    header = nib.load(tmp_path / "out.nii").header
+
+    assert header.get_xyzt_units() == ("micron", "msec")
+    assert header["pixdim"][0] == image.header["pixdim"][0]
+
+
+def test_a_volume_of_no_file_brings_its_own_affine(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii.gz", Volume(RAMP, oblique()))
+    image = nib.load(tmp_path / "a.nii.gz")
+
+    for get in (image.get_sform, image.get_qform):
+        affine, code = get(coded=True)
+        np.testing.assert_allclose(affine, oblique(), atol=1e-5)
+        assert code == 1
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_the_same_volume_gives_the_same_bytes(tmp_path: Path) -> None:
+    like = save(tmp_path / "like.nii.gz")
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_volume(tmp_path / name, Volume(RAMP, oblique()), like=like)
+
+    a = (tmp_path / "a.nii.gz").read_bytes()
+    assert a == (tmp_path / "b.nii.gz").read_bytes() and a[4:8] == bytes(4)
+
+
+def test_a_long_description_is_cut_to_fit(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii", Volume(RAMP, oblique()), description="x" * 200)
+
+    assert nib.load(tmp_path / "a.nii").header["descrip"].item() == b"x" * 79
+
+
+def test_another_grid_than_that_of_like_is_our_mistake(tmp_path: Path) -> None:
+    like = save(tmp_path / "like.nii.gz")
+    for volume in (Volume(RAMP[1:], oblique()), Volume(RAMP, oblique(shift=1))):
+        with pytest.raises(ValueError, match="grid"):
+            write_volume(tmp_path / "a.nii.gz", volume, like=like)
+    with pytest.raises(ValueError, match="ends in"):
+        write_volume(tmp_path / "a.mgz", Volume(RAMP, oblique()), like=like)
+    assert list(tmp_path.iterdir()) == [like]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OutputError, match="disk is full"):
+        write_volume(tmp_path / "a.nii.gz", Volume(RAMP, oblique()))
+    assert not list(tmp_path.iterdir())
+
+
+def refusal(path: Path) -> str:
+    """The message of an InputError that names the file."""
+    with pytest.raises(InputError) as caught:
+        read_volume(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_file_folder_and_foreign_suffix(tmp_path: Path) -> None:
+    (tmp_path / "a.mha").touch()
+
+    assert "no such file" in refusal(tmp_path / "none.nii.gz")
+    assert "is a folder" in refusal(tmp_path)
+    assert "expected a NIfTI" in refusal(tmp_path / "a.mha")
+
+
+def test_unreadable_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.nii.gz")
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)  # the tests may run as root, who may read anything
+    assert "no permission" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_truncated_files(tmp_path: Path, suffix: str, share: float) -> None:
+    noise = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
+    path = save(tmp_path / f"a{suffix}", noise)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+
+    assert "truncated" in refusal(path) or "cannot be read" in refusal(path)
+
+
+def test_gzip_whose_content_is_damaged(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32))
+    data = bytearray(path.read_bytes())
+    data[5000:5200] = bytes(200)
+    path.write_bytes(bytes(data))
+
+    with pytest.raises(InputError):
+        read_volume(path)
+
+
+def test_compression_and_name_must_agree(tmp_path: Path) -> None:
+    plain, packed = save(tmp_path / "a.nii"), save(tmp_path / "b.nii.gz")
+
+    assert "not gzip" in refusal(plain.rename(tmp_path / "c.nii.gz"))
+    assert "is gzip" in refusal(packed.rename(tmp_path / "d.nii"))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_what_is_no_nifti(tmp_path: Path, suffix: str) -> None:
+    words = b"These are not the voxels you are looking for. " * 20
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(words) if suffix.endswith("gz") else words)
+    empty = tmp_path / f"empty{suffix}"
+    empty.touch()
+
+    assert "NIfTI" in refusal(path)
+    assert "0 bytes" in refusal(empty)
+
+
+def test_four_dimensions_colour_and_complex_numbers(tmp_path: Path) -> None:
+    colour = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+    assert "4 axes (5x6x7x2)" in refusal(save(tmp_path / "4d.nii", np.stack([RAMP, RAMP], -1)))
+    assert "RGB" in refusal(save(tmp_path / "rgb.nii", colour))
+    assert "complex64" in refusal(save(tmp_path / "complex.nii", RAMP.astype(np.complex64)))
+    assert "2 axes" in refusal(save(tmp_path / "2d.nii", RAMP[0]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_voxels_that_are_not_finite_are_counted(tmp_path: Path, dtype: type) -> None:
+    data = RAMP.astype(dtype)
+    data[1, 2, :3], data[0, 0, 0] = np.nan, np.inf
+
+    message = refusal(save(tmp_path / "a.nii.gz", data))
+    assert "3 voxels are NaN and 1 infinite" in message and "210" in message
+
+
+def test_numbers_beyond_float32_count_as_infinite(tmp_path: Path) -> None:
+    data = RAMP.astype(np.float64)
+    data[0, 0, 0] = 1e300
+
+    assert "1 infinite" in refusal(save(tmp_path / "a.nii", data))
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_constant_volumes(tmp_path: Path, value: int) -> None:
+    assert f"every voxel is {value}" in refusal(save(tmp_path / "a.nii.gz", np.full(SHAPE, value, np.int16)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (np.zeros((3, 4)), "zero along"),
+        (np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0.0]]), "zero along"),
+        (np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0.0]]), "singular"),
+        (np.array([[np.nan, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0.0]]), "not finite"),
+    ],
+)
+def test_affines_that_place_nothing(tmp_path: Path, rows: NDArray[np.float64], words: str) -> None:
+    path = save(tmp_path / "a.nii")
+    data = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(data[:348]), check=False)
+    header["srow_x"], header["srow_y"], header["srow_z"] = rows
+    data[:348] = header.binaryblock
+    path.write_bytes(bytes(data))
+
+    message = refusal(path)
+    assert words in message and "Expected" in message
+    with pytest.raises(InputError):
+        read_grid(path)
+
+
+def test_no_voxels_at_all(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii")
+    data = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(data[:348]), check=False)
+    header["dim"][3] = 0
+    data[:348] = header.binaryblock
+    path.write_bytes(bytes(data))
+
+    assert "no voxels" in refusal(path)

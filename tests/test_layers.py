@@ -1,0 +1,171 @@
+"""The house is as docs/architecture.md says: rows, doors, and no file that has grown a second idea."""
+
+import ast
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = CHECKOUT / "mrsynth"
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOT = PACKAGE / "__init__.py"  # stands above the rows: it exports names from all of them, lazily
+LONGEST = 400
+
+# Library -> the only files that may import it, as paths inside the package.
+DOORS = {
+    "nibabel": ("io/nifti.py",),
+    "typer": ("cli.py", "cli/"),
+    "rich": ("cli.py", "cli/"),
+    "huggingface_hub": ("io/",),
+    "torchvision": (),  # has no CPU build beside the pinned torch
+}
+
+
+def rows() -> dict[str, int]:
+    """Row number of every name in the table of docs/architecture.md; a folder is listed without its slash."""
+    page = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\d+) \| ([^|]+) \|", page, flags=re.MULTILINE)
+    return {name.rstrip("/"): int(row) for row, names in table for name in re.findall(r"`([^`]+)`", names)}
+
+
+ROWS = rows()
+
+
+def home(path: Path) -> str:
+    """The name a file has in the table: `io` for mrsynth/io/nifti.py, `cli` for mrsynth/cli.py."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def module(path: Path) -> str:
+    """mrsynth.io.nifti for mrsynth/io/nifti.py, mrsynth.io for mrsynth/io/__init__.py."""
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module(path) for path in FILES} - {"mrsynth"}
+
+
+def imports(path: Path, source: str | None = None) -> Iterator[str]:
+    """Full names of what a file imports, at its top or inside a function.
+
+    `from a import b` gives a.b. A string that is the name of a module of ours counts too, since the only use for one is
+    `import_module`. mrsynth/__init__.py exports lazily: its strings and what it imports for type checkers are left out.
+    """
+    tree = ast.parse(source if source is not None else path.read_text(encoding="utf-8"))
+    if path == ROOT:
+        tree.body = [node for node in tree.body if ast.unparse(node).split("\n")[0] != "if TYPE_CHECKING:"]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module(path).split(".")[: None if path.name == "__init__.py" else -1]
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and node.value in MODULES and path != ROOT:
+            yield node.value
+
+
+def ours(path: Path, source: str | None = None) -> set[str]:
+    """Names in the table that a file imports from; `__init__` for a lazy export, or anything else no row has."""
+    found = set()
+    for name in imports(path, source):
+        top, *rest = name.split(".")
+        if top == "mrsynth" and rest != ["__version__"]:
+            found.add(rest[0] if rest and rest[0] in ROWS else "__init__")
+    return found
+
+
+def violations(path: Path, source: str | None = None) -> list[str]:
+    """What a file imports against the table, in words."""
+    here = home(path)
+    return [
+        f"row {ROWS[here]} {here} imports row {ROWS.get(there, 'none')} {there}"
+        for there in sorted(ours(path, source))
+        if there not in ROWS or ROWS[there] > ROWS[here] or (there == "io" and here not in ("io", "tasks"))
+    ]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p != ROOT], ids=relative)
+def test_a_file_imports_from_its_own_row_or_an_earlier_one(path):
+    assert home(path) in ROWS, f"{relative(path)} has no row in docs/architecture.md"
+    assert violations(path) == []
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_name_in_the_table_is_there(name):
+    assert (PACKAGE / f"{name}.py").is_file() or list((PACKAGE / name).glob("*.py"))
+
+
+def test_the_root_package_imports_nothing_of_ours():
+    assert ours(ROOT) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "found"),
+    [
+        (
+            "volume.py",
+            "def f():\n    from mrsynth.preparation import prepare",
+            "row 2 volume imports row 3 preparation",
+        ),
+        ("volume.py", "from . import preparation", "row 2 volume imports row 3 preparation"),
+        ("networks/unet.py", "from ..methods import base", "row 6 networks imports row 7 methods"),
+        ("selection.py", "import mrsynth.io.weights", "row 8 selection imports row 4 io"),
+        ("cli.py", "from mrsynth.io import weights", "row 10 cli imports row 4 io"),
+        ("report.py", "from mrsynth import complete_subject", "row 8 report imports row none __init__"),
+        ("report.py", "HOME = 'mrsynth.io.nifti'", "row 8 report imports row 4 io"),
+        ("volume.py", "if TYPE_CHECKING:\n    from mrsynth.cli import main", "row 2 volume imports row 10 cli"),
+        ("tasks/complete.py", "from mrsynth.io import nifti\nfrom mrsynth import __version__", None),
+        ("errors.py", "from mrsynth.contrasts import Contrast\nimport enum", None),
+    ],
+)
+def test_the_rule_sees_every_way_to_import(file, source, found):
+    assert violations(PACKAGE / file, source) == ([found] if found else [])
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_library_has_one_door(library):
+    users = {relative(path) for path in FILES if any(name.split(".")[0] == library for name in imports(path))}
+
+    assert [user for user in users if not user.startswith(DOORS[library])] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_no_file_is_too_long(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+
+    assert lines <= LONGEST, f"{relative(path)} has {lines} lines: ask what second idea lives in it"
+
+
+@pytest.mark.parametrize("name", ["mrsynth", "mrsynth.cli", "mrsynth.tasks.inspect", "mrsynth.selection"])
+def test_what_answers_at_once_loads_no_torch(name):
+    """`mrsynth --help`, `inspect` and `weights list` answer in half a second because none of this imports torch."""
+    script = (
+        f"import sys, {name}; print([m for m in ('torch', 'monai', 'matplotlib', 'SimpleITK') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("mrsynth.example", 443)])
+def test_tests_cannot_reach_the_network(address):
+    with pytest.raises(pytest.fail.Exception, match="loopback only"), socket.socket() as client:
+        client.connect(address)
+    with pytest.raises(pytest.fail.Exception, match="loopback only"):
+        socket.create_connection(address, timeout=1)
+
+
+def test_tests_reach_loopback():
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        assert client.getpeername() == server.getsockname()

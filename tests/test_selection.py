@@ -1,0 +1,214 @@
+"""Which checkpoint is chosen, and what is said about it, over the cases that can occur."""
+
+import pytest
+
+from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
+from mrsynth.errors import UsageError, WeightsError
+from mrsynth.selection import Selection, measured, named, select, select_for_each
+
+T1, T1CE, T2, FLAIR = STANDARD
+THREE = (T1, T2, FLAIR)  # all but T1ce
+
+
+def score(value, available=THREE, target=T1CE, metric="psnr_brain", subjects=3):
+    return Score(
+        pattern=pattern_name(available), target=target, metric=metric, value=value, subjects=subjects, protocol="v1"
+    )
+
+
+def unified(name="fgc2f-ship", *scores, method="fgc2f", contrasts=STANDARD, file="f"):
+    return ManifestEntry(name=name, method=method, contrasts=contrasts, licence="x", scores=scores, file=file)
+
+
+def cwdm(target, *scores, name=None, file="f"):
+    inputs = tuple(c for c in STANDARD if c is not target)
+    return ManifestEntry(
+        name=name or f"cwdm-{target}", method="cwdm", contrasts=STANDARD, requires={target: inputs},
+        licence="x", scores=scores, file=file, repository=None if file else "pfriedri/cwdm",
+    )  # fmt: skip
+
+
+CWDM = [cwdm(target) for target in STANDARD]
+
+
+def test_unmeasured_one_missing_takes_its_own_network_and_the_rest_the_unified():
+    """All 14 patterns, every missing contrast wanted."""
+    for entries in ([unified(), *CWDM], [*CWDM, unified()]):
+        for available in patterns():
+            targets = [c for c in STANDARD if c not in available]
+            chosen = select(entries, available, targets).entry.name
+            assert chosen == (f"cwdm-{targets[0]}" if len(targets) == 1 else "fgc2f-ship")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "chosen"),
+    [
+        ([score(20)], [score(21)], "cwdm-t1ce"),
+        ([score(21)], [score(20)], "a"),
+        ([score(5)], [], "a"),  # measured before unmeasured
+        ([], [score(5)], "cwdm-t1ce"),
+        ([score(40, target=T2)], [score(5)], "cwdm-t1ce"),  # another target's score does not count
+        ([score(40, available=(T1,))], [score(5)], "cwdm-t1ce"),  # nor another pattern's
+        ([score(40, metric="psnr")], [score(5)], "cwdm-t1ce"),  # nor another metric's
+        ([], [], "cwdm-t1ce"),
+    ],
+)
+def test_scores_decide(a, b, chosen):
+    for entries in ([unified("a", *a), cwdm(T1CE, *b)], [cwdm(T1CE, *b), unified("a", *a)]):
+        assert select(entries, THREE, [T1CE]).entry.name == chosen
+
+
+def test_several_targets_are_judged_by_their_mean():
+    available = (T1, T2)
+    a = unified("a", score(20, available), score(26, available, FLAIR, subjects=2))  # 23
+    b = unified("b", score(24, available), score(20, available, FLAIR))  # 22
+    partly = unified("c", score(50, available))  # never measured on FLAIR
+    chosen = select([partly, b, a], available, [FLAIR, T1CE])
+
+    assert chosen.entry is a
+    assert chosen.reason == (
+        "a: makes t1ce and flair from t1+t2 with a mean of 23.0 dB brain PSNR on 2 validation subjects, "
+        "the best of those measured (2 of 3 checkpoints at hand)."
+    )
+
+
+def test_each_target_alone_may_get_another_checkpoint():
+    available = (T1, T2)
+    a, b = unified("a", score(20, available), score(26, available, FLAIR)), unified("b", score(24, available))
+    chosen = select_for_each([a, b], available, [FLAIR, T1CE])
+
+    assert {target: selection.entry.name for target, selection in chosen.items()} == {T1CE: "b", FLAIR: "a"}
+    assert chosen[T1CE] == select([a, b], available, [T1CE])
+
+
+def test_ties_keep_the_order_given():
+    one, two = unified("one"), unified("two")
+
+    assert select([one, two], [T1], [T2]).entry is one
+    assert select([two, one], [T1], [T2]).entry is two
+    a, b = unified("a", score(20)), cwdm(T1CE, score(20))
+    assert select([a, b], THREE, [T1CE]).entry is a
+    assert select([b, a], THREE, [T1CE]).entry is b
+
+
+def test_contrasts_unknown_to_the_checkpoint_do_not_hide_its_scores():
+    entry = unified("a", score(20))
+
+    assert measured(entry, [*THREE, Contrast.PD], [T1CE]).value == 20
+    assert "from t1+t2+flair with 20.0 dB" in select([entry], [*THREE, Contrast.PD], [T1CE]).reason
+
+
+@pytest.mark.parametrize(
+    ("entries", "available", "targets", "method", "reason"),
+    [
+        (
+            [unified("fgc2f-ship", score(21.34)), cwdm(T1CE, score(20))], THREE, [T1CE], "auto",
+            "fgc2f-ship: makes t1ce from t1+t2+flair with 21.3 dB brain PSNR on 3 validation subjects, "
+            "the best of 2 checkpoints at hand.",
+        ),
+        (
+            [unified("fgc2f-ship", score(21.34, subjects=1)), cwdm(T1CE, score(25))], THREE, [T1CE], "fgc2f",
+            "fgc2f-ship: makes t1ce from t1+t2+flair with 21.3 dB brain PSNR on 1 validation subject, "
+            "the only fgc2f checkpoint at hand that can.",
+        ),
+        (
+            [unified()], [T1], [T1CE, T2, FLAIR], "auto",
+            "fgc2f-ship: makes t1ce, t2 and flair from t1, the only checkpoint at hand that can; "
+            "no score was measured for this case.",
+        ),
+        (
+            [unified(), *CWDM], THREE, [T1CE], "auto",
+            "cwdm-t1ce: makes t1ce from t1+t2+flair, chosen of 2 checkpoints at hand because it is made for just this "
+            "contrast; no score was measured for this case.",
+        ),
+        (
+            [unified(), unified("other")], [T1], [T2], "auto",
+            "fgc2f-ship: makes t2 from t1, chosen of 2 checkpoints at hand because it is made for any set of missing "
+            "contrasts; no score was measured for this case.",
+        ),
+    ],
+)  # fmt: skip
+def test_the_reason_is_one_plain_sentence(entries, available, targets, method, reason):
+    assert select(entries, available, targets, method).reason == reason
+
+
+def test_the_method_asked_for_is_taken_though_another_scores_better():
+    entries = [unified("a", score(20)), cwdm(T1CE, score(30))]
+
+    assert select(entries, THREE, [T1CE], "fgc2f").entry.name == "a"
+
+
+@pytest.mark.parametrize("method", ["auto", "fgc2f", "nonsense"])
+def test_a_target_already_present_is_refused_first(method):
+    with pytest.raises(UsageError, match=r"t1 is already present \(found: t1, t2\).*: t1ce, flair\."):
+        select([unified()], [T2, T1], [T1, T1CE], method)
+    with pytest.raises(UsageError, match="t1 and t2 are already present"):
+        select_for_each([unified()], [T2, T1], [T2, T1], method)
+    with pytest.raises(UsageError, match="t1 is already present"):
+        named(unified(), [T1], [T1])
+
+
+def test_no_target_is_our_mistake():
+    with pytest.raises(ValueError, match="at least one target"):
+        select([unified()], [T1], [])
+
+
+def test_an_unknown_method_lists_those_known():
+    with pytest.raises(UsageError, match=r"no method 'gan'\. Known: cwdm, fgc2f; auto"):
+        select([unified(), *CWDM], [T1], [T2], "gan")
+    with pytest.raises(UsageError, match=r"Known: dfbk, fgc2f; auto"):
+        select([], [T1], [T2], "gan", methods=["fgc2f", "dfbk"])
+
+
+def test_a_method_that_cannot_do_this_says_what_it_can_and_who_else():
+    with pytest.raises(UsageError) as caught:
+        select([unified(), CWDM[1]], [T1, T2], [T1CE, FLAIR], "cwdm")
+    assert str(caught.value) == (
+        "cwdm cannot make t1ce and flair from t1+t2. Its checkpoints at hand: cwdm-t1ce (cwdm: t1ce from t1+t2+flair). "
+        "Others at hand that can: fgc2f-ship (fgc2f: any of t1, t1ce, t2, flair from one or more of the others)."
+    )
+    with pytest.raises(UsageError, match="No other checkpoint at hand can either"):
+        select([CWDM[1]], [T1, T2], [T1CE, FLAIR], "cwdm")
+
+
+def test_a_known_method_without_checkpoints_is_about_weights():
+    with pytest.raises(WeightsError, match=r"No checkpoint of dfbk is at hand.*Others at hand that can: fgc2f-ship"):
+        select([unified()], [T1], [T2], "dfbk", methods=["dfbk", "fgc2f"])
+
+
+def test_nothing_at_hand_is_about_weights():
+    for method in ("auto", "fgc2f"):
+        with pytest.raises(WeightsError, match="No checkpoint is at hand to make t2 from t1"):
+            select([], [T1], [T2], method)
+    with pytest.raises(WeightsError, match=r"No checkpoint at hand makes pd from t1\. At hand: fgc2f-ship"):
+        select([unified()], [T1], [Contrast.PD])
+
+
+def test_what_is_only_published_is_never_chosen_but_mentioned():
+    published = cwdm(T1CE, score(40), file=None)
+
+    assert select([published, unified()], THREE, [T1CE]).entry.name == "fgc2f-ship"
+    with pytest.raises(WeightsError, match="Known, but not on this machine: cwdm-t1ce"):
+        select([published], THREE, [T1CE])
+    with pytest.raises(WeightsError, match=r"No checkpoint of cwdm is at hand.*not on this machine: cwdm-t1ce"):
+        select([published, unified()], THREE, [T1CE], "cwdm")
+
+
+def test_a_card_read_from_a_file_is_at_hand():
+    card = Card(name="mine", method="fgc2f", contrasts=STANDARD, licence="x")
+
+    assert select([card], [T1], [T2]).entry is card
+
+
+def test_a_named_checkpoint_is_taken_or_refused():
+    entry = unified("mine", score(19.96))
+
+    assert named(entry, THREE, [T1CE]) == Selection(
+        entry,
+        "mine: makes t1ce from t1+t2+flair with 20.0 dB brain PSNR on 3 validation subjects, as asked for by name.",
+    )
+    with pytest.raises(UsageError, match=r"cwdm-t1ce cannot make t2 from t1\. It makes t1ce from t1\+t2\+flair\."):
+        named(CWDM[1], [T1], [T2])
+    with pytest.raises(UsageError, match="mine is a checkpoint of fgc2f, not of cwdm"):
+        named(entry, THREE, [T1CE], "cwdm")
