@@ -58,13 +58,15 @@ class Objective:
 class Method(nn.Module, ABC):
     """A synthesis method: a network, how it is trained, and how it is sampled.
 
-    neighbours  slices below and above that the method reads
-    multiple    height and width of its slices must be multiples of this
+    neighbours    slices below and above that the method reads
+    multiple      height and width of its slices must be multiples of this
+    shared_noise  all slices of a volume start from the same noise field: SeededNoise(..., shared=True)
     """
 
     Config: ClassVar[type[MethodConfig]]
     neighbours: int = 0
     multiple: int = 1
+    shared_noise: bool = False
 
     def __init__(self, config: MethodConfig):
         super().__init__()
@@ -95,7 +97,7 @@ class Method(nn.Module, ABC):
         """
 
     def supports(self, available: Iterable[Contrast], target: Contrast) -> bool:
-        """Whether `target` can be made from these contrasts. Any non-empty subset will do unless a method says other."""
+        """Whether `target` can be made from these contrasts; from any non-empty subset unless a method says other."""
         known = set(available) & set(self.contrasts)
         return bool(known) and target in self.contrasts and target not in known
 

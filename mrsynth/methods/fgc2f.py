@@ -6,6 +6,7 @@ image. Which contrast supplies them follows a fixed ranking by low-frequency con
 the paper leaves open and what is chosen here.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,17 @@ class FrequencyConfig(Plain):
     )
     tau: float = Field(2.0, gt=0, description="width of the cross-fade of mode soft, in levels")
 
+    @model_validator(mode="after")
+    def _every_choice_has_an_effect(self) -> "FrequencyConfig":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"freq.kernel {self.kernel}: expected an odd number of pixels")
+        if self.select == "learned" and self.mode in ("plain", "none", "lf_only", "hf_only"):
+            raise ValueError(
+                f"freq.select learned with freq.mode {self.mode} would leave weights without a gradient; "
+                "use it with c2f, swapped or soft"
+            )
+        return self
+
 
 class FgC2FConfig(MethodConfig):
     """Every choice and ablation of the method; defaults are the paper's where it states one."""
@@ -64,9 +76,11 @@ class FgC2FConfig(MethodConfig):
     curriculum: Literal["cumulative", "strict", "none"] = "cumulative"
     neighbours: int = Field(0, ge=0, description="slices below and above whose available contrasts the network reads")
     level_bias: float = Field(
-        1.0, ge=1, description="1 draws training levels evenly; larger favours the noisy end: t = T (1 - r^bias), r in [0, 1)"
+        1.0,
+        ge=1,
+        description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias), r in [0, 1)",
     )
-    noise: Literal["independent", "shared"] = Field("independent", description="one noise field per slice or per volume")
+    noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
     steps: int | None = Field(None, gt=0, description="sampling steps; None visits all T levels")
 
@@ -80,6 +94,11 @@ class FgC2FConfig(MethodConfig):
         if (self.steps or 1) > self.T:
             raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
         return self
+
+    @property
+    def first_coarse(self) -> int:
+        """The lowest level of the coarse stage: the smallest t >= switch * T."""
+        return math.ceil(round(self.switch * self.T, 6))  # 0.07 * 100 is 7.000000000000001
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -118,15 +137,20 @@ class Guidance:
 
 
 class FgC2F(Method):
-    """Frequency-guided coarse-to-fine unified diffusion. Network input: C contrasts, one guidance channel, neighbours."""
+    """Frequency-guided coarse-to-fine unified diffusion.
+
+    Input of the network: C contrasts, one guidance channel, and C channels for each neighbouring slice.
+    """
 
     Config = FgC2FConfig
+    rank: Tensor
 
     def __init__(self, config: FgC2FConfig):
         super().__init__(config)
         self.config = config
         self.neighbours = config.neighbours
         self.multiple = config.network.multiple
+        self.shared_noise = config.noise == "shared"
         self.schedule = make_schedule(config.schedule, config.T)
         c = len(config.contrasts)
         self.network = UNet(config.network, c + 1 + 2 * c * config.neighbours, c, c if config.mask_embed else 0)
@@ -162,7 +186,8 @@ class FgC2F(Method):
             zeros = torch.zeros_like(images[:, :1])
             return Guidance(zeros, zeros)
         seen = where_available(images, available)
-        low, high = (torch.einsum("bc,bchw->bhw", w, seen)[:, None] for w in self.source_weights(available))
+        # not einsum: under autocast it would round to bfloat16, and the high-pass image is a small difference
+        low, high = ((w[:, :, None, None] * seen).sum(1, keepdim=True) for w in self.source_weights(available))
         if freq.mode == "plain":
             return Guidance(low, low)
         sigma = F.softplus(self.rho) if freq.mode == "soft" else freq.sigma
@@ -180,17 +205,17 @@ class FgC2F(Method):
 
     def guide(self, guidance: Guidance, level: Tensor) -> Tensor:
         """g_t (B, 1, H, W): the low image while coarse (t >= switch * T), the high image while fine."""
-        boundary = self.config.switch * self.config.T
+        first_coarse = self.config.first_coarse
         if self.config.freq.mode == "soft":
-            weight = torch.sigmoid((level - (boundary - 0.5)) / self.config.freq.tau)[:, None, None, None]
+            weight = torch.sigmoid((level - (first_coarse - 0.5)) / self.config.freq.tau)[:, None, None, None]
             return weight * guidance.low + (1 - weight) * guidance.high
-        coarse = (level >= boundary)[:, None, None, None]
+        coarse = (level >= first_coarse)[:, None, None, None]
         return torch.where(coarse, guidance.low, guidance.high)
 
     # --- Unified network ------------------------------------------------------------------------------------------
 
     def assemble(self, x_t: Tensor, images: Tensor, available: Tensor, guide: Tensor, context: Tensor) -> Tensor:
-        """Network input: available contrasts clean, missing ones noisy, the guidance, neighbours of available contrasts."""
+        """Network input: available contrasts clean, missing ones noisy, the guidance, available neighbours."""
         contrasts = torch.where(available[:, :, None, None], images, x_t)
         around = torch.where(available[:, :, None, None, None], context, ABSENT).flatten(1, 2)
         return torch.cat([contrasts, guide, around], dim=1)
@@ -204,6 +229,7 @@ class FgC2F(Method):
     # --- Training -------------------------------------------------------------------------------------------------
 
     def objectives(self) -> list[Objective]:
+        """One: to denoise."""
         return [Objective("denoise", list(self.parameters()), self.loss)]
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -248,9 +274,12 @@ class FgC2F(Method):
         sampler: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
+        """Fill in every contrast that is not available, all of them in one chain: see Method."""
         sampler = sampler or self.config.sampler
         if sampler not in SAMPLERS:
             raise UsageError(f"Unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}.")
+        if not bool(available.any(1).all()):
+            raise ValueError("every row of `available` needs at least one contrast")
         visited = levels(self.config.T, steps or self.config.steps or self.config.T)
         images = where_available(images, available)
         batch = Batch(images, available, available, context)
@@ -267,9 +296,16 @@ class FgC2F(Method):
             return x_0.clamp(-1, 1)
 
         # the denoiser changes with the stage, so a multistep solver forgets its history there
-        options = {"restart_at": int(np.ceil(self.config.switch * self.config.T))} if sampler == "dpm_solver_pp" else {}
+        options = {"restart_at": self.config.first_coarse} if sampler == "dpm_solver_pp" else {}
         x_0 = SAMPLERS[sampler](denoise, noise(images), self.schedule, visited, noise, **options)
         return torch.where(available[:, :, None, None], images, x_0)
+
+
+# Probability of one, two, and three or more missing contrasts, in each phase of training.
+CURRICULA: Mapping[str, tuple[tuple[float, float, float], ...]] = {
+    "cumulative": ((1, 0, 0), (0.5, 0.5, 0), (0.25, 0.25, 0.5)),
+    "strict": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+}
 
 
 def curriculum(kind: str, progress: float, missing: NDArray[np.int_]) -> NDArray[np.float64]:
@@ -284,13 +320,9 @@ def curriculum(kind: str, progress: float, missing: NDArray[np.int_]) -> NDArray
     share = np.ones(len(missing))
     if kind != "none" and progress < 0.5:
         phase = 0 if progress < 0.15 else 1 if progress < 0.30 else 2
-        by_count = {
-            "cumulative": [(1, 0, 0), (0.5, 0.5, 0), (0.25, 0.25, 0.5)],
-            "strict": [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
-        }[kind][phase]
-        fewest = int(missing.min())
-        wanted = np.array([by_count[min(m, 3) - 1] / max((missing == m).sum(), 1) for m in missing])
-        share = wanted if wanted.any() else (missing == fewest).astype(float)
+        by_count = CURRICULA[kind][phase]
+        wanted = np.array([by_count[min(m, 3) - 1] / (missing == m).sum() for m in missing])
+        share = wanted if wanted.any() else (missing == missing.min()).astype(float)
     probabilities: NDArray[np.float64] = share / share.sum()
     return probabilities
 

@@ -85,14 +85,14 @@ class LevelEmbedding(nn.Module):
     forward(level (B,) integer or float) -> (B, out)
     """
 
+    frequencies: Tensor
+
     def __init__(self, dim: int, out: int):
         super().__init__()
         if dim % 2:
             raise ValueError("a sinusoidal embedding has an even number of dimensions")
         half = dim // 2
-        self.register_buffer(
-            "frequencies", torch.exp(-math.log(10_000) * torch.arange(half) / half), persistent=False
-        )
+        self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(half) / half), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(dim, out), nn.SiLU(), nn.Linear(out, out))
 
     def forward(self, level: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """A 2-D U-Net with a time embedding, in the manner of Dhariwal and Nichol 2021 (ADM)."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -32,16 +35,35 @@ class UNetConfig(Plain):
         for m in self.multipliers:
             if (self.width * m) % self.groups:
                 raise ValueError(f"width {self.width * m} is no multiple of {self.groups} groups")
-        if any(level >= len(self.multipliers) for level in self.attention):
-            raise ValueError(f"attention levels {self.attention} exceed the {len(self.multipliers)} levels there are")
+        if any(not 0 <= level < len(self.multipliers) for level in self.attention):
+            raise ValueError(f"attention levels {self.attention} are not all among the {len(self.multipliers)} levels")
+        attended = {*self.attention, len(self.multipliers) - 1} if self.attention else set()
+        for width in (self.width * self.multipliers[level] for level in sorted(attended)):
+            if width % self.head_dim:
+                raise ValueError(f"width {width} does not split into attention heads of {self.head_dim}")
         if self.up_blocks is not None and self.up_blocks > self.blocks + 1:
             raise ValueError("the way up has at most blocks + 1 residual blocks per level: each takes one skip")
         return self
 
     @property
+    def ascending(self) -> int:
+        """Residual blocks per level on the way up."""
+        return self.up_blocks or self.blocks + 1
+
+    @property
     def multiple(self) -> int:
         """Height and width of the input must be multiples of this."""
-        return self.fold * 2 ** (len(self.multipliers) - 1)
+        return self.fold << (len(self.multipliers) - 1)
+
+
+class Stage(nn.Module):
+    """One level on the way down or up: residual blocks, each with its attention, then the change of resolution."""
+
+    def __init__(self, blocks: Sequence[nn.Module], attention: Sequence[nn.Module], resample: nn.Module | None):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.attention = nn.ModuleList(attention)
+        self.resample = resample
 
 
 class UNet(nn.Module):
@@ -69,19 +91,20 @@ class UNet(nn.Module):
                 return nn.Identity()
             return SelfAttention(widths[level], config.head_dim, config.groups)
 
-        self.down = nn.ModuleList()
+        down: list[Stage] = []
         skips, current = [widths[0]], widths[0]
         for level, width in enumerate(widths):
-            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            blocks, attentions = [], []
             for _ in range(config.blocks):
-                stage["blocks"].append(block(current, width))
-                stage["attention"].append(attention(level))
+                blocks.append(block(current, width))
+                attentions.append(attention(level))
                 current = width
                 skips.append(current)
-            if level < len(widths) - 1:
-                stage["resample"] = nn.Conv2d(current, current, 3, stride=2, padding=1)
+            resample = nn.Conv2d(current, current, 3, stride=2, padding=1) if level < len(widths) - 1 else None
+            if resample is not None:
                 skips.append(current)
-            self.down.append(stage)
+            down.append(Stage(blocks, attentions, resample))
+        self.down = nn.ModuleList(down)
 
         self.middle_in = block(current, current)
         self.middle_attention = (
@@ -89,17 +112,16 @@ class UNet(nn.Module):
         )
         self.middle_out = block(current, current)
 
-        self.up = nn.ModuleList()
+        up: list[Stage] = []
         for level, width in reversed(list(enumerate(widths))):
-            stage = nn.ModuleDict({"blocks": nn.ModuleList(), "attention": nn.ModuleList()})
+            blocks, attentions = [], []
             level_skips = [skips.pop() for _ in range(config.blocks + 1)]
-            for skip in level_skips[: config.up_blocks or config.blocks + 1]:
-                stage["blocks"].append(block(current + skip, width))
-                stage["attention"].append(attention(level))
+            for skip in level_skips[: config.ascending]:
+                blocks.append(block(current + skip, width))
+                attentions.append(attention(level))
                 current = width
-            if level > 0:
-                stage["resample"] = Upsample(current)
-            self.up.append(stage)
+            up.append(Stage(blocks, attentions, Upsample(current) if level > 0 else None))
+        self.up = nn.ModuleList(up)
 
         self.head_norm = nn.GroupNorm(config.groups, current)
         self.head = zeroed(nn.Conv2d(current, out_channels * folded, 3, padding=1))
@@ -112,20 +134,19 @@ class UNet(nn.Module):
             embedding = embedding + self.embed_condition(condition.to(embedding.dtype))
         h = self.stem(F.pixel_unshuffle(x, self.config.fold).contiguous(memory_format=torch.channels_last))
         skips = [h]
-        for stage in self.down:
-            for residual, attention in zip(stage["blocks"], stage["attention"], strict=True):
+        for stage in cast("Sequence[Stage]", self.down):
+            for residual, attention in zip(stage.blocks, stage.attention, strict=True):
                 h = attention(residual(h, embedding))
                 skips.append(h)
-            if "resample" in stage:
-                h = stage["resample"](h)
+            if stage.resample is not None:
+                h = stage.resample(h)
                 skips.append(h)
         h = self.middle_out(self.middle_attention(self.middle_in(h, embedding)), embedding)
-        for stage in self.up:
-            level_skips = [skips.pop() for _ in range(self.config.blocks + 1)]
-            used = zip(stage["blocks"], stage["attention"], level_skips, strict=False)
-            for residual, attention, skip in used:
+        for stage in cast("Sequence[Stage]", self.up):
+            level_skips = [skips.pop() for _ in range(self.config.blocks + 1)][: self.config.ascending]
+            for residual, attention, skip in zip(stage.blocks, stage.attention, level_skips, strict=True):
                 h = attention(residual(torch.cat([h, skip], dim=1), embedding))
-            if "resample" in stage:
-                h = stage["resample"](h)
+            if stage.resample is not None:
+                h = stage.resample(h)
         out = self.head(F.silu(self.head_norm(h)))
         return F.pixel_shuffle(out, self.config.fold)

@@ -1,0 +1,406 @@
+"""The command line: parse, call a task, print. Every task is imported inside its command, so that help is quick."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import Interrupted, MrsynthError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    help="Synthesise the missing contrasts of a brain MRI study. Synthetic images are for research, not for diagnosis.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+weights_app = typer.Typer(help="Checkpoints: list, show, verify.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+Progress = Callable[[str, int, int], None]
+
+
+class Lesion(StrEnum):
+    """What a phantom suffers from."""
+
+    GLIOMA = "glioma"
+    MS = "ms"
+    NONE = "none"
+
+
+class Verbosity:
+    """How much to say; set by each command's -q and -v."""
+
+    quiet = False
+    verbose = False
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of unexpected errors.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar (automatic without a terminal).")]
+T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
+T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
+T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
+Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
+
+
+@app.command()
+def complete(
+    folder: Annotated[Path, typer.Argument(metavar="SUBJECT_DIR", help="Folder with the scans of one subject.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="SUBJECT_DIR/mrsynth")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Method: auto takes the best checkpoint at hand.")] = "auto",
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="Checkpoint to use.", show_default="chosen")
+    ] = None,
+    target: Annotated[
+        list[Contrast] | None, typer.Option(help="Write only this missing contrast; repeatable.", show_default="all")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the checkpoint's")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddpm, ddim or dpm_solver_pp.", show_default="the checkpoint's")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Half the steps and a shorter self-check.")] = False,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Average this many samples; from 2 on also write their standard deviation.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder with the true images, to score against.", show_default=False)
+    ] = None,
+    self_check: Annotated[
+        bool, typer.Option(help="Hide each available contrast on a few slices, remake it and score it.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    t1: T1 = None,
+    t1ce: T1ce = None,
+    t2: T2 = None,
+    flair: Flair = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Make the contrasts a subject lacks and write them with a report that says how far to trust them."""
+    speak(quiet, verbose)
+    from mrsynth.tasks import complete as task
+
+    options = task.CompleteOptions(
+        folder=folder,
+        out=out,
+        overrides=given(t1, t1ce, t2, flair),
+        method=method,
+        weights=weights,
+        targets=tuple(dict.fromkeys(target or ())),
+        steps=steps,
+        sampler=sampler,
+        fast=fast,
+        samples=samples,
+        seed=seed,
+        device=device,
+        precision=precision,
+        reference=reference,
+        self_check=self_check,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    with progress_bar(no_progress) as progress:
+        plan, written = task.complete(options, progress)
+    say(f"Found {', '.join(c.label for c in plan.files.available)} ({plan.files.layout} names) in {plan.files.folder}.")
+    if plan.selection is None:
+        say("Nothing is missing: no image was made.")
+        return
+    say(f"Missing: {', '.join(c.label for c in plan.targets)}. {plan.selection.reason}")
+    if written is None:
+        for contrast in plan.targets:
+            say(f"Would write {plan.out / plan.files.output_name(contrast)}")
+        return
+    from mrsynth.trust import assess
+
+    for contrast, path in written.images.items():
+        print_result(f"{contrast.label}: {path}")
+        say(assess(written.report, contrast).text)
+    for text in (*written.report.warnings, *written.report.notices):
+        say(f"Note: {text}")
+    print_result(f"Report: {written.html}")
+    say(f"Took {written.report.timings['total']:.0f} s, {written.report.peak_memory_mb or 0:.0f} MB.")
+
+
+@app.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="SUBJECT_DIR", help="Folder with the scans of one subject.")],
+    t1: T1 = None,
+    t1ce: T1ce = None,
+    t2: T2 = None,
+    flair: Flair = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a folder holds, what is missing, and which checkpoint would be used and why."""
+    speak(quiet, verbose)
+    from mrsynth.tasks import inspect as task
+
+    found = task.inspect(folder, given(t1, t1ce, t2, flair))
+    say(f"Subject {found.files.name} ({found.files.layout} names) in {found.files.folder}")
+    for contrast, path in found.files.files.items():
+        print_result(f"  {contrast.label:6} {path.name}")
+    for label, extra in (("labels", found.files.segmentation), ("mask", found.files.mask)):
+        if extra is not None:
+            say(f"  {label:6} {extra.name}")
+    for contrast in found.missing:
+        print_result(f"  {contrast.label:6} missing")
+    say(f"Checkpoint: {found.choice}" if found.choice else "Nothing is missing.")
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the cohort; one folder per subject.")],
+    subjects: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the first; the others count on.")] = 0,
+    without: Annotated[
+        list[Contrast] | None, typer.Option(help="Leave this contrast out; repeatable.", show_default="none")
+    ] = None,
+    spacing: Annotated[
+        tuple[float, float, float], typer.Option(metavar="X Y Z", help="Voxel size in millimetres.")
+    ] = (1.0, 1.0, 1.0),
+    shape: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="I J K", help="Voxels.", show_default="around the brain")
+    ] = None,
+    lesion: Annotated[Lesion, typer.Option(help="Kind of lesion.")] = Lesion.GLIOMA,
+    noise: Annotated[float, typer.Option(min=0, help="Rician noise, fraction of the brightest tissue.")] = 0.02,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Make subjects to try things on: four contrasts from the MNI152 tissue maps and the MR signal equations."""
+    speak(quiet, verbose)
+    from mrsynth.tasks import phantom as task
+
+    options = validated(
+        task.PhantomOptions,
+        out=out,
+        subjects=subjects,
+        seed=seed,
+        without=tuple(dict.fromkeys(without or ())),
+        spacing=spacing,
+        shape=shape,
+        lesion=lesion.value,
+        noise=noise,
+    )
+    with progress_bar(no_progress) as progress:
+        folders = task.make_phantoms(options, progress)
+    for path in folders:
+        print_result(str(path))
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Option(help="Method to train.")],
+    data: Annotated[list[Path], typer.Option(metavar="ROOT", help="Folder of subjects, any depth; repeatable.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
+    config: Annotated[Path | None, typer.Option(help="Run file (YAML).", show_default="the paper's settings")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file; repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Train a method on folders of subjects. Stops cleanly on SIGTERM or Ctrl-C; --resume goes on exactly."""
+    speak(quiet, verbose)
+    from mrsynth.tasks import train as task
+
+    options = task.TrainOptions(
+        method=method,
+        data=tuple(data),
+        out=out,
+        config=config,
+        overrides=settings(set_ or []),
+        resume=resume,
+        device=device,
+    )
+    with progress_bar(no_progress) as progress:
+        checkpoint = task.run(options, progress)
+    print_result(str(checkpoint))
+
+
+@app.command(name="rank-contrasts")
+def rank_contrasts(
+    data: Annotated[list[Path], typer.Argument(metavar="ROOT...", help="Folders of subjects.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Order the contrasts of a data set by low-frequency content, for the option freq.ranking of fgc2f."""
+    speak(quiet, verbose)
+    from mrsynth.tasks.ranking import rank_contrasts as task
+
+    with progress_bar(no_progress) as progress:
+        ranking = task(data, progress)
+    for contrast, share, subjects in ranking:
+        print_result(f"{contrast.value:6} {share:.4f} of the energy below 0.054 cycles/pixel, {subjects} subjects")
+
+
+@weights_app.command(name="list")
+def weights_list(verbose: Verbose = False) -> None:
+    """Checkpoints known, where they are and what they make."""
+    speak(False, verbose)
+    from rich.table import Table
+
+    from mrsynth.tasks.weights import listing
+
+    rows = listing()
+    if not rows:
+        say("No checkpoint is known.")
+        return
+    table = Table(*rows[0].keys())
+    for row in rows:
+        table.add_row(*row.values())
+    console().print(table)
+
+
+@weights_app.command(name="show")
+def weights_show(name: Annotated[str, typer.Argument(help="Name or path.")], verbose: Verbose = False) -> None:
+    """All that a checkpoint says of itself, as YAML."""
+    speak(False, verbose)
+    from mrsynth.tasks.weights import card_text
+
+    print_result(card_text(name).rstrip())
+
+
+@weights_app.command(name="verify")
+def weights_verify(verbose: Verbose = False) -> None:
+    """Check size and SHA-256 of every checkpoint that should be on this machine."""
+    speak(False, verbose)
+    from mrsynth.tasks.weights import verify
+
+    for line in verify():
+        print_result(line)
+
+
+def main() -> None:
+    """Run the program and end it with the exit code of what happened."""
+    try:
+        code = app(standalone_mode=False)
+    except MrsynthError as error:
+        code = failed(error, error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = failed("Interrupted.", Interrupted.exit_code)
+    except Exception as error:
+        code = unexpected(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def unexpected(error: Exception) -> int:
+    """Usage errors of the parser print themselves; anything else is our mistake, told in one line."""
+    show = getattr(error, "show", None)
+    if callable(show):  # the parser's own errors, with their usage line
+        show()
+        return int(getattr(error, "exit_code", UsageError.exit_code))
+    if isinstance(error, MemoryError):
+        return failed("Memory ran out. Close other programs or use a machine with more memory.", 6)
+    if Verbosity.verbose:
+        logging.getLogger(__name__).error("unexpected error", exc_info=error)
+    return failed(f"Unexpected {type(error).__name__}: {error}\nRun again with -v for the traceback.", 1)
+
+
+def failed(what: object, code: int) -> int:
+    """Print an error on stderr, as it is, without markup."""
+    console(stderr=True).print(f"[bold red]Error:[/] {escaped(str(what))}", soft_wrap=True, highlight=False)
+    return code
+
+
+def speak(quiet: bool, verbose: bool) -> None:
+    """Set how much is printed and logged by this command."""
+    Verbosity.quiet, Verbosity.verbose = quiet, verbose
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+def say(text: str) -> None:
+    """Print for people; silent under -q."""
+    if not Verbosity.quiet:
+        console().print(escaped(text), soft_wrap=True, highlight=False)
+
+
+def print_result(text: str) -> None:
+    """Print what a script would read: plain, unwrapped, also under -q."""
+    typer.echo(text)
+
+
+def console(stderr: bool = False) -> "Console":
+    """A rich console, made when first needed."""
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def escaped(text: str) -> str:
+    """Text whose square brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def progress_bar(hidden: bool) -> Iterator[Progress | None]:
+    """A progress callback that draws a bar with the time left, on stderr; None when hidden or without a terminal."""
+    if hidden or Verbosity.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        stage: list[str] = [""]
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what.split(",")[0] != stage[0]:  # another stage: its own clock
+                stage[0] = what.split(",")[0]
+                bar.reset(task, description=what, total=total)
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield progress
+
+
+def given(t1: Path | None, t1ce: Path | None, t2: Path | None, flair: Path | None) -> dict[Contrast, Path]:
+    """The files named by --t1, --t1ce, --t2 and --flair."""
+    named = {Contrast.T1: t1, Contrast.T1CE: t1ce, Contrast.T2: t2, Contrast.FLAIR: flair}
+    return {contrast: path for contrast, path in named.items() if path is not None}
+
+
+def settings(pairs: list[str]) -> dict[str, Any]:
+    """`training.iterations=12` as {"training.iterations": 12}; values are YAML."""
+    import yaml
+
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {pair}: expected KEY=VALUE, as in training.iterations=1000.")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def validated(options: Any, **values: Any) -> Any:
+    """Options of a task; what they refuse is a usage error that names the option."""
+    from pydantic import ValidationError
+
+    try:
+        return options(**values)
+    except ValidationError as error:
+        lines = [f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise UsageError("; ".join(lines)) from error
