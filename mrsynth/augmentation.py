@@ -20,7 +20,7 @@ class AugmentationConfig(Plain):
     flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
     affine: float = Field(0.0, ge=0, le=1, description="probability of a small rotation and scaling")
     rotation: float = Field(0.15, ge=0, description="largest rotation in the slice plane, radians")
-    scaling: float = Field(0.08, ge=0, lt=1, description="largest relative change of size")
+    scaling: float = Field(0.08, ge=0, lt=1, description="largest relative change of width (axis H, left-right)")
     gamma: float = Field(0.0, ge=0, lt=1, description="inputs are raised to a power in 1 / (1 + gamma) .. 1 + gamma")
     gain: float = Field(0.0, ge=0, lt=1, description="inputs are multiplied by 1 - gain .. 1 + gain")
     bias_field: float = Field(0.0, ge=0, lt=1, description="largest coefficient of a smooth bias field on the inputs")
@@ -31,7 +31,7 @@ def augment_geometry(stack: Tensor, config: AugmentationConfig, random: np.rando
 
     Background must be 0. Returns the same shape.
     """
-    from monai.transforms import RandAffine  # type: ignore[attr-defined]
+    from monai.transforms import RandAffine
 
     if random.random() < config.flip:
         stack = stack.flip(1)
@@ -39,12 +39,12 @@ def augment_geometry(stack: Tensor, config: AugmentationConfig, random: np.rando
         transform: Any = RandAffine(
             prob=1.0,
             rotate_range=config.rotation,
-            scale_range=config.scaling,
+            scale_range=config.scaling,  # a single number: the first axis only, which varies the proportions too
             mode="bilinear",
             padding_mode="zeros",
         )
         transform.set_random_state(seed=int(random.integers(2**31)))
-        stack = torch.as_tensor(transform(stack)).contiguous()
+        stack = plain_tensor(transform(stack)).contiguous()
     return stack
 
 
@@ -56,7 +56,7 @@ def augment_intensity(
     stack     (N, H, W), u in [0, 1]; background 0 stays 0
     channels  (N,) the contrast of each image, -1 for images to leave alone
     """
-    from monai.transforms import RandBiasField  # type: ignore[attr-defined]
+    from monai.transforms import RandBiasField
 
     stack = stack.clone()
     for channel in sorted(set(channels.tolist()) - {-1}):
@@ -69,6 +69,11 @@ def augment_intensity(
         if config.bias_field:
             field: Any = RandBiasField(prob=1.0, degree=3, coeff_range=(-config.bias_field, config.bias_field))
             field.set_random_state(seed=int(random.integers(2**31)))
-            images = torch.as_tensor(field(images))
+            images = plain_tensor(field(images))
         stack[member] = images.clamp(0, 1)
     return stack
+
+
+def plain_tensor(image: Any) -> Tensor:
+    """What MONAI returns, without its metadata: a batch of MetaTensor would slow down every operation it meets."""
+    return torch.as_tensor(image).as_subclass(Tensor)

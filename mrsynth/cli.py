@@ -1,6 +1,8 @@
 """The command line: parse, call a task, print. Every task is imported inside its command, so that help is quick."""
 
 import logging
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import Interrupted, MrsynthError, UsageError
+from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,7 +22,6 @@ app = typer.Typer(
     help="Synthesise the missing contrasts of a brain MRI study. Synthetic images are for research, not for diagnosis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=True,
 )
 weights_app = typer.Typer(help="Checkpoints: list, show, verify.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
@@ -43,7 +44,7 @@ class Verbosity:
     verbose = False
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of unexpected errors.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar (automatic without a terminal).")]
 T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
@@ -114,6 +115,7 @@ def complete(
         self_check=self_check,
         overwrite=overwrite,
         dry_run=dry_run,
+        command=shlex.join(["mrsynth", *sys.argv[1:]]),
     )
     with progress_bar(no_progress) as progress:
         plan, written = task.complete(options, progress)
@@ -124,7 +126,7 @@ def complete(
     say(f"Missing: {', '.join(c.label for c in plan.targets)}. {plan.selection.reason}")
     if written is None:
         for contrast in plan.targets:
-            say(f"Would write {plan.out / plan.files.output_name(contrast)}")
+            print_result(f"Would write {plan.out / plan.files.output_name(contrast)}")
         return
     from mrsynth.trust import assess
 
@@ -171,9 +173,11 @@ def phantom(
     without: Annotated[
         list[Contrast] | None, typer.Option(help="Leave this contrast out; repeatable.", show_default="none")
     ] = None,
-    spacing: Annotated[
-        tuple[float, float, float], typer.Option(metavar="X Y Z", help="Voxel size in millimetres.")
-    ] = (1.0, 1.0, 1.0),
+    spacing: Annotated[tuple[float, float, float], typer.Option(metavar="X Y Z", help="Voxel size in millimetres.")] = (
+        1.0,
+        1.0,
+        1.0,
+    ),
     shape: Annotated[
         tuple[int, int, int] | None, typer.Option(metavar="I J K", help="Voxels.", show_default="around the brain")
     ] = None,
@@ -223,15 +227,7 @@ def train(
     speak(quiet, verbose)
     from mrsynth.tasks import train as task
 
-    options = task.TrainOptions(
-        method=method,
-        data=tuple(data),
-        out=out,
-        config=config,
-        overrides=settings(set_ or []),
-        resume=resume,
-        device=device,
-    )
+    options = task.TrainOptions(method, tuple(data), out, config, settings(set_ or []), resume, device)
     with progress_bar(no_progress) as progress:
         checkpoint = task.run(options, progress)
     print_result(str(checkpoint))
@@ -258,18 +254,10 @@ def rank_contrasts(
 def weights_list(verbose: Verbose = False) -> None:
     """Checkpoints known, where they are and what they make."""
     speak(False, verbose)
-    from rich.table import Table
-
     from mrsynth.tasks.weights import listing
 
-    rows = listing()
-    if not rows:
-        say("No checkpoint is known.")
-        return
-    table = Table(*rows[0].keys())
-    for row in rows:
-        table.add_row(*row.values())
-    console().print(table)
+    for line in listing():
+        print_result(line)
 
 
 @weights_app.command(name="show")
@@ -292,35 +280,38 @@ def weights_verify(verbose: Verbose = False) -> None:
 
 
 def main() -> None:
-    """Run the program and end it with the exit code of what happened."""
+    """Run the program and end it with the exit status of what happened."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that stops us is heard like Ctrl-C
     try:
-        code = app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except MrsynthError as error:
-        code = failed(error, error.exit_code)
+        status = failed(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = failed("Interrupted.", Interrupted.exit_code)
+        status = failed("Interrupted.", Interrupted.exit_code)
+    except MemoryError:
+        status = failed("Memory ran out. Close other programs, or use a machine with more.", MemoryExhausted.exit_code)
     except Exception as error:
-        code = unexpected(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        status = unexpected(error)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def unexpected(error: Exception) -> int:
     """Usage errors of the parser print themselves; anything else is our mistake, told in one line."""
     show = getattr(error, "show", None)
-    if callable(show):  # the parser's own errors, with their usage line
+    if callable(show):
         show()
         return int(getattr(error, "exit_code", UsageError.exit_code))
-    if isinstance(error, MemoryError):
-        return failed("Memory ran out. Close other programs or use a machine with more memory.", 6)
     if Verbosity.verbose:
         logging.getLogger(__name__).error("unexpected error", exc_info=error)
     return failed(f"Unexpected {type(error).__name__}: {error}\nRun again with -v for the traceback.", 1)
 
 
-def failed(what: object, code: int) -> int:
-    """Print an error on stderr, as it is, without markup."""
-    console(stderr=True).print(f"[bold red]Error:[/] {escaped(str(what))}", soft_wrap=True, highlight=False)
-    return code
+def failed(what: str, status: int) -> int:
+    """Print an error on stderr, and give its exit status back."""
+    out = console(stderr=True)
+    out.print("Error:", style="bold red", end=" ")
+    out.print(what, soft_wrap=True, highlight=False, markup=False)
+    return status
 
 
 def speak(quiet: bool, verbose: bool) -> None:
@@ -332,7 +323,7 @@ def speak(quiet: bool, verbose: bool) -> None:
 def say(text: str) -> None:
     """Print for people; silent under -q."""
     if not Verbosity.quiet:
-        console().print(escaped(text), soft_wrap=True, highlight=False)
+        console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_result(text: str) -> None:
@@ -347,20 +338,20 @@ def console(stderr: bool = False) -> "Console":
     return Console(stderr=stderr)
 
 
-def escaped(text: str) -> str:
-    """Text whose square brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)
-
-
 @contextmanager
 def progress_bar(hidden: bool) -> Iterator[Progress | None]:
     """A progress callback that draws a bar with the time left, on stderr; None when hidden or without a terminal."""
     if hidden or Verbosity.quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
@@ -388,10 +379,13 @@ def settings(pairs: list[str]) -> dict[str, Any]:
 
     found = {}
     for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
+        key, _, value = pair.partition("=")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {pair}: {value} is no YAML value.") from error
+        if not key or "=" not in pair:
             raise UsageError(f"--set {pair}: expected KEY=VALUE, as in training.iterations=1000.")
-        found[key] = yaml.safe_load(value)
     return found
 
 

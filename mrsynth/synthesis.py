@@ -19,13 +19,12 @@ Array = NDArray[np.float32]
 class Sampling:
     """How to run the diffusion process backwards.
 
-    steps, sampler   None takes the method's own
-    samples          syntheses to average
-    precision        bf16 runs the network under autocast; everything else stays float32
+    samples     syntheses to average
+    precision   bf16 runs the network under autocast; everything else stays float32
     """
 
-    steps: int | None = None
-    sampler: str | None = None
+    sampler: str
+    steps: int
     samples: int = 1
     seed: int = 0
     device: str = "cpu"
@@ -53,8 +52,9 @@ def synthesise_volume(
 ) -> Synthesis:
     """Fill in every contrast that is not available; available contrasts come back as they are.
 
+    prepared    images of the method's contrasts, in its order
     subject     its name, which seeds the noise
-    available   of `prepared.contrasts`; None for what the subject has. Hiding a contrast here makes a self-check
+    available   (C,) what the method may read; None for all that the subject has. Hiding a contrast makes a self-check
     slices      indices along K to make; None for all with foreground. The others stay 0
     """
     flags = np.asarray(prepared.available if available is None else available, dtype=bool)

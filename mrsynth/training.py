@@ -5,11 +5,14 @@ stopped and resumed gives the losses of one that never stopped, whatever the num
 """
 
 import copy
+import hashlib
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,8 +23,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity
 from mrsynth.card import Plain
-from mrsynth.errors import Interrupted
-from mrsynth.methods.base import Batch, Method
+from mrsynth.errors import Interrupted, MrsynthError, UsageError
+from mrsynth.methods.base import Batch, Method, Objective
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class TrainingConfig(Plain):
@@ -36,7 +42,7 @@ class TrainingConfig(Plain):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights used for inference")
     precision: Literal["fp32", "bf16"] = "bf16"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     workers: int = Field(0, ge=0, description="processes that load examples")
     log_every: int = Field(50, gt=0)
     validate_every: int = Field(2000, gt=0)
@@ -46,7 +52,11 @@ class TrainingConfig(Plain):
 
 @dataclass(frozen=True)
 class Slab:
-    """One slice with its neighbours: images (C, 1 + N, H, W), u in [0, 1], the slice itself first; present (C,) bool."""
+    """One slice with its neighbours.
+
+    images   (C, 1 + N, H, W) float32, u in [0, 1], the slice itself first; anything in channels that are not present
+    present  (C,) bool
+    """
 
     images: NDArray[np.float32]
     present: NDArray[np.bool_]
@@ -89,12 +99,12 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What the loop tells the outside.
+    """What the loop tells the outside; of several processes only the main one calls any but `stop`.
 
     log       (iteration, {"loss": ..., "learning_rate": ..., "seconds_per_iteration": ...})
     save      (state), called every save_every iterations, at the end, and when stopped
     validate  (averaged method, iteration)
-    stop      whether somebody asked us to stop
+    stop      whether somebody asked us to stop; asked in every process, one yes stops all
     """
 
     log: Callable[[int, dict[str, float]], None]
@@ -116,68 +126,95 @@ def begin(method: Method, config: TrainingConfig) -> TrainingState:
 def train(
     state: TrainingState, source: SliceSource, config: TrainingConfig, callbacks: Callbacks, device: str = "auto"
 ) -> None:
-    """Run from state.iteration to config.iterations. Raises Interrupted, after saving, when told to stop."""
-    from accelerate import Accelerator
-    from accelerate.utils import DataLoaderConfiguration
+    """Run from state.iteration to config.iterations.
 
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.precision == "bf16" else "no",
-        cpu=device == "cpu",
-        dataloader_config=DataLoaderConfiguration(even_batches=False),
-    )
-    method = state.method.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    state.average.to(accelerator.device)
-    examples = Examples(source, method, config)
-    order = PositionSampler(len(source), config, state.iteration)
-    loader: Any = DataLoader(
-        examples,
-        batch_sampler=order,
-        collate_fn=collate,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-    )
-    wrapped, loader, *optimizers = accelerator.prepare(method, loader, *state.optimizers)
+    Under `accelerate launch` every process takes its own batches, gradients are averaged, and all hold equal weights.
+    Raises Interrupted, after saving, when told to stop; MrsynthError when the gradient is no longer finite.
+    """
+    from accelerate import Accelerator
+
+    # Precision and placement are ours: Accelerate would fix both for the life of the process at the first run in it.
+    accelerator = Accelerator(mixed_precision="no", device_placement=False)
+    alone = accelerator.num_processes == 1
+    place = (device_of(device) if alone else None) or accelerator.device
+    state.method.to(place).train()
+    channels_last(state.method)
+    state.average.to(place)
     for optimizer in state.optimizers:
-        to_device(optimizer, accelerator.device)
-    objectives = accelerator.unwrap_model(wrapped).objectives()
-    batches = iter(loader)
+        to_device(optimizer, place)
     began, finished = time.perf_counter(), state.iteration
-    while state.iteration < config.iterations:
-        step = state.iteration
-        rate = learning_rate(step, config)
-        terms: dict[str, float] = {}
-        micro = [next(batches) for _ in range(config.accumulation)]
-        for objective, optimizer in zip(objectives, optimizers, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            for part, batch in enumerate(micro):
-                generator = torch.Generator().manual_seed(
-                    seed_of(config.seed, step, part, accelerator.process_index, objective.name)
-                )
-                with accelerator.autocast():
-                    losses = objective.loss(batch.to(accelerator.device), generator)
-                accelerator.backward(losses["loss"] / config.accumulation)
-                for name, value in losses.items():
-                    terms[name] = terms.get(name, 0.0) + float(value.detach()) / config.accumulation
-            accelerator.clip_grad_norm_(objective.parameters, config.clip)
-            optimizer.step()
-        state.iteration = step + 1
-        average_weights(state, config.ema)
-        last, stopping = state.iteration == config.iterations, callbacks.stop()
-        if not accelerator.is_main_process:
-            continue
-        if state.iteration % config.log_every == 0 or last:
-            seconds = (time.perf_counter() - began) / (state.iteration - finished)
-            callbacks.log(state.iteration, {**terms, "learning_rate": rate, "seconds_per_iteration": seconds})
-            began, finished = time.perf_counter(), state.iteration
-        if state.iteration % config.save_every == 0 or last or stopping:
-            callbacks.save(state)
-        if state.iteration % config.validate_every == 0 or last:
-            callbacks.validate(state.average, state.iteration)
-            began, finished = time.perf_counter(), state.iteration
-        if stopping and not last:
-            raise Interrupted(f"Stopped after {state.iteration} of {config.iterations} iterations; --resume goes on.")
+    with example_batches(state, source, config, accelerator) as batches:
+        while state.iteration < config.iterations:
+            terms = descend(state, [next(batches).to(place) for _ in range(config.accumulation)], config, accelerator)
+            last = state.iteration == config.iterations
+            stopping = any_process(callbacks.stop(), accelerator, place)
+            if accelerator.is_main_process:
+                if state.iteration % config.log_every == 0 or last:
+                    seconds = (time.perf_counter() - began) / (state.iteration - finished)
+                    callbacks.log(state.iteration, {**terms, "seconds_per_iteration": seconds})
+                    began, finished = time.perf_counter(), state.iteration
+                if state.iteration % config.save_every == 0 or last or stopping:
+                    callbacks.save(state)
+                if (state.iteration % config.validate_every == 0 or last) and not stopping:
+                    callbacks.validate(state.average, state.iteration)
+                    began, finished = time.perf_counter(), state.iteration
+            if stopping and not last:
+                break
+    accelerator.wait_for_everyone()  # the first process to end takes the others with it, even one that is saving
+    if state.iteration < config.iterations:
+        raise Interrupted(f"Stopped after {state.iteration} of {config.iterations} iterations; --resume goes on.")
+
+
+def descend(
+    state: TrainingState, micro: Sequence[Batch], config: TrainingConfig, accelerator: "Accelerator"
+) -> dict[str, float]:
+    """One iteration: every objective takes a step on the mean gradient of these batches. Returns the terms, as means.
+
+    Raises MrsynthError when a gradient is not finite, before it reaches a weight.
+    """
+    rate = learning_rate(state.iteration, config)
+    objectives = state.method.objectives()
+    terms: dict[str, list[Tensor]] = {}
+    for objective, optimizer in zip(objectives, state.optimizers, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        for part, batch in enumerate(micro):
+            seed = seed_of(config.seed, state.iteration, part, accelerator.process_index, objective.name)
+            torch.manual_seed(seed)  # for dropout, which takes no generator
+            with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                losses = objective.loss(batch, torch.Generator().manual_seed(seed))
+            accelerator.backward(losses["loss"] / config.accumulation)
+            for name, value in losses.items():
+                terms.setdefault(name, []).append(value.detach())
+                if len(objectives) > 1:  # then "loss" is the sum over the objectives
+                    terms.setdefault(f"{objective.name}_{name}", []).append(value.detach())
+        average_gradients(objective, accelerator)
+        norm = accelerator.clip_grad_norm_(objective.parameters, config.clip)
+        if norm is not None and not bool(torch.isfinite(norm)):
+            raise MrsynthError(
+                f"Training diverged at iteration {state.iteration + 1}: the gradient of {objective.name} is "
+                f"{float(norm)}. What was saved before is untouched. Begin again with a lower training.learning_rate, "
+                "or with training.precision fp32."
+            )
+        optimizer.step()
+    state.iteration += 1
+    update_average(state, config.ema)
+    means = {name: sum(float(v) / len(micro) for v in values) for name, values in terms.items()}
+    return {**means, "learning_rate": rate}
+
+
+def device_of(name: str) -> torch.device | None:
+    """The device of that name, such as `cuda:1`; None for `auto`. Raises UsageError if it cannot be used."""
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name} cannot be used here: {reason} Give auto, cpu, cuda or mps.") from error
+    return device
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
@@ -188,22 +225,51 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     return config.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / config.iterations)))
 
 
-def average_weights(state: TrainingState, decay: float) -> None:
-    """Exponential moving average; its memory grows from ten iterations so that early noise is forgotten."""
+def update_average(state: TrainingState, decay: float) -> None:
+    """Exponential moving average; its memory grows from ten iterations so that early noise is forgotten.
+
+    Buffers, such as running statistics, are averages or constants already: the averaged method takes them as they are.
+    """
     weight = 1 - min(decay, (1 + state.iteration) / (10 + state.iteration))
     with torch.no_grad():
         for ours, theirs in zip(state.average.parameters(), state.method.parameters(), strict=True):
             ours.lerp_(theirs.to(ours), weight)
+        for kept, current in zip(state.average.buffers(), state.method.buffers(), strict=True):
+            kept.copy_(current)
+
+
+# Examples ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def example_batches(
+    state: TrainingState, source: SliceSource, config: TrainingConfig, accelerator: "Accelerator"
+) -> Iterator[Iterator[Batch]]:
+    """The batches that this process still has to see."""
+    process, processes = accelerator.process_index, accelerator.num_processes
+    loader: DataLoader[Any] = DataLoader(
+        Examples(source, state.method, config, processes),
+        batch_sampler=PositionSampler(len(source), config, state.iteration, process, processes),
+        collate_fn=collate,
+        num_workers=config.workers,
+        worker_init_fn=leave_signals_to_the_parent,
+    )
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if config.workers:  # now, not when it is collected: the program would wait for workers that ignore its SIGTERM
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 class Examples(Dataset[dict[str, Tensor]]):
-    """Slices made into training examples; example `position` of the run is the same wherever and whenever it is made."""
+    """Slices made into examples; the example at one position of a run is the same wherever and whenever it is made."""
 
-    def __init__(self, source: SliceSource, method: Method, config: TrainingConfig):
+    def __init__(self, source: SliceSource, method: Method, config: TrainingConfig, processes: int = 1):
         self.source = source
         self.draw_available = method.draw_available
         self.config = config
-        self.total = config.iterations * config.batch_size * config.accumulation
+        self.total = config.iterations * config.batch_size * config.accumulation * processes
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         position, index = key
@@ -224,10 +290,14 @@ class Examples(Dataset[dict[str, Tensor]]):
 
 
 class PositionSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of (position, slice index): every epoch is a fresh permutation, a function of the seed and the epoch."""
+    """Batches of (position, slice index): every epoch is a fresh permutation, a function of the seed and the epoch.
 
-    def __init__(self, length: int, config: TrainingConfig, iteration: int):
+    Of n processes each takes every n-th batch; together they see what one with n times the accumulation would see.
+    """
+
+    def __init__(self, length: int, config: TrainingConfig, iteration: int, process: int = 0, processes: int = 1):
         self.length, self.config = length, config
+        self.process, self.processes = process, processes
         self.first = iteration * config.accumulation
 
     def __len__(self) -> int:
@@ -235,7 +305,8 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, order = -1, np.arange(0)
-        for batch in range(self.first, self.first + len(self)):
+        for own in range(self.first, self.first + len(self)):
+            batch = own * self.processes + self.process
             keys = []
             for position in range(batch * self.config.batch_size, (batch + 1) * self.config.batch_size):
                 if position // self.length != epoch:
@@ -258,11 +329,25 @@ def collate(examples: Sequence[Mapping[str, Tensor]]) -> Batch:
     return Batch(**columns, **flags)
 
 
+def leave_signals_to_the_parent(worker: int) -> None:
+    """A signal to the whole group (Ctrl-C, scancel) must not kill a worker under the process that is about to save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed from numbers and names."""
-    import hashlib
-
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
+
+
+# Devices and processes -----------------------------------------------------------------------------------------------
+
+
+def channels_last(method: Method) -> None:
+    """Lay out the weights of 2-D convolutions as the CPU and tensor cores like them; changes no value."""
+    for parameter in method.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.detach().contiguous(memory_format=torch.channels_last)
 
 
 def to_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
@@ -271,3 +356,27 @@ def to_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
         for key, value in values.items():
             if isinstance(value, Tensor) and key != "step":
                 values[key] = value.to(device)
+
+
+def average_gradients(objective: Objective, accelerator: "Accelerator") -> None:
+    """Give every process the mean gradient, in one exchange per objective. Nothing to do in a single process.
+
+    Here and not by DistributedDataParallel: that knows one forward() per step, a method has objectives instead.
+    """
+    if accelerator.num_processes == 1:
+        return
+    for parameter in objective.parameters:
+        if parameter.grad is None:  # every process must send the same
+            parameter.grad = torch.zeros_like(parameter.data)
+    gradients = [parameter.grad for parameter in objective.parameters if parameter.grad is not None]
+    mean = accelerator.reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]), "mean")
+    assert isinstance(mean, Tensor)
+    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def any_process(flag: bool, accelerator: "Accelerator", device: torch.device) -> bool:
+    """Whether the flag is set in any process."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=device), "sum") > 0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -215,3 +216,78 @@ def make_subject() -> Callable[..., Subject]:
 def write_subject_folder() -> Callable[..., Path]:
     """The builder `_write_subject_folder`."""
     return _write_subject_folder
+
+
+# A trained method, and the command line ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def write_tiny_checkpoint() -> Callable[..., Path]:
+    """write_tiny_checkpoint(path, name="tiny", **card) -> path: FgC2F, preset tiny, seeded weights, two DDIM steps.
+
+    It makes a nonsense that depends on everything it reads: no layer is left at zero, as some begin.
+    """
+    import torch
+
+    from mrsynth.card import Card
+    from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
+    from mrsynth.methods import build_method, preset
+    from mrsynth.methods.base import plain
+    from mrsynth.preparation import PreparationConfig
+
+    torch.set_num_threads(1)  # slices this small only wait for each other
+
+    def write(path: Path, name: str = "tiny", **card: Any) -> Path:
+        config = preset("fgc2f", "tiny") | {"param": "x0", "T": 8, "neighbours": 1, "sampler": "ddpm", "steps": 3}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            method = build_method(config)
+            with torch.no_grad():
+                for parameter in method.parameters():
+                    if not parameter.any():
+                        parameter.normal_(std=0.1)
+        said = {"licence": "CC0", "contrasts": STANDARD, "sampling": {"sampler": "ddim", "steps": 2}} | card
+        content = (plain(method.config), PreparationConfig().model_dump(mode="json"), method.state_dict())
+        write_checkpoint(path, Checkpoint(Card(name=name, method="fgc2f", **said), *content))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, write_tiny_checkpoint: Callable[..., Path]) -> Path:
+    """The checkpoint `tiny`, alone in its folder."""
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture
+def only_tiny(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`tiny` is the only checkpoint known, whatever the package holds."""
+    monkeypatch.setattr("mrsynth.io.weights.manifest", list)
+    monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(tiny_checkpoint.parent))
+    monkeypatch.delenv("MRSYNTH_HOME", raising=False)
+    return tiny_checkpoint
+
+
+@pytest.fixture
+def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
+    """run_cli(*arguments) -> (exit status, stdout, stderr) of `mrsynth` run in this process."""
+    from mrsynth.cli import main
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["mrsynth", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without montages, which take longer than all the rest of a small subject."""
+    monkeypatch.setattr("mrsynth.tasks.output.montage", lambda *_, **__: b"PNG")

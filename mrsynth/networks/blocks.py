@@ -14,7 +14,6 @@ class ResidualBlock(nn.Module):
     """norm, SiLU, conv, plus embedding, norm, SiLU, dropout, conv; the second convolution starts at zero.
 
     forward(x (B, in, H, W), embedding (B, E)) -> (B, out, H, W)
-    one_norm drops the second normalisation: memory passes, not arithmetic, bound small networks on a CPU.
     """
 
     def __init__(
@@ -24,13 +23,12 @@ class ResidualBlock(nn.Module):
         embedding: int,
         groups: int,
         dropout: float = 0.0,
-        one_norm: bool = False,
     ):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.embed = nn.Linear(embedding, out_channels)
-        self.norm2 = nn.Identity() if one_norm else nn.GroupNorm(groups, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
@@ -68,11 +66,11 @@ class SelfAttention(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a 3x3 convolution."""
+    """Nearest-neighbour doubling, then a 3x3 convolution: (B, in, H, W) -> (B, out, 2H, 2W)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))

@@ -28,7 +28,8 @@ class UNetConfig(Plain):
     head_dim: int = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     fold: int = Field(1, gt=0, description="pixels folded into channels at the stem, per axis")
-    one_norm: bool = Field(False, description="one normalisation per residual block instead of two")
+    slim_up: bool = Field(False, description="up-sampling convolutions narrow to the width of the level they enter")
+    input_skip: bool = Field(False, description="add a gated, filtered input to the output: edges pass unblurred")
 
     @model_validator(mode="after")
     def _widths_divide(self) -> "UNetConfig":
@@ -84,7 +85,7 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(in_channels * folded, widths[0], 3, padding=1)
 
         def block(inputs: int, outputs: int) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, embedding, config.groups, config.dropout, config.one_norm)
+            return ResidualBlock(inputs, outputs, embedding, config.groups, config.dropout)
 
         def attention(level: int) -> nn.Module:
             if level not in config.attention:
@@ -120,11 +121,17 @@ class UNet(nn.Module):
                 blocks.append(block(current + skip, width))
                 attentions.append(attention(level))
                 current = width
-            up.append(Stage(blocks, attentions, Upsample(current) if level > 0 else None))
+            entered = widths[level - 1] if config.slim_up and level > 0 else current
+            up.append(Stage(blocks, attentions, Upsample(current, entered) if level > 0 else None))
+            current = entered
         self.up = nn.ModuleList(up)
 
-        self.head_norm = nn.GroupNorm(config.groups, current)
-        self.head = zeroed(nn.Conv2d(current, out_channels * folded, 3, padding=1))
+        self.head_norm = nn.GroupNorm(config.groups, widths[0])
+        self.head = zeroed(nn.Conv2d(widths[0], out_channels * folded, 3, padding=1))
+        self.input_gate = nn.Linear(embedding, in_channels) if config.input_skip else None
+        self.input_head = (
+            zeroed(nn.Conv2d(in_channels * folded, out_channels * folded, 3, padding=1)) if config.input_skip else None
+        )
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
         if x.shape[-2] % self.config.multiple or x.shape[-1] % self.config.multiple:
@@ -132,7 +139,7 @@ class UNet(nn.Module):
         embedding = self.embed_level(level)
         if self.embed_condition is not None and condition is not None:
             embedding = embedding + self.embed_condition(condition.to(embedding.dtype))
-        h = self.stem(F.pixel_unshuffle(x, self.config.fold).contiguous(memory_format=torch.channels_last))
+        h = self.stem(self.fold(x))
         skips = [h]
         for stage in cast("Sequence[Stage]", self.down):
             for residual, attention in zip(stage.blocks, stage.attention, strict=True):
@@ -149,4 +156,12 @@ class UNet(nn.Module):
             if stage.resample is not None:
                 h = stage.resample(h)
         out = self.head(F.silu(self.head_norm(h)))
+        if self.input_gate is not None and self.input_head is not None:
+            # which channels are noise depends on the level and on what is available: the embedding knows both
+            gate = 1 + self.input_gate(F.silu(embedding))
+            out = out + self.input_head(self.fold(x * gate[:, :, None, None].to(x.dtype)))
         return F.pixel_shuffle(out, self.config.fold)
+
+    def fold(self, x: Tensor) -> Tensor:
+        """fold x fold pixels into channels."""
+        return F.pixel_unshuffle(x, self.config.fold).contiguous(memory_format=torch.channels_last)

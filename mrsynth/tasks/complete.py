@@ -11,28 +11,27 @@ from pydantic import Field
 
 from mrsynth.card import Plain
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
-from mrsynth.errors import InputError, MemoryExhausted, OutputError, UsageError
+from mrsynth.diffusion.samplers import SAMPLERS
+from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.familiarity import unfamiliar
 from mrsynth.io.dataset import SubjectFiles, find_subject, load_subject
-from mrsynth.io.files import ensure_folder
 from mrsynth.io.nifti import read_volume
-from mrsynth.io.weights import Resolved, available_entries, resolve
+from mrsynth.io.weights import available_entries, resolve
 from mrsynth.methods import METHODS
 from mrsynth.metrics import QUANTILES, score, to_unit
 from mrsynth.preparation import Prepared, prepare
-from mrsynth.report import Report, ScoreRow, score_rows
-from mrsynth.selection import Selection, named, select
-from mrsynth.subject import Subject
+from mrsynth.report import ScoreRow, score_rows
+from mrsynth.selection import AUTO, Selection, named, select
+from mrsynth.subject import Subject, describe_grid
 from mrsynth.synthesis import Sampling, synthesise_volume
 from mrsynth.tasks.models import TrainedMethod, build, choose_device, choose_precision, load_method, out_of_memory
-from mrsynth.tasks.output import Written, write_results
+from mrsynth.tasks.output import SCALE, Written, result_names, results_folder, write_results
 from mrsynth.volume import Volume, same_grid
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
 Progress = Callable[[str, int, int], None]
 
-SCALE = 1000.0  # output volumes are 1000 u
 SELF_CHECK_SLICES = 5
 FAST_SELF_CHECK_SLICES = 2
 
@@ -42,8 +41,8 @@ class CompleteOptions(Plain):
 
     folder: Path
     out: Path | None = Field(None, description="None: `mrsynth` inside the subject's folder")
-    overrides: dict[Contrast, Path] = {}
-    method: str = "auto"
+    overrides: Mapping[Contrast, Path] = Field({}, description="files to take, whatever their names")
+    method: str = AUTO
     weights: str | None = None
     targets: tuple[Contrast, ...] = ()
     steps: int | None = Field(None, gt=0)
@@ -57,6 +56,7 @@ class CompleteOptions(Plain):
     self_check: bool = True
     overwrite: bool = False
     dry_run: bool = False
+    command: str = Field("", description="what was typed, for the report")
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,22 @@ class Completion:
 
 def plan(options: CompleteOptions) -> Plan:
     """Look, and choose; reads names only. `selection` is None when nothing is missing. Raises as `complete` does."""
+    check_request(options)
     files = find_subject(options.folder, options.overrides)
-    out = options.out or files.folder / "mrsynth"
+    out = output_folder(options, files)
     targets = options.targets or files.missing(STANDARD)
     if not targets:
         return Plan(files, (), None, out)
     if options.weights is not None:
-        return Plan(files, targets, named(resolve(options.weights).card, files.available, targets, options.method), out)
-    return Plan(files, targets, select(available_entries(), files.available, targets, options.method, METHODS), out)
+        selection = named(resolve(options.weights).card, files.available, targets, options.method)
+    else:
+        selection = select(available_entries(), files.available, targets, options.method, METHODS)
+    if out.resolve() in {path.parent.resolve() for path in files.files.values()}:
+        raise UsageError(f"{out} holds the scans; synthetic images never lie beside acquired ones. Give another --out.")
+    there = [name for name in result_names(files, targets) if (out / name).exists()]
+    if there and not options.overwrite:
+        raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite to replace them, or another --out.")
+    return Plan(files, targets, selection, out)
 
 
 def complete(options: CompleteOptions, progress: Progress | None = None) -> tuple[Plan, Written | None]:
@@ -104,52 +112,50 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
     Raises InputError, UsageError, WeightsError, MemoryExhausted or OutputError; then no output is left behind.
     """
     began = time.perf_counter()
+    say = progress or silent
     todo = plan(options)
     if todo.selection is None or options.dry_run:
         return todo, None
-    names = [todo.files.output_name(c) for c in todo.targets]
-    if not options.overwrite and (there := [n for n in names if (todo.out / n).exists()]):
-        raise UsageError(f"{todo.out} already holds {', '.join(there)}. Give --overwrite to replace them, or --out.")
-    ensure_folder(todo.out)
-    subject = load_subject(todo.files)
-    trained = build(located(options, todo.selection))
-    truths = references(options.reference, subject, todo.targets) if options.reference else {}
-    read = time.perf_counter()
-    done = complete_subject(
-        subject,
-        trained,
-        todo.targets,
-        steps=options.steps or fast_steps(trained, options.fast),
-        sampler=options.sampler,
-        samples=options.samples,
-        seed=options.seed,
-        device=options.device,
-        precision=options.precision,
-        self_check=options.self_check,
-        self_check_slices=FAST_SELF_CHECK_SLICES if options.fast else SELF_CHECK_SLICES,
-        progress=progress,
-    )
-    rows = list(done.scores)
-    for target, truth in truths.items():
-        if progress is not None:
-            progress("comparing with the reference", 0, 1)
-        rows += against_reference(subject, done, target, truth)
-    timings = {"reading": read - began, **done.seconds}
-    done = replace(done, scores=tuple(rows), seconds=timings)
-    if progress is not None:
-        progress("writing", 0, 1)
-    written = write_results(
-        out=todo.out,
-        files=todo.files,
-        subject=subject,
-        completion=done,
-        trained=trained,
-        selection=todo.selection.reason,
-        truths=truths,
-        options=options.model_dump(mode="json"),
-        began=began,
-    )
-    return todo, written
+    with results_folder(todo.out, result_names(todo.files, todo.targets)) as folder:
+        say("reading", 0, 1)
+        trained = build(resolve(options.weights or todo.selection.entry.name))
+        subject = load_subject(todo.files)
+        truths = references(options.reference, subject, todo.targets) if options.reference else {}
+        seconds = {"reading": time.perf_counter() - began}
+        done = complete_subject(
+            subject,
+            trained,
+            todo.targets,
+            steps=options.steps or (fast_steps(trained.steps) if options.fast else None),
+            sampler=options.sampler,
+            samples=options.samples,
+            seed=options.seed,
+            device=options.device,
+            precision=options.precision,
+            self_check=options.self_check,
+            self_check_slices=FAST_SELF_CHECK_SLICES if options.fast else SELF_CHECK_SLICES,
+            progress=progress,
+        )
+        seconds |= done.seconds
+        rows = list(done.scores)
+        for number, (target, truth) in enumerate(truths.items()):
+            say("comparing with the reference", number, len(truths))
+            rows += against_reference(subject, done, target, truth)
+        say("writing", 0, 1)
+        report = write_results(
+            folder,
+            files=todo.files,
+            subject=subject,
+            completion=replace(done, scores=tuple(rows), seconds=seconds),
+            trained=trained,
+            selection=todo.selection.reason,
+            truths=truths,
+            options=options.model_dump(mode="json", exclude={"command"}),
+            command=options.command,
+            began=began,
+        )
+    images = {output.contrast: todo.out / output.file for output in report.outputs}
+    return todo, Written(todo.out, images, report, todo.out / "report.html")
 
 
 def complete_subject(
@@ -174,14 +180,14 @@ def complete_subject(
     Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
     """
     method, card = trained.method, trained.card
-    wanted = tuple(targets) if targets is not None else subject.missing(card.contrasts)
+    wanted = subject.missing(card.contrasts) if targets is None else tuple(targets)
     if not wanted:
         raise UsageError(f"{subject.name} lacks none of the contrasts that {card.name} makes.")
     named(card, subject.available, wanted)
     device = choose_device(device)
     sampling = Sampling(
-        steps=steps or card.sampling.get("steps"),
-        sampler=sampler or card.sampling.get("sampler"),
+        sampler=sampler or trained.sampler,
+        steps=steps or trained.steps,
         samples=samples,
         seed=seed,
         device=device,
@@ -191,67 +197,78 @@ def complete_subject(
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     try:
-        prepared = prepare(subject, card.contrasts, trained.preparation)
+        prepared = prepare(subject, method.contrasts, trained.preparation)
         seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
         method.to(device)
         made = synthesise_volume(method, prepared, subject.name, sampling, progress=progress)
         volumes, deviations = {}, {}
         for target in wanted:
-            channel = card.contrasts.index(target)
+            channel = prepared.contrasts.index(target)
             volumes[target] = scaled(prepared.restore(made.mean[channel]))
             if made.deviation is not None:
                 deviations[target] = scaled(prepared.restore(made.deviation[channel]))
         seconds["synthesis"], clock = time.perf_counter() - clock, time.perf_counter()
         scores: list[ScoreRow] = []
         if self_check:
-            scores = check_on_itself(trained, subject, prepared, sampling, self_check_slices, progress)
+            scores = check_on_itself(trained, subject, prepared, sampling, self_check_slices, progress or silent)
             seconds["self-check"] = time.perf_counter() - clock
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
+        size = "x".join(map(str, subject.reference.shape))
         raise MemoryExhausted(
-            f"Memory ran out on {device} while completing {subject.name} ({'x'.join(map(str, subject.reference.shape))} "
-            "voxels). Close other programs, use --device cpu, or a machine with more memory."
+            f"Memory ran out on {device} while completing {subject.name} ({size} voxels). Close other programs, use "
+            "--device cpu, or a machine with more memory."
         ) from error
     warnings = unfamiliar(subject, prepared, card)
     return Completion(volumes, deviations, prepared, sampling, tuple(scores), tuple(warnings), seconds)
 
 
 def check_on_itself(
-    trained: TrainedMethod,
-    subject: Subject,
-    prepared: Prepared,
-    sampling: Sampling,
-    count: int,
-    progress: Progress | None,
+    trained: TrainedMethod, subject: Subject, prepared: Prepared, sampling: Sampling, count: int, progress: Progress
 ) -> list[ScoreRow]:
-    """Hide each available contrast on a few slices, make it from the rest, and compare. Empty with one contrast."""
-    contrasts, method = prepared.contrasts, trained.method
+    """Hide each available contrast on `count` slices, make it from the rest, and compare. Empty with one contrast."""
+    contrasts = prepared.contrasts
     present = [c for c, there in zip(contrasts, prepared.available, strict=True) if there]
     slices = spread_slices(prepared.mask, count)
     rows: list[ScoreRow] = []
-    for done, hidden in enumerate(present):
+    for number, hidden in enumerate(present):
         others = [c for c in present if c is not hidden]
         if not trained.card.supports(set(others), hidden):
             continue
-        if progress is not None:
-            progress("self-check", done, len(present))
+        progress("self-check", number, len(present))
         began = time.perf_counter()
         flags = [c in others for c in contrasts]
-        one = replace(sampling, samples=1)
-        made = synthesise_volume(method, prepared, subject.name, one, available=flags, slices=slices)
+        once = replace(sampling, samples=1)
+        made = synthesise_volume(trained.method, prepared, subject.name, once, available=flags, slices=slices)
         seconds = time.perf_counter() - began
         channel = contrasts.index(hidden)
-        truth = prepared.images[channel] * np.float32(prepared.scales[hidden])
+        # as `to_unit` has it: the quantiles are those of the whole volume
         low, high = np.quantile(subject.volumes[hidden].voxels, QUANTILES)
-        unit = ((np.clip(truth, low, high) - low) / max(high - low, 1e-8)).astype(np.float32)
-        figures = score(
-            made.mean[channel][..., slices], unit[..., slices], prepared.mask[..., slices], slices=True
-        )
+        truth = prepared.images[channel][..., slices] * prepared.scales[hidden]
+        unit = (np.clip((truth - low) / max(high - low, 1e-8), 0, 1)).astype(np.float32)
+        figures = score(made.mean[channel][..., slices], unit, prepared.mask[..., slices], slices=True)
         rows += score_rows(
             figures, target=hidden, pattern=pattern_name(others), kind="self-check", slices=slices, seconds=seconds
         )
     return rows
+
+
+def check_request(options: CompleteOptions) -> None:
+    """Raise UsageError for a method, sampler, device or precision that does not exist, before anything is read."""
+    if options.method not in (AUTO, *METHODS):
+        raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(METHODS)}.")
+    if options.sampler not in (None, *SAMPLERS):
+        raise UsageError(f"There is no sampler '{options.sampler}'. Give one of {', '.join(SAMPLERS)}.")
+    choose_precision(options.precision, choose_device(options.device))
+
+
+def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
+    """What --out says, else `mrsynth` in the subject's folder, and in that `NAME` where the folder is not its own."""
+    if options.out is not None:
+        return options.out.expanduser()
+    home = files.folder / "mrsynth"
+    return home if options.folder.expanduser().is_dir() else home / files.name
 
 
 def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:
@@ -266,20 +283,19 @@ def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> d
     for contrast, volume in found.items():
         if not same_grid(volume, subject.reference):
             raise InputError(
-                f"The reference {files.files[contrast]} does not lie on the grid of {subject.name}: shape "
-                f"{volume.shape}, expected {subject.reference.shape} with the same affine."
+                f"{files.files[contrast]}: the reference does not lie on the grid of {subject.name}.\n"
+                f"{describe_grid('reference', volume)}\n{describe_grid(subject.name, subject.reference)}\n"
+                "Resample it to the subject's grid, or leave --reference out."
             )
     return found
 
 
 def against_reference(subject: Subject, done: Completion, target: Contrast, truth: Volume) -> tuple[ScoreRow, ...]:
-    """Scores of one synthetic volume against the truth, on the subject's own grid."""
-    mask = subject.foreground() | (truth.voxels != 0)
-    figures = score(done.volumes[target].voxels / SCALE, to_unit(truth.voxels), mask)
-    pattern = pattern_name(c for c in subject.available if c in done.prepared.contrasts)
-    return score_rows(
-        figures, target=target, pattern=pattern, kind="reference", seconds=done.seconds.get("synthesis")
-    )
+    """Scores of one synthetic volume against the truth, on the subject's own grid; the truth counts as foreground."""
+    brain = replace(subject, volumes={**subject.volumes, target: truth}).foreground()
+    figures = score(done.volumes[target].voxels / np.float32(SCALE), to_unit(truth.voxels), brain)
+    used = pattern_name(done.prepared.scales)
+    return score_rows(figures, target=target, pattern=used, kind="reference", seconds=done.seconds["synthesis"])
 
 
 def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
@@ -294,12 +310,10 @@ def scaled(volume: Volume) -> Volume:
     return Volume(volume.voxels * np.float32(SCALE), volume.affine)
 
 
-def located(options: CompleteOptions, selection: Selection) -> Resolved:
-    """The chosen checkpoint's file, its checksum verified."""
-    return resolve(options.weights or selection.entry.name)
+def fast_steps(usual: int) -> int:
+    """Half the usual steps, but two where there are two: a coarse-to-fine method needs one for each stage."""
+    return min(usual, max(2, usual // 2))
 
 
-def fast_steps(trained: TrainedMethod, fast: bool) -> int | None:
-    """`--fast`: half the checkpoint's usual steps, but at least two, one for each stage."""
-    usual = trained.card.sampling.get("steps")
-    return max(2, usual // 2) if fast and usual else None
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""

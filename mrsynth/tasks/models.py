@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from mrsynth.card import Card
 from mrsynth.errors import MrsynthError, UsageError, WeightsError
-from mrsynth.io.checkpoint import read_checkpoint
+from mrsynth.io.checkpoint import Checkpoint, read_checkpoint
 from mrsynth.io.weights import Resolved, resolve
 from mrsynth.methods import build_method
 from mrsynth.methods.base import Method
@@ -30,6 +29,19 @@ class TrainedMethod:
         """The bare network, for those who want to call it themselves."""
         return self.method.network
 
+    @property
+    def sampler(self) -> str:
+        """What samples unless told otherwise: the checkpoint's choice, else the method's."""
+        return str(self._default("sampler") or "ddpm")
+
+    @property
+    def steps(self) -> int:
+        """The steps taken unless told otherwise: the checkpoint's choice, else the method's, else one per level."""
+        return int(self._default("steps") or self._default("T") or 1)
+
+    def _default(self, name: str) -> Any:
+        return self.card.sampling.get(name) or getattr(self.method.config, name, None)
+
 
 def load_method(name_or_path: str | Path) -> TrainedMethod:
     """A trained method by its name in the manifest or by the path of a .safetensors file, on the CPU in float32.
@@ -40,32 +52,47 @@ def load_method(name_or_path: str | Path) -> TrainedMethod:
 
 
 def build(found: Resolved) -> TrainedMethod:
-    """The method of a located checkpoint."""
+    """The method of a located checkpoint. Raises WeightsError."""
     checkpoint = read_checkpoint(found.path)
     try:
         method = build_method(checkpoint.config)
         preparation = PreparationConfig.model_validate(checkpoint.preparation)
-    except (ValidationError, UsageError) as error:
+    except (ValueError, UsageError) as error:
         raise WeightsError(
             f"{found.path}: this version of mrsynth cannot use its configuration: {error} "
             "Use the version that wrote it, or train it again."
         ) from error
-    expected, given = method.state_dict(), checkpoint.tensors
-    wrong = [f"missing {k}" for k in expected if k not in given] + [f"unknown {k}" for k in given if k not in expected]
-    wrong += [
-        f"{k} has shape {tuple(given[k].shape)}, expected {tuple(expected[k].shape)}"
-        for k in expected
-        if k in given and given[k].shape != expected[k].shape
-    ]
-    if wrong:
+    if wrong := misfits(method, preparation, found.card, checkpoint):
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise WeightsError(
-            f"{found.path}: the weights do not fit a {checkpoint.card.method} network of the size in its header: "
+            f"{found.path}: the weights do not fit the {found.card.method} network that its header describes: "
             f"{'; '.join(wrong[:3])}{more}. The file was changed or made by another version; get it again."
         )
-    method.load_state_dict(given)
+    method.load_state_dict(checkpoint.tensors)
     method.eval().requires_grad_(False)
-    return TrainedMethod(method, found.card, preparation, found.sha256)
+    # the manifest may leave the long histograms to the file
+    card = found.card.model_copy(update={"intensity": found.card.intensity or checkpoint.card.intensity})
+    return TrainedMethod(method, card, preparation, found.sha256)
+
+
+def misfits(method: Method, preparation: PreparationConfig, card: Card, checkpoint: Checkpoint) -> list[str]:
+    """What keeps a method from using a checkpoint, in words."""
+    wrong = []
+    if card.contrasts != method.contrasts or card.method != checkpoint.config["method"]:
+        wrong.append(
+            f"the card is of {card.method} for {', '.join(card.contrasts)}, the network of "
+            f"{checkpoint.config['method']} for {', '.join(method.contrasts)}"
+        )
+    if preparation.multiple % method.multiple:
+        wrong.append(f"slices are padded to multiples of {preparation.multiple}, expected of {method.multiple}")
+    expected, given = method.state_dict(), checkpoint.tensors
+    wrong += [f"missing {key}" for key in expected if key not in given]
+    wrong += [f"unknown {key}" for key in given if key not in expected]
+    return wrong + [
+        f"{key} has shape {tuple(given[key].shape)}, expected {tuple(expected[key].shape)}"
+        for key in expected
+        if key in given and given[key].shape != expected[key].shape
+    ]
 
 
 def choose_device(wanted: str) -> str:
@@ -90,16 +117,16 @@ def choose_precision(wanted: str, device: str) -> str:
         raise UsageError(f"Unknown precision '{wanted}'. Give auto, fp32 or bf16.")
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(
-        torch.cpu, "_is_amx_tile_supported", bool
-    )()
-    return "bf16" if device == "cpu" and native else "fp32"
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: False where torch has them no more
+    native = device == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return "bf16" if native else "fp32"
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on the CPU or on a device."""
     if isinstance(error, MrsynthError):
         return False
-    text = str(error).lower()
-    allocation = "not enough memory" in text or "can't allocate memory" in text or "out of memory" in text
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and allocation)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    signs = ("not enough memory", "allocate memory", "out of memory", "alloc_failed")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)

@@ -1,28 +1,38 @@
-"""Writing what `complete` made: volumes, sidecars, report. Everything appears by atomic rename, the report last."""
+"""Writing what `complete` made. Results are written into a hidden folder and moved into place together, at the end.
 
-import resource
-import shlex
+Every move is a rename within one file system, so that a file is there whole or not at all: first the sidecar, then its
+image, and `report.json` last. A run that fails or is interrupted at any time leaves no file of its own behind. What an
+earlier run left is replaced only by those renames; a run stopped among them, which takes less than a millisecond, can
+have replaced some of it by new whole files.
+"""
+
+import os
+import secrets
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 import mrsynth
 from mrsynth.contrasts import Contrast
+from mrsynth.errors import OutputError
+from mrsynth.familiarity import has_skull
 from mrsynth.grid import Orientation, axis_code
 from mrsynth.io.dataset import SubjectFiles
-from mrsynth.io.files import write_bytes, write_text
+from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.weights import sha256_of
 from mrsynth.metrics import to_unit
 from mrsynth.page import report_html
-from mrsynth.pictures import Panel, montage
+from mrsynth.pictures import Kind, Panel, montage
 from mrsynth.report import (
     InputRecord,
     OutputRecord,
@@ -41,8 +51,9 @@ if TYPE_CHECKING:
     from mrsynth.tasks.complete import Completion
 
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
+REPORT_FILES = ("metrics.csv", "report.html", "report.json")
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
-SCALE = 1000.0
+SCALE = 1000.0  # output volumes are 1000 u
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,63 @@ class Written:
     html: Path
 
 
+def result_names(files: SubjectFiles, targets: Sequence[Contrast]) -> list[str]:
+    """Every file name that results for these targets may have, in the order they are moved into place."""
+    images = [name for target in targets for name in (files.output_name(target), files.std_name(target))]
+    return [name for image in images for name in (sidecar_name(image), image)] + list(REPORT_FILES)
+
+
+@contextmanager
+def results_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield an empty hidden folder inside `out`; when the block ends well, what it holds moves to `out`.
+
+    names   what may be moved, in this order
+    Makes `out` at once, so that a place where nothing can be written is known before the long work. When anything
+    fails, `out` and its parents are as they were. Raises OutputError.
+    """
+    fresh = [folder for folder in (out, *out.parents) if not os.path.lexists(folder)]
+    hidden = out / f".partial-{secrets.token_hex(8)}"
+    try:
+        ensure_folder(out)
+        yield ensure_folder(hidden)
+        _move(hidden, out, names)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        for folder in fresh:
+            with suppress(OSError):  # not there, or somebody else has put something into it
+                folder.rmdir()
+        raise
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _move(source: Path, out: Path, names: Sequence[str]) -> None:
+    """Rename all that is in `source`; remove what an earlier run left under the other names.
+
+    So a standard deviation never outlives its mean. When a rename fails, those made before it under new names are
+    taken back.
+    """
+    added: list[Path] = []
+    try:
+        for name in names:
+            if (source / name).exists():
+                if not os.path.lexists(out / name):
+                    added.append(out / name)
+                os.replace(source / name, out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+    except BaseException as error:
+        for path in added:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(
+                f"Cannot write {out}: {error.strerror or error}. Choose another output folder."
+            ) from error
+        raise
+
+
 def write_results(
+    folder: Path,
     *,
-    out: Path,
     files: SubjectFiles,
     subject: Subject,
     completion: "Completion",
@@ -65,26 +130,29 @@ def write_results(
     selection: str,
     truths: Mapping[Contrast, Volume],
     options: dict[str, Any],
+    command: str,
     began: float,
-) -> Written:
+) -> Report:
     """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
     card, sampling = trained.card, completion.sampling
     used = [c for c in subject.available if c in card.contrasts]
     inputs = tuple(input_record(files.files[c], c, subject.volumes[c]) for c in used)
     weights = WeightsRecord.of(card, trained.sha256)
     sampler = SamplerRecord(
-        name=sampling.sampler or getattr(trained.method.config, "sampler", "ddpm"),
-        steps=sampling.steps or getattr(trained.method.config, "T", 1),
+        name=sampling.sampler,
+        steps=sampling.steps,
         seed=sampling.seed,
         samples=sampling.samples,
         precision=sampling.precision,
         device=sampling.device,
     )
     software = versions()
-    stripped = not any("skull still there" in w for w in completion.warnings)
+    stripped = not has_skull(subject)
 
-    def sidecar(target: Contrast, content: Any) -> str:
-        return sidecar_json(
+    def write_image(
+        name: str, target: Contrast, volume: Volume, content: Literal["image", "standard deviation"]
+    ) -> None:
+        sidecar = sidecar_json(
             target=target,
             inputs=inputs,
             weights=weights,
@@ -95,36 +163,36 @@ def write_results(
             warnings=completion.warnings,
             content=content,
         )
+        what = target.label if content == "image" else f"{target.label} std. dev."
+        write_text(folder / sidecar_name(name), sidecar)
+        text = DESCRIPTION.format(what, mrsynth.__version__, card.name)
+        write_volume(folder / name, volume, files.files[used[0]], text)
 
-    like = files.files[used[0]]
-    outputs, images = [], {}
+    outputs = []
     for target, volume in completion.volumes.items():
-        path = out / files.output_name(target)
-        # the sidecar goes first: a synthetic image is never without the note that says so
-        write_text(sidecar_path(path), sidecar(target, "image"))
-        write_volume(path, volume, like, DESCRIPTION.format(target.label, mrsynth.__version__, card.name))
-        std_path = out / files.std_name(target) if target in completion.deviations else None
-        if std_path is not None:
-            write_text(sidecar_path(std_path), sidecar(target, "standard deviation"))
-            text = DESCRIPTION.format(f"{target.label} std. dev.", mrsynth.__version__, card.name)
-            write_volume(std_path, completion.deviations[target], like, text)
-        images[target] = path
+        name, std_name = files.output_name(target), None
+        write_image(name, target, volume, "image")
+        if target in completion.deviations:
+            std_name = files.std_name(target)
+            write_image(std_name, target, completion.deviations[target], "standard deviation")
         outputs.append(
             OutputRecord(
                 contrast=target,
-                file=path.name,
-                std_file=std_path.name if std_path else None,
-                sidecar=sidecar_path(path).name,
-                sha256=sha256_of(path),
+                file=name,
+                std_file=std_name,
+                sidecar=sidecar_name(name),
+                sha256=sha256_of(folder / name),
             )
         )
-    pictures = {f"Synthetic {t.label}": picture(subject, used, completion, t, truths.get(t)) for t in images}
+    pictures = {
+        f"Synthetic {t.label}": picture(subject, used, completion, t, truths.get(t)) for t in completion.volumes
+    }
     report = Report(
         version=mrsynth.__version__,
         created=datetime.now(UTC),
         subject=subject.name,
         layout=files.layout,
-        command=shlex.join(["mrsynth", *sys.argv[1:]]),
+        command=command,
         options=options,
         inputs=inputs,
         selection=selection,
@@ -136,12 +204,12 @@ def write_results(
         timings={**completion.seconds, "total": time.perf_counter() - began},
         preparation=completion.prepared.record,
         software=software,
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_memory_mb=peak_memory_mb(),
     )
-    write_text(out / "metrics.csv", metrics_csv(report))
-    write_text(out / "report.html", report_html(report, pictures))
-    write_text(out / "report.json", report_json(report))
-    return Written(out, images, report, out / "report.html")
+    write_text(folder / "metrics.csv", metrics_csv(report))
+    write_text(folder / "report.html", report_html(report, pictures))
+    write_text(folder / "report.json", report_json(report))
+    return report
 
 
 def input_record(path: Path, contrast: Contrast, volume: Volume) -> InputRecord:
@@ -157,13 +225,13 @@ def input_record(path: Path, contrast: Contrast, volume: Volume) -> InputRecord:
 
 
 def picture(
-    subject: Subject, used: list[Contrast], completion: "Completion", target: Contrast, truth: Volume | None
+    subject: Subject, used: Sequence[Contrast], completion: "Completion", target: Contrast, truth: Volume | None
 ) -> bytes:
     """Inputs, the synthetic image, its deviation, and with a reference the truth and the difference, in LPS."""
     orientation = Orientation.between(subject.reference.affine, "LPS")
     mask = orientation.apply(subject.foreground())
 
-    def panel(title: str, voxels: Any, kind: Any) -> Panel:
+    def panel(title: str, voxels: Any, kind: Kind) -> Panel:
         shown = orientation.apply(np.clip(voxels, 0, 1).astype(np.float32))
         return Panel(title, np.where(mask, shown, np.float32(0)), kind)
 
@@ -180,9 +248,9 @@ def picture(
     return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
 
 
-def sidecar_path(image: Path) -> Path:
-    """The JSON beside a NIfTI file."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+def sidecar_name(image: str) -> str:
+    """The name of the JSON beside a NIfTI file."""
+    return image.removesuffix(".gz").removesuffix(".nii") + ".json"
 
 
 def versions() -> dict[str, str]:
@@ -194,3 +262,13 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

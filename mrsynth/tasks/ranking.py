@@ -1,4 +1,4 @@
-"""`mrsynth rank-contrasts`: the contrasts of a data set by their low-frequency content, as `freq.ranking` wants them."""
+"""`mrsynth rank-contrasts`: the contrasts of a data set in the order of their low-frequency content."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,6 +1,6 @@
 """One small brain as batches of slices, and methods whose zero-initialised layers have been woken."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,12 @@ SHAPE = (32, 40, 16)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Sums come out the same whatever machine and however busy it is."""
+def one_thread() -> Iterator[None]:
+    """Slices this small only wait for other threads, and sums come out the same on every machine."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Contrasts in the order of their low-frequency content."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,7 @@ def test_order_and_numbers_of_subjects(cohort):
     rows = rank_contrasts([cohort], lambda *step: seen.append(step))
 
     assert [(row.contrast, row.subjects) for row in rows] == [("t1", 2), ("t2", 1), ("flair", 2), ("t1ce", 2)]
-    assert all(0 < low.share < high.share < 1 for high, low in zip(rows[:-1], rows[1:], strict=True))
+    assert all(0 < low.share < high.share < 1 for high, low in pairwise(rows))
     assert seen == [("measuring p1", 0, 2), ("measuring p2", 1, 2), ("measured", 2, 2)]
 
 

@@ -1,0 +1,94 @@
+"""`inspect` sees by names what `complete` would do, and loads nothing heavy for it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError, WeightsError
+from mrsynth.tasks.inspect import inspect
+
+HEAVY = ("torch", "numpy", "nibabel", "monai", "matplotlib", "SimpleITK", "scipy")
+
+
+def test_found_missing_and_chosen(only_tiny, write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE], segmentation=True)
+
+    found = inspect(folder)
+
+    assert (found.files.name, found.files.layout) == ("p1", "brats21")
+    assert found.files.segmentation.name == "p1_seg.nii.gz"
+    assert found.missing == (Contrast.T1CE,)
+    assert found.choice.startswith("tiny: makes t1ce from t1+t2+flair")
+
+
+def test_the_choice_is_that_of_complete(only_tiny, write_subject_folder, tmp_path):
+    from mrsynth.tasks.complete import CompleteOptions, plan
+
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE, Contrast.T2])
+
+    assert inspect(folder).choice == plan(CompleteOptions(folder=folder)).selection.reason
+
+
+def test_nothing_missing(only_tiny, write_subject_folder, tmp_path):
+    found = inspect(write_subject_folder(tmp_path, "p1"))
+
+    assert (found.missing, found.choice) == ((), None)
+
+
+def test_without_a_checkpoint_the_reason_is_shown(only_tiny, write_subject_folder, tmp_path, monkeypatch):
+    """Looking at a folder must not fail because weights are missing or the manifest is broken."""
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+    monkeypatch.delenv("MRSYNTH_WEIGHTS_DIR")
+    assert inspect(folder).choice.startswith("None: No checkpoint is at hand to make t1ce from t1+t2+flair")
+
+    def broken():
+        raise WeightsError("the manifest is broken")
+
+    monkeypatch.setattr("mrsynth.io.weights.manifest", broken)
+    assert inspect(folder).choice == "None: the manifest is broken"
+
+
+def test_files_can_be_named(only_tiny, write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+    enhanced = tmp_path / "enhanced.nii.gz"
+    enhanced.write_bytes((folder / "p1_t1.nii.gz").read_bytes())
+
+    assert inspect(folder, {Contrast.T1CE: enhanced}).missing == ()
+
+
+def test_an_unusable_folder_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="holds no scan"):
+        inspect(tmp_path)
+
+
+def test_the_command_prints_it(only_tiny, run_cli, write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE], segmentation=True)
+
+    status, out, err = run_cli("inspect", folder)
+    assert (status, err) == (0, "")
+    for text in ("Subject p1 (brats21", "p1_t1.nii.gz", "p1_seg.nii.gz", "T1ce   missing", "Checkpoint: tiny: makes"):
+        assert text in out
+
+    status, out, _ = run_cli("inspect", folder, "-q")
+    assert out.split() == ["T1", "p1_t1.nii.gz", "T2", "p1_t2.nii.gz", "FLAIR", "p1_flair.nii.gz", "T1ce", "missing"]
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["complete", "--help"], ["inspect"], ["weights", "list"]], ids=" ".join
+)
+def test_answers_at_once_because_nothing_heavy_is_loaded(command, tiny_checkpoint, write_subject_folder, tmp_path):
+    if command == ["inspect"]:
+        command = ["inspect", str(write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE]))]
+    script = (
+        f"import sys, json, mrsynth.cli as cli; sys.argv = ['mrsynth', *{command!r}]\n"
+        "try: cli.main()\n"
+        f"except SystemExit as end: print(json.dumps([end.code, [m for m in {HEAVY!r} if m in sys.modules]]))"
+    )
+    environment = {"MRSYNTH_WEIGHTS_DIR": str(tiny_checkpoint.parent), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+    assert "tiny" in done.stdout or "--help" in command

@@ -1,0 +1,181 @@
+"""From a checkpoint's file to a method that runs, and what is refused on the way."""
+
+import pytest
+import torch
+
+from mrsynth.card import ManifestEntry
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.errors import MemoryExhausted, UsageError, WeightsError
+from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from mrsynth.io.weights import Resolved, sha256_of
+from mrsynth.tasks import models
+from mrsynth.tasks.models import build, choose_device, choose_precision, load_method, out_of_memory
+
+
+@pytest.fixture
+def rewritten(tiny_checkpoint, tmp_path):
+    """rewritten(dtype, card={}, config={}, preparation={}, tensors={}) -> a copy of `tiny` with these things changed."""
+
+    def write(dtype=None, **changes):
+        old = read_checkpoint(tiny_checkpoint)
+        card = old.card.model_copy(update=changes.get("card", {}))
+        rest = [{**getattr(old, part), **changes.get(part, {})} for part in ("config", "preparation", "tensors")]
+        rest[-1] = {key: tensor for key, tensor in rest[-1].items() if tensor is not None}
+        write_checkpoint(tmp_path / "changed.safetensors", Checkpoint(card, *rest), dtype)
+        return tmp_path / "changed.safetensors"
+
+    return write
+
+
+def test_a_name_and_a_path_give_the_same_method(only_tiny):
+    by_name, by_path = load_method("tiny"), load_method(only_tiny)
+
+    assert by_name.sha256 == by_path.sha256 == sha256_of(only_tiny)
+    assert by_name.card.contrasts == STANDARD and by_name.preparation.axes == "LPS"
+    stored = read_checkpoint(only_tiny).tensors
+    for method in (by_name.method, by_path.method):
+        assert all(torch.equal(tensor, stored[key]) for key, tensor in method.state_dict().items())
+
+
+def test_it_is_ready_to_use(only_tiny):
+    trained = load_method("tiny")
+
+    assert not trained.method.training
+    assert not any(
+        p.requires_grad or p.dtype != torch.float32 or p.device.type != "cpu" for p in trained.method.parameters()
+    )
+    assert trained.network is trained.method.network
+
+
+def test_half_precision_on_disk_runs_in_float32(rewritten):
+    assert {p.dtype for p in load_method(rewritten(torch.float16)).method.parameters()} == {torch.float32}
+
+
+def test_the_checkpoint_decides_before_the_method(rewritten):
+    """Sampler and steps: the card, then the method's configuration, then every level."""
+    assert (load_method(rewritten()).sampler, load_method(rewritten()).steps) == ("ddim", 2)
+    own = load_method(rewritten(card={"sampling": {}}))
+    assert (own.sampler, own.steps) == ("ddpm", 3)
+    assert load_method(rewritten(card={"sampling": {}}, config={"steps": None})).steps == 8
+
+
+def test_histograms_may_be_left_to_the_file(rewritten):
+    usual = {Contrast.T1: (0.25, 0.75)}
+    path = rewritten(card={"intensity": usual})
+    fields = read_checkpoint(path).card.model_dump(exclude={"intensity"})
+    entry = ManifestEntry(**fields, file=str(path))
+
+    assert build(Resolved(entry, path, "0")).card.intensity == usual
+    own = entry.model_copy(update={"intensity": {Contrast.T2: (1.0,)}})
+    assert build(Resolved(own, path, "0")).card.intensity == {Contrast.T2: (1.0,)}
+
+
+STEM = "network.stem.weight"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tensors": {STEM: None}}, f"missing {STEM}"),
+        ({"tensors": {"network.extra": torch.zeros(1)}}, "unknown network.extra"),
+        ({"tensors": {STEM: torch.zeros(1, 2, 3, 3)}}, rf"{STEM} has shape \(1, 2, 3, 3\), expected \(16, 13, 3, 3\)"),
+        ({"tensors": {f"network.{i}": torch.zeros(1) for i in range(5)}}, "and 2 more"),
+        ({"config": {"colour": "red"}}, "cannot use its configuration.*colour"),
+        ({"config": {"method": "unheard-of"}}, "cannot use its configuration.*unheard-of"),
+        ({"config": {"schedule": "linear"}}, "cannot use its configuration.*schedule"),
+        ({"preparation": {"colour": "red"}}, "cannot use its configuration.*colour"),
+        ({"preparation": {"multiple": 2}}, "padded to multiples of 2, expected of 4"),
+        ({"card": {"contrasts": STANDARD[::-1]}}, "the card is of fgc2f for flair, t2, t1ce, t1, the network"),
+        ({"card": {"method": "cwdm"}}, "the card is of cwdm"),
+    ],
+)
+def test_what_does_not_fit_is_refused(rewritten, changes, message):
+    with pytest.raises(WeightsError, match=f"(?s)changed.safetensors.*{message}"):
+        load_method(rewritten(**changes))
+
+
+def test_an_unknown_name_lists_those_known(only_tiny):
+    with pytest.raises(WeightsError, match="No checkpoint is called 'huge'. Known: tiny"):
+        load_method("huge")
+
+
+# Device and precision ------------------------------------------------------------------------------------------------
+
+
+def machine(monkeypatch, cuda=0, mps=False, bf16=False):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "chosen"),
+    [
+        ({}, "auto", "cpu"),
+        ({"cuda": 1}, "auto", "cuda"),
+        ({"mps": True}, "auto", "mps"),
+        ({"cuda": 2}, "cuda:1", "cuda:1"),
+        ({"cuda": 1}, "cpu", "cpu"),
+    ],
+)
+def test_devices(monkeypatch, there, wanted, chosen):
+    machine(monkeypatch, **there)
+
+    assert choose_device(wanted) == chosen
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:1", "mps", "tpu", "cuda:x", "cpu:1", "", "CUDA"])
+def test_devices_that_are_not_there(monkeypatch, wanted):
+    machine(monkeypatch, cuda=1 if wanted == "cuda:1" else 0)
+
+    with pytest.raises(UsageError, match="device"):
+        choose_device(wanted)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "device", "chosen"),
+    [
+        ({"bf16": True}, "auto", "cpu", "bf16"),
+        ({"bf16": False}, "auto", "cpu", "fp32"),
+        ({"bf16": True, "cuda": 1}, "auto", "cuda", "bf16"),
+        ({"bf16": False, "cuda": 1}, "auto", "cuda:0", "fp32"),
+        ({"bf16": True, "mps": True}, "auto", "mps", "fp32"),
+        ({"bf16": True}, "fp32", "cpu", "fp32"),
+        ({"bf16": False}, "bf16", "cpu", "bf16"),
+    ],
+)
+def test_precision(monkeypatch, there, wanted, device, chosen):
+    machine(monkeypatch, **there)
+
+    assert choose_precision(wanted, device) == chosen
+
+
+def test_an_unknown_precision():
+    with pytest.raises(UsageError, match="Unknown precision 'fp8'"):
+        choose_precision("fp8", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("The size of tensor a (3) must match"), False),
+        (ValueError("out of memory"), False),
+        (MemoryExhausted("out of memory"), False),
+    ],
+)
+def test_out_of_memory(error, answer):
+    assert out_of_memory(error) is answer
+
+
+def test_models_is_where_the_api_comes_from():
+    import mrsynth
+
+    assert mrsynth.load_method is models.load_method
