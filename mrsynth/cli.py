@@ -284,6 +284,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that stops us is heard like Ctrl-C
     try:
         status = app(standalone_mode=False)
+        if status == Interrupted.exit_code:  # typer makes this of KeyboardInterrupt, and says nothing
+            raise KeyboardInterrupt
     except MrsynthError as error:
         status = failed(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -396,5 +398,4 @@ def validated(options: Any, **values: Any) -> Any:
     try:
         return options(**values)
     except ValidationError as error:
-        lines = [f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise UsageError("; ".join(lines)) from error
+        raise UsageError("; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error

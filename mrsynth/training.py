@@ -7,11 +7,13 @@ stopped and resumed gives the losses of one that never stopped, whatever the num
 import copy
 import hashlib
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -27,7 +29,7 @@ from mrsynth.errors import Interrupted, MrsynthError, UsageError
 from mrsynth.methods.base import Batch, Method, Objective
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
 
 
 class TrainingConfig(Plain):
@@ -133,10 +135,10 @@ def train(
     """
     from accelerate import Accelerator
 
+    several = processes(device).num_processes > 1
     # Precision and placement are ours: Accelerate would fix both for the life of the process at the first run in it.
     accelerator = Accelerator(mixed_precision="no", device_placement=False)
-    alone = accelerator.num_processes == 1
-    place = (device_of(device) if alone else None) or accelerator.device
+    place = accelerator.device if several else device_of(device) or accelerator.device
     state.method.to(place).train()
     channels_last(state.method)
     state.average.to(place)
@@ -193,9 +195,8 @@ def descend(
         norm = accelerator.clip_grad_norm_(objective.parameters, config.clip)
         if norm is not None and not bool(torch.isfinite(norm)):
             raise MrsynthError(
-                f"Training diverged at iteration {state.iteration + 1}: the gradient of {objective.name} is "
-                f"{float(norm)}. What was saved before is untouched. Begin again with a lower training.learning_rate, "
-                "or with training.precision fp32."
+                f"Training diverged at iteration {state.iteration + 1}: the norm of the {objective.name} gradient is "
+                f"{float(norm)}. What was saved before is untouched. Begin again with a lower training.learning_rate."
             )
         optimizer.step()
     state.iteration += 1
@@ -343,6 +344,24 @@ def seed_of(*parts: int | str) -> int:
 # Devices and processes -----------------------------------------------------------------------------------------------
 
 
+def processes(device: str) -> "PartialState":
+    """This process among those of the run: the only one, unless started by `accelerate launch` or torchrun.
+
+    Raises UsageError when there are several that cannot reach one another: each would believe itself the main one.
+    """
+    from accelerate import PartialState
+
+    expected = int(os.environ.get("WORLD_SIZE", "1"))
+    # While the main process prepares data or validates, the others wait: hours, with a large cohort.
+    state = PartialState(cpu=expected > 1 and device == "cpu", timeout=timedelta(days=1))
+    if state.num_processes != expected:
+        raise UsageError(
+            f"Started as {expected} processes, but Accelerate finds {state.num_processes} and no accelerator for each. "
+            "Give --device cpu to train on processors, or start a single process."
+        )
+    return state
+
+
 def channels_last(method: Method) -> None:
     """Lay out the weights of 2-D convolutions as the CPU and tensor cores like them; changes no value."""
     for parameter in method.parameters():
@@ -361,7 +380,7 @@ def to_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
 def average_gradients(objective: Objective, accelerator: "Accelerator") -> None:
     """Give every process the mean gradient, in one exchange per objective. Nothing to do in a single process.
 
-    Here and not by DistributedDataParallel: that knows one forward() per step, a method has objectives instead.
+    Not by DistributedDataParallel: that knows one forward() per step, a method has objectives instead.
     """
     if accelerator.num_processes == 1:
         return
@@ -377,6 +396,5 @@ def average_gradients(objective: Objective, accelerator: "Accelerator") -> None:
 
 def any_process(flag: bool, accelerator: "Accelerator", device: torch.device) -> bool:
     """Whether the flag is set in any process."""
-    if accelerator.num_processes == 1:
-        return flag
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=device), "sum") > 0)
+    flags = torch.tensor(float(flag), device=device)
+    return flag if accelerator.num_processes == 1 else bool(accelerator.reduce(flags, "sum") > 0)

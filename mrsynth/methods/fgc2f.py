@@ -7,7 +7,7 @@ the paper leaves open and what is chosen here.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,6 +74,12 @@ class FgC2FConfig(MethodConfig):
     param: Kind = Field("eps", description="what the network predicts")
     mask_embed: bool = Field(True, description="tell the network which contrasts are available")
     curriculum: Literal["cumulative", "strict", "none"] = "cumulative"
+    phases: tuple[float, float, float] = Field(
+        (0.15, 0.30, 0.50), description="progress at which each of the curriculum's three phases ends"
+    )
+    shares: tuple[float, float, float] | None = Field(
+        None, description="examples with 1, 2 and 3 missing contrasts after the curriculum; None: all patterns alike"
+    )
     neighbours: int = Field(0, ge=0, description="slices below and above whose available contrasts the network reads")
     level_bias: float = Field(
         1.0,
@@ -123,6 +129,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "param": "x0",
         "neighbours": 1,
         "level_bias": 4.0,
+        "phases": (0.15, 0.30, 0.30),
+        "shares": (0.5, 0.3, 0.2),
         "noise": "shared",
         "sampler": "ddim",
         "steps": 4,
@@ -259,8 +267,13 @@ class FgC2F(Method):
         """Easy patterns first: one missing contrast, then up to two, then up to three, then all patterns alike."""
         legal = legal_patterns(present, self.contrasts)
         missing = np.array([int((present & ~p).sum()) for p in legal])
-        weights = curriculum(self.config.curriculum, progress, missing)
-        return legal[random.choice(len(legal), p=weights)]
+        return legal[random.choice(len(legal), p=pattern_weights(self.shares_at(progress), missing))]
+
+    def shares_at(self, progress: float) -> tuple[float, float, float] | None:
+        """Shares of examples with one, two and three missing contrasts; None for all patterns alike."""
+        phases = CURRICULA.get(self.config.curriculum, ())
+        current = sum(progress >= end for end in self.config.phases)
+        return phases[current] if current < len(phases) else self.config.shares
 
     # --- Sampling -------------------------------------------------------------------------------------------------
 
@@ -310,22 +323,19 @@ CURRICULA: Mapping[str, tuple[tuple[float, float, float], ...]] = {
 }
 
 
-def curriculum(kind: str, progress: float, missing: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Probability of each legal pattern, given how many contrasts each leaves missing.
+def pattern_weights(shares: Sequence[float] | None, missing: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Probability of each legal pattern.
 
-    cumulative   progress < 0.15: one missing; < 0.30: one or two; < 0.50: one, two, three with 1/4, 1/4, 1/2;
-                 from then on all patterns alike
-    strict       only the newest number of missing contrasts in each of the first three phases
-    none         all patterns alike from the start
-    Where a subject lacks contrasts itself, the numbers it cannot have are left out.
+    shares   of the examples with one, two, and three or more missing contrasts; None for all patterns alike
+    missing  how many contrasts each pattern leaves missing
+    A subject may lack contrasts itself: the numbers it cannot have are left out, and where that is all of them the
+    patterns with the fewest missing contrasts are taken.
     """
-    share = np.ones(len(missing))
-    if kind != "none" and progress < 0.5:
-        phase = 0 if progress < 0.15 else 1 if progress < 0.30 else 2
-        by_count = CURRICULA[kind][phase]
-        wanted = np.array([by_count[min(m, 3) - 1] / (missing == m).sum() for m in missing])
-        share = wanted if wanted.any() else (missing == missing.min()).astype(float)
-    probabilities: NDArray[np.float64] = share / share.sum()
+    weights = np.ones(len(missing))
+    if shares is not None:
+        wanted = np.array([shares[min(m, 3) - 1] / (missing == m).sum() for m in missing])
+        weights = wanted if wanted.any() else (missing == missing.min()).astype(float)
+    probabilities: NDArray[np.float64] = weights / weights.sum()
     return probabilities
 
 

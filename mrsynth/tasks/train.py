@@ -19,7 +19,6 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.methods import build_method
 from mrsynth.methods.base import Method
 from mrsynth.tasks.run_config import RunConfig, read_run_file, refuse_another_run, yaml_text
-from mrsynth.training import Callbacks, Slab, TrainingState, begin, device_of, train
+from mrsynth.training import Callbacks, Slab, TrainingState, begin, device_of, processes, train
 from mrsynth.validation import ValidationRow, ValidationSlices, fill_in_every_pattern, picture, score_patterns
 
 Progress = Callable[[str, int, int], None]
@@ -85,7 +84,7 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     """
     if missing := [package for package in ("accelerate", "tensorboard") if find_spec(package) is None]:
         raise UsageError(f"Training needs {' and '.join(missing)}: pip install 'mrsynth[train]'")
-    device_of(options.device)
+    device_of(options.device)  # now, not after an hour of preparation
     out, state_file = options.out, options.out / "state.pt"
     if options.resume and not state_file.exists():
         raise UsageError(f"{out} holds no run to resume: state.pt is missing. Leave --resume out to begin one.")
@@ -97,11 +96,8 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     state = begin(fresh_method(config), config.training)
     if options.resume:
         load_state(state, state_file, config)
-
-    from accelerate import PartialState
-
     ensure_folder(out)
-    process = PartialState(timeout=timedelta(days=1))  # others wait while the main one prepares or validates
+    process = processes(options.device)
     report: Progress = progress if progress is not None and process.is_main_process else lambda *_: None
     with stop_signals() as stopped:
         with process.main_process_first():  # the others find everything in the cache

@@ -17,7 +17,7 @@ from mrsynth.errors import UsageError
 from mrsynth.frequency import low_pass
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Batch, legal_patterns
-from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance, curriculum
+from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance, pattern_weights
 from mrsynth.networks.unet import UNetConfig
 from mrsynth.noise import SeededNoise
 from mrsynth.preparation import PreparationConfig, prepare
@@ -407,11 +407,18 @@ def test_how_many_contrasts_are_missing_when(kind, progress, numbers):
 )
 def test_shares_of_one_two_and_three_missing(kind, progress, shares):
     missing = np.array([4 - len(p) for p in ALL_PATTERNS])
-    probabilities = curriculum(kind, progress, missing)
+    probabilities = pattern_weights(build_method(config(curriculum=kind)).shares_at(progress), missing)
 
     assert [probabilities[missing == k].sum() for k in (1, 2, 3)] == pytest.approx(shares)
     for k in (1, 2, 3):
         assert np.ptp(probabilities[missing == k]) == 0  # patterns alike
+
+
+def test_phases_and_shares_are_choices():
+    method = build_method(config(phases=(0.1, 0.2, 0.2), shares=(0.5, 0.3, 0.2)))
+
+    assert method.shares_at(0.15) == (0.5, 0.5, 0)
+    assert method.shares_at(0.2) == (0.5, 0.3, 0.2)
 
 
 @pytest.mark.parametrize("kind", ["cumulative", "strict", "none"])

@@ -1,8 +1,10 @@
 """`complete` from a folder to files: what is made, where it lies, and what is said of it."""
 
 import csv
+import gzip
 import json
 import re
+import struct
 from dataclasses import replace
 from hashlib import sha256
 
@@ -124,7 +126,7 @@ def test_everything_is_said_of_an_image(subject_folder):
     assert report.peak_memory_mb > 50 and report.preparation["resampled"] is False
     assert report.selection.startswith("tiny: makes t1ce from t1+t2+flair")
 
-    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert len(rows) == len(report.scores) > 0
     page = (out / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and page.count("data:image/png;base64,iVBOR") == 1
@@ -165,7 +167,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(subject_fold
         complete(CompleteOptions(folder=subject_folder, out=tmp_path / out, **QUICK, **options))
         return (tmp_path / out / "p1_t1ce.nii.gz").read_bytes()
 
-    assert made("a") == made("b") != made("c", seed=1)
+    first = made("a")
+    assert first == made("b")
+    assert first != made("c", seed=1)
 
 
 @pytest.mark.parametrize(
@@ -354,10 +358,10 @@ def test_a_scaled_file_gives_what_its_values_give(write_subject_folder, tmp_path
     plain = write_subject_folder(tmp_path / "a", "p1", without=[T1CE])
     scaled = write_subject_folder(tmp_path / "b", "p1", without=[T1CE])
     for path in scaled.iterdir():
-        image = nib.load(path)
-        image.header.set_slope_inter(0.5, 0)
-        nib.save(nib.Nifti1Image(image.dataobj.get_unscaled(), image.affine, image.header), path)
-        assert nib.load(path).get_fdata().max() == image.get_fdata().max() / 2
+        header_and_voxels = bytearray(gzip.decompress(path.read_bytes()))
+        header_and_voxels[112:116] = struct.pack("<f", 0.5)  # nibabel would divide the voxels by it
+        path.write_bytes(gzip.compress(header_and_voxels))
+        assert nib.load(path).get_fdata().max() == nib.load(plain / path.name).get_fdata().max() / 2
     for folder in (plain, scaled):
         complete(CompleteOptions(folder=folder, **QUICK))
 

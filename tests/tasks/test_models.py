@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_refused(rewritten, changes, message):
 
 
 def test_an_unknown_name_lists_those_known(only_tiny):
-    with pytest.raises(WeightsError, match="No checkpoint is called 'huge'. Known: tiny"):
+    with pytest.raises(WeightsError, match="No checkpoint is called 'huge'\\. Known: tiny"):
         load_method("huge")
 
 

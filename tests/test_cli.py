@@ -1,0 +1,435 @@
+"""The command line as people and scripts meet it: exit status, what is printed, and what is left on the disk."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mrsynth.contrasts import STANDARD, Contrast
+
+T1, T1CE, T2, FLAIR = STANDARD
+QUICK = ("--no-self-check", "--precision", "fp32")
+
+pytestmark = pytest.mark.usefixtures("only_tiny", "no_pictures")
+
+
+@pytest.fixture
+def folder(write_subject_folder, tmp_path):
+    """A subject without T1ce."""
+    return write_subject_folder(tmp_path, "p1", without=[T1CE])
+
+
+def content(folder):
+    """Every path below a folder, hidden ones too, with the bytes of each file."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+# Exit status ---------------------------------------------------------------------------------------------------------
+
+
+def test_done_and_said(run_cli, folder):
+    status, out, err = run_cli("complete", folder, "--precision", "fp32")
+
+    assert (status, err) == (0, "")
+    said = out.splitlines()
+    image, report = folder / "mrsynth" / "p1_t1ce.nii.gz", folder / "mrsynth" / "report.html"
+    assert said[0] == f"Found T1, T2, FLAIR (brats21 names) in {folder}."
+    assert said[1].startswith("Missing: T1ce. tiny: makes t1ce from t1+t2+flair")
+    assert f"T1ce: {image}" in said and f"Report: {report}" in said and image.is_file() and report.is_file()
+    assert any(line.startswith("On this subject, hiding T1 and remaking it from T2+FLAIR gave") for line in said)
+    assert any(line.startswith("Note: A synthetic T1ce is never evidence of contrast enhancement") for line in said)
+    assert re.fullmatch(r"Took \d+ s, \d+ MB\.", said[-1])
+    command = json.loads((folder / "mrsynth" / "report.json").read_text())["command"]
+    assert command == f"mrsynth complete {folder} --precision fp32"
+
+
+def test_nothing_missing(run_cli, write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1")
+    before = content(folder)
+
+    status, out, _ = run_cli("complete", folder)
+    assert status == 0 and "Nothing is missing: no image was made." in out
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--method", "cwdmm"], r"There is no method 'cwdmm'\. Give auto or one of fgc2f"),
+        (["--target", "t1"], r"t1 is already present .*possible as a target: t1ce"),
+        (["--target", "t9"], "--target"),
+        (["--sampler", "euler"], r"There is no sampler 'euler'\. Give one of ddpm, ddim, dpm_solver_pp"),
+        (["--device", "tpu"], "Unknown device 'tpu'"),
+        (["--device", "cuda:99"], "'cuda:99' is not there: torch sees 0 CUDA"),
+        (["--precision", "fp8"], "Unknown precision 'fp8'"),
+        (["--steps", "0"], "--steps"),
+        (["--steps", "9"], r"Cannot take 9 sampling steps from a chain of 8 levels"),
+        (["--samples", "many"], "--samples"),
+        (["--weights", "tiny", "--method", "cwdm"], "There is no method 'cwdm'"),
+        (["--colour"], "No such option"),
+        (["second"], "unexpected extra argument"),
+        (["--out", "{folder}"], "holds the scans; synthetic images never lie beside acquired ones"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_usage(run_cli, folder, monkeypatch, arguments, said):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    before = content(folder)
+
+    status, out, err = run_cli("complete", folder, *(a.format(folder=folder) for a in arguments))
+    assert status == 2 and re.search(said, err, flags=re.DOTALL | re.IGNORECASE), err
+    assert "Traceback" not in out + err
+    assert content(folder) == before
+
+
+def test_usage_without_a_subject(run_cli):
+    assert run_cli("complete")[0] == 2
+    assert run_cli("compleat", "x")[0] == 2
+    assert run_cli()[0] == 2
+
+
+def test_an_unknown_method_is_told_even_if_nothing_is_missing(run_cli, write_subject_folder, tmp_path):
+    assert run_cli("complete", write_subject_folder(tmp_path, "p1"), "--method", "x")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+    ],
+    ids=["python", "cuda", "cpu"],
+)
+def test_out_of_memory(run_cli, folder, monkeypatch, error):
+    before = content(folder)
+    monkeypatch.setattr("mrsynth.methods.fgc2f.FgC2F.synthesise", raising(error))
+
+    status, _, err = run_cli("complete", folder)
+    assert status == 6
+    assert "Memory ran out on cpu while completing p1 (24x28x20 voxels)" in " ".join(err.split())
+    assert content(folder) == before
+
+
+def test_out_of_memory_while_reading(run_cli, folder, monkeypatch):
+    monkeypatch.setattr("mrsynth.io.nifti.np.asarray", raising(MemoryError()))
+
+    status, _, err = run_cli("complete", folder)
+    assert status == 6 and "Memory ran out" in err and not (folder / "mrsynth").exists()
+
+
+def test_the_unexpected_is_one_line(run_cli, folder, monkeypatch, caplog):
+    before = content(folder)
+    monkeypatch.setattr("mrsynth.methods.fgc2f.FgC2F.synthesise", raising(ZeroDivisionError("by [bold]nothing[/]")))
+
+    status, _, err = run_cli("complete", folder)
+    assert status == 1 and not caplog.records
+    assert err == "Error: Unexpected ZeroDivisionError: by [bold]nothing[/]\nRun again with -v for the traceback.\n"
+    assert content(folder) == before
+
+    assert run_cli("complete", folder, "-v")[0] == 1
+    assert "Traceback" in caplog.text and "fail" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_by_a_signal(run_cli, folder, monkeypatch, number):
+    """Sent by the system to this very process, in the middle of the synthesis."""
+    before = content(folder)
+    monkeypatch.setattr("mrsynth.methods.fgc2f.FgC2F.synthesise", lambda *_, **__: os.kill(os.getpid(), number))
+
+    status, _, err = run_cli("complete", folder)
+    assert (status, err) == (130, "Error: Interrupted.\n")
+    assert content(folder) == before
+
+
+def test_a_real_process_ends_at_sigterm_and_leaves_nothing(tiny_checkpoint, folder):
+    """Also covers the console script: exit status, stderr, and no progress bar without a terminal."""
+    before = content(folder)
+    script = Path(sys.executable).with_name("mrsynth")
+    environment = os.environ | {"MRSYNTH_WEIGHTS_DIR": str(tiny_checkpoint.parent), "OMP_NUM_THREADS": "1"}
+    command = [script, "complete", folder, "--weights", tiny_checkpoint, "--samples", "100000"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        while not (folder / "mrsynth").exists() and running.poll() is None:
+            pass
+        running.terminate()
+        out, err = running.communicate(timeout=120)
+
+    assert (running.returncode, out, err) == (130, "", "Error: Interrupted.\n")
+    assert content(folder) == before
+
+
+# Earlier results -----------------------------------------------------------------------------------------------------
+
+
+def test_earlier_results_are_replaced_only_when_asked(run_cli, folder):
+    assert run_cli("complete", folder, *QUICK)[0] == 0
+    before = content(folder)
+
+    for again in ((), ("--samples", 3), ("--dry-run",)):
+        status, _, err = run_cli("complete", folder, *QUICK, "--seed", 1, *again)
+        assert status == 2 and "already holds p1_t1ce.json, p1_t1ce.nii.gz, metrics.csv" in err and "--overwrite" in err
+        assert content(folder) == before
+
+    assert run_cli("complete", folder, *QUICK, "--seed", 1, "--overwrite")[0] == 0
+    assert content(folder).keys() == before.keys()
+    assert content(folder)["mrsynth/p1_t1ce.nii.gz"] != before["mrsynth/p1_t1ce.nii.gz"]
+
+
+def test_a_deviation_does_not_outlive_its_mean(run_cli, folder):
+    assert run_cli("complete", folder, *QUICK, "--samples", 2)[0] == 0
+    assert (folder / "mrsynth" / "p1_t1ce_std.nii.gz").exists() and (folder / "mrsynth" / "p1_t1ce_std.json").exists()
+    (folder / "mrsynth" / "notes.txt").write_text("mine")
+
+    assert run_cli("complete", folder, *QUICK, "--overwrite")[0] == 0
+    assert set(content(folder / "mrsynth")) == {
+        *("p1_t1ce.nii.gz", "p1_t1ce.json", "metrics.csv", "report.html", "report.json", "notes.txt"),
+    }
+
+
+def test_another_target_does_not_replace_the_report_unasked(run_cli, write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[T1CE, FLAIR])
+    assert run_cli("complete", folder, *QUICK, "--target", "t1ce")[0] == 0
+
+    status, _, err = run_cli("complete", folder, *QUICK, "--target", "flair")
+    assert status == 2 and "report.html" in err
+    assert run_cli("complete", folder, *QUICK, "--target", "flair", "--out", tmp_path / "other")[0] == 0
+
+
+def test_results_are_never_taken_for_scans(run_cli, folder, tmp_path):
+    """Neither in the subject's folder nor where --out put them."""
+    out = tmp_path / "elsewhere"
+    assert run_cli("complete", folder, *QUICK, "--samples", 2, "--out", out)[0] == 0
+    assert run_cli("complete", folder, *QUICK)[0] == 0
+
+    status, said, _ = run_cli("inspect", folder)
+    assert status == 0 and "T1ce   missing" in said
+    status, _, err = run_cli("complete", out)
+    assert status == 4 and "Left out because mrsynth made them: p1_t1ce.nii.gz, p1_t1ce_std.nii.gz" in " ".join(
+        err.split()
+    )
+
+
+# Failures in the middle ----------------------------------------------------------------------------------------------
+
+
+def fail_at(monkeypatch, place, error):
+    """Make the disk, or the user, stop the run at a certain file."""
+    write, replace = Path.write_bytes, os.replace
+
+    def failing_write(path, data):
+        if place.startswith("write") and Path(path).suffix == place.removeprefix("write "):
+            write(path, data[: len(data) // 2])
+            raise error
+        return write(path, data)
+
+    def failing_replace(source, target):
+        if place.startswith("move") and Path(target).name == place.removeprefix("move ") and ".partial" in str(source):
+            raise error
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "write_bytes", failing_write)
+    monkeypatch.setattr(os, "replace", failing_replace)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "place", ["write .json", "write .gz", "write .csv", "write .html", "move p1_flair.nii.gz", "move report.json"]
+)
+@pytest.mark.parametrize(("error", "status"), [(FULL, 1), (KeyboardInterrupt(), 130)], ids=["full", "interrupted"])
+def test_a_failure_while_writing_leaves_nothing(
+    run_cli, write_subject_folder, tmp_path, monkeypatch, place, error, status
+):
+    folder = write_subject_folder(tmp_path, "p1", without=[T1CE, FLAIR])
+    before = content(tmp_path)
+    fail_at(monkeypatch, place, error)
+
+    got, _, err = run_cli("complete", folder, *QUICK, "--out", tmp_path / "new" / "deep")
+    assert got == status and "Traceback" not in err
+    if status == 1:
+        assert "Cannot write" in err and re.search("disk is full|No space left", err)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "interrupted"])
+def test_a_failure_while_writing_leaves_earlier_results_as_they_were(run_cli, folder, monkeypatch, error):
+    assert run_cli("complete", folder, *QUICK)[0] == 0
+    before = content(folder)
+    fail_at(monkeypatch, "write .html", error)
+
+    assert run_cli("complete", folder, *QUICK, "--seed", 1, "--overwrite")[0] in (1, 130)
+    assert content(folder) == before
+
+
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(run_cli, folder, monkeypatch, tmp_path):
+    monkeypatch.setattr("mrsynth.tasks.complete.synthesise_volume", raising(AssertionError("too late")))
+    (tmp_path / "file").write_text("")
+
+    status, _, err = run_cli("complete", folder, "--out", tmp_path / "file")
+    assert status == 1 and "Cannot write" in err and "a file of that name is in the way" in " ".join(err.split())
+    monkeypatch.setattr(Path, "mkdir", raising(PermissionError(errno.EACCES, "Permission denied")))
+    status, _, err = run_cli("complete", folder, "--out", tmp_path / "new")
+    assert status == 1 and "no permission to write there" in " ".join(err.split())
+
+
+# Printing and paths --------------------------------------------------------------------------------------------------
+
+
+def test_quiet_prints_results_only(run_cli, folder):
+    status, out, err = run_cli("complete", folder, *QUICK, "-q")
+    made = folder / "mrsynth"
+
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [f"T1ce: {made / 'p1_t1ce.nii.gz'}", f"Report: {made / 'report.html'}"]
+    assert "Error:" in run_cli("complete", folder, "-q")[2]
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(run_cli, folder, monkeypatch):
+    before = content(folder)
+    monkeypatch.setattr("mrsynth.tasks.complete.load_subject", raising(AssertionError("voxels were read")))
+
+    status, out, _ = run_cli("complete", folder, "--dry-run")
+    assert status == 0 and f"Would write {folder / 'mrsynth' / 'p1_t1ce.nii.gz'}" in out and "tiny: makes t1ce" in out
+    assert content(folder) == before
+
+
+def test_spaces_relative_paths_and_links(run_cli, folder, tmp_path, monkeypatch):
+    spaced = tmp_path / "a study (2024)" / "p1"
+    spaced.mkdir(parents=True)
+    for path in folder.iterdir():
+        (spaced / path.name).symlink_to(path)
+    (tmp_path / "link").symlink_to(spaced, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+
+    assert run_cli("complete", "link", *QUICK, "--out", "here/it is")[0] == 0
+    assert run_cli("complete", spaced, *QUICK)[0] == 0
+    monkeypatch.chdir(spaced)
+    assert run_cli("complete", ".", *QUICK, "--overwrite")[0] == 0
+    made = [p / "p1_t1ce.nii.gz" for p in (tmp_path / "here" / "it is", spaced / "mrsynth")]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    assert {p.name for p in folder.iterdir()} == {f"p1_{c}.nii.gz" for c in ("t1", "t2", "flair")}
+
+
+def test_files_named_by_hand(run_cli, folder, tmp_path):
+    """Two scans from elsewhere, in a folder where nothing is found by itself."""
+    (tmp_path / "empty").mkdir()
+    scans = {c: tmp_path / f"scan{i}.nii.gz" for i, c in enumerate(("t1", "t2"))}
+    for contrast, path in scans.items():
+        path.write_bytes((folder / f"p1_{contrast}.nii.gz").read_bytes())
+
+    status, _, err = run_cli("complete", tmp_path / "empty", "--t1", scans["t1"], "--t2", scans["t2"], *QUICK)
+    assert status == 0, err
+    assert sorted(p.name for p in (tmp_path / "empty" / "mrsynth").glob("*.nii.gz")) == [
+        *("empty_flair.nii.gz", "empty_t1ce.nii.gz"),
+    ]
+
+
+def test_bf16_runs_on_the_cpu(run_cli, folder):
+    assert run_cli("complete", folder, "--no-self-check", "--precision", "bf16")[0] == 0
+    assert json.loads((folder / "mrsynth" / "report.json").read_text())["sampler"]["precision"] == "bf16"
+
+
+def test_a_progress_bar_only_on_a_terminal(run_cli, folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "mrsynth.tasks.complete.complete", lambda options, progress: seen.append(progress) or (None, None)
+    )
+    monkeypatch.setattr("mrsynth.cli.say", raising(SystemExit(0)))
+
+    run_cli("complete", folder)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    run_cli("complete", folder, "--no-progress")
+    run_cli("complete", folder, "--quiet")
+    run_cli("complete", folder)
+    assert [bar is not None for bar in seen] == [False, False, False, True]
+
+
+COMPLETE_OPTIONS = (
+    *("--out", "-o", "--method", "--weights", "--target", "--steps", "--sampler", "--fast", "--samples", "--seed"),
+    *("--device", "--precision", "--reference", "--self-check", "--no-self-check", "--overwrite", "--dry-run"),
+    *("--t1", "--t1ce", "--t2", "--flair", "-q", "-v", "--no-progress"),
+)
+
+
+def test_help(run_cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "dumb")
+    status, out, _ = run_cli("--help")
+    assert status == 0
+    for command in ("complete", "inspect", "phantom", "train", "rank-contrasts", "weights"):
+        assert command in out
+        assert run_cli(command, "--help")[0] == 0
+    shown = run_cli("complete", "--help")[1]
+    assert [option for option in COMPLETE_OPTIONS if not re.search(rf"(?<!\S){option}\b", shown)] == []
+
+
+# Weights and the other commands --------------------------------------------------------------------------------------
+
+
+def test_weights(run_cli, only_tiny):
+    status, out, _ = run_cli("weights", "list")
+    header, row = out.splitlines()
+    assert status == 0 and header.split() == ["name", "method", "makes", "size", "where", "licence"]
+    assert row.startswith("tiny") and str(only_tiny.parent) in row and row.endswith("CC0")
+
+    status, out, _ = run_cli("weights", "show", "tiny")
+    assert status == 0 and "name: tiny" in out and "licence: CC0" in out and re.search("sha256: [0-9a-f]{64}", out)
+    status, out, _ = run_cli("weights", "verify")
+    assert status == 0 and out.startswith(f"tiny: {only_tiny} is there")
+    assert run_cli("weights", "show", "nothing")[0] == 5
+
+
+def test_weights_that_are_only_published_can_be_shown(run_cli, monkeypatch):
+    from mrsynth.card import ManifestEntry
+
+    entry = ManifestEntry(
+        name="big", method="cwdm", contrasts=STANDARD, licence="MIT", repository="a/b", pattern="*.pt"
+    )
+    monkeypatch.setattr("mrsynth.io.weights.manifest", lambda: [entry])
+
+    assert "repository: a/b" in run_cli("weights", "show", "big")[1]
+    assert "a/b (not on this machine)" in run_cli("weights", "list")[1]
+    assert run_cli("weights", "verify")[0] == 0
+
+
+def test_no_weights_at_all(run_cli, folder, monkeypatch):
+    monkeypatch.delenv("MRSYNTH_WEIGHTS_DIR")
+
+    assert run_cli("weights", "list")[:2] == (0, "No checkpoint is known.\n")
+    status, _, err = run_cli("complete", folder)
+    assert status == 5 and "No checkpoint is at hand to make t1ce from t1+t2+flair" in err
+
+
+@pytest.mark.parametrize("pair", ["iterations", "=3", "a=[1"])
+def test_settings_of_a_run_are_key_and_value(run_cli, tmp_path, pair):
+    status, _, err = run_cli("train", "--method", "fgc2f", "--data", tmp_path, "--out", tmp_path / "run", "--set", pair)
+
+    assert status == 2 and f"--set {pair}:" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_phantoms_from_the_command_line(run_cli, tmp_path):
+    pytest.importorskip("nilearn")
+    status, _, err = run_cli("phantom", tmp_path / "x", "--spacing", "0", "1", "1")
+    assert status == 2 and "--spacing" in err
+
+    status, out, _ = run_cli("phantom", tmp_path / "cohort", "--spacing", "8", "8", "8", "--without", Contrast.T1CE)
+    assert status == 0 and out.splitlines() == [str(tmp_path / "cohort" / "phantom-000")]
+    assert run_cli("complete", tmp_path / "cohort" / "phantom-000", *QUICK)[0] == 0
