@@ -312,20 +312,21 @@ def failed(what: str, status: int) -> int:
     """Print an error on stderr, and give its exit status back."""
     out = console(stderr=True)
     out.print("Error:", style="bold red", end=" ")
-    out.print(what, soft_wrap=True, highlight=False, markup=False)
+    out.print(what, soft_wrap=True)
     return status
 
 
 def speak(quiet: bool, verbose: bool) -> None:
     """Set how much is printed and logged by this command."""
     Verbosity.quiet, Verbosity.verbose = quiet, verbose
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
 
 
 def say(text: str) -> None:
     """Print for people; silent under -q."""
     if not Verbosity.quiet:
-        console().print(text, soft_wrap=True, highlight=False, markup=False)
+        console().print(text, soft_wrap=True)
 
 
 def print_result(text: str) -> None:
@@ -334,10 +335,10 @@ def print_result(text: str) -> None:
 
 
 def console(stderr: bool = False) -> "Console":
-    """A rich console, made when first needed."""
+    """A rich console that prints text as it is, made when first needed."""
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager
@@ -358,11 +359,9 @@ def progress_bar(hidden: bool) -> Iterator[Progress | None]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
-        stage: list[str] = [""]
 
         def progress(what: str, done: int, total: int) -> None:
-            if what.split(",")[0] != stage[0]:  # another stage: its own clock
-                stage[0] = what.split(",")[0]
+            if what.split(",")[0] != bar.tasks[0].description.split(",")[0]:  # another stage: its own clock
                 bar.reset(task, description=what, total=total)
             bar.update(task, description=what, completed=done, total=total)
 

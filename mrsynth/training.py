@@ -105,7 +105,7 @@ class Callbacks:
 
     log       (iteration, {"loss": ..., "learning_rate": ..., "seconds_per_iteration": ...})
     save      (state), called every save_every iterations, at the end, and when stopped
-    validate  (averaged method, iteration)
+    validate  (averaged method, iteration); again on resuming from there, since the stop may have come in between
     stop      whether somebody asked us to stop; asked in every process, one yes stops all
     """
 
@@ -144,27 +144,36 @@ def train(
     state.average.to(place)
     for optimizer in state.optimizers:
         to_device(optimizer, place)
+    if state.iteration and accelerator.is_main_process and validation_due(state.iteration, config):
+        callbacks.validate(state.average, state.iteration)
     began, finished = time.perf_counter(), state.iteration
     with example_batches(state, source, config, accelerator) as batches:
         while state.iteration < config.iterations:
             terms = descend(state, [next(batches).to(place) for _ in range(config.accumulation)], config, accelerator)
             last = state.iteration == config.iterations
-            stopping = any_process(callbacks.stop(), accelerator, place)
+            save_due = state.iteration % config.save_every == 0 or last
             if accelerator.is_main_process:
                 if state.iteration % config.log_every == 0 or last:
                     seconds = (time.perf_counter() - began) / (state.iteration - finished)
                     callbacks.log(state.iteration, {**terms, "seconds_per_iteration": seconds})
                     began, finished = time.perf_counter(), state.iteration
-                if state.iteration % config.save_every == 0 or last or stopping:
+                if save_due:
                     callbacks.save(state)
-                if (state.iteration % config.validate_every == 0 or last) and not stopping:
+                if validation_due(state.iteration, config):
                     callbacks.validate(state.average, state.iteration)
                     began, finished = time.perf_counter(), state.iteration
-            if stopping and not last:
+            if any_process(callbacks.stop(), accelerator, place) and not last:
+                if accelerator.is_main_process and not save_due:
+                    callbacks.save(state)
                 break
     accelerator.wait_for_everyone()  # the first process to end takes the others with it, even one that is saving
     if state.iteration < config.iterations:
         raise Interrupted(f"Stopped after {state.iteration} of {config.iterations} iterations; --resume goes on.")
+
+
+def validation_due(iteration: int, config: TrainingConfig) -> bool:
+    """Every validate_every iterations, and at the end."""
+    return iteration % config.validate_every == 0 or iteration == config.iterations
 
 
 def descend(
@@ -339,9 +348,6 @@ def leave_signals_to_the_parent(worker: int) -> None:
 def seed_of(*parts: int | str) -> int:
     """A 63-bit seed from numbers and names."""
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
-
-
-# Devices and processes -----------------------------------------------------------------------------------------------
 
 
 def processes(device: str) -> "PartialState":

@@ -209,7 +209,7 @@ def test_a_finished_run_has_nothing_left_to_do():
     _, diary = run(Straight(), slabs(), config())
     _, again = run(Straight(), slabs(), config(), state=diary.states[6])
 
-    assert again.logs == {} and again.saved == []
+    assert again.logs == {} and again.saved == [] and again.validated == [6]
 
 
 # What happens when ---------------------------------------------------------------------------------------------------
@@ -223,13 +223,23 @@ def test_callbacks_come_when_due_and_at_the_end():
     assert diary.validated == [4, 7]
 
 
-def test_a_stop_saves_and_does_not_validate():
+@pytest.mark.parametrize("save_every", [1, 4, 100])
+def test_a_stop_saves_once(save_every):
     diary = Diary(stop_at=4)
     with pytest.raises(Interrupted):
-        run(Straight(), slabs(), config(save_every=100, validate_every=2), diary)
+        run(Straight(), slabs(), config(save_every=save_every), diary)
 
-    assert diary.saved == [4]
-    assert diary.validated == [2]
+    assert diary.saved == list(range(save_every, 4, save_every)) + [4]
+
+
+def test_a_validation_that_a_stop_may_have_cut_short_comes_again():
+    settings = config(validate_every=4)
+    diary = Diary(stop_at=4)
+    with pytest.raises(Interrupted):
+        run(Straight(), slabs(), settings, diary)
+    _, rest = run(Straight(), slabs(), settings, state=diary.states[4])
+
+    assert (diary.validated, rest.validated) == ([4], [4, 6])
 
 
 def test_a_stop_at_the_last_iteration_is_the_end():

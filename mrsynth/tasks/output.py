@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-import mrsynth
+from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import OutputError
 from mrsynth.familiarity import has_skull
@@ -165,7 +165,7 @@ def write_results(
         )
         what = target.label if content == "image" else f"{target.label} std. dev."
         write_text(folder / sidecar_name(name), sidecar)
-        text = DESCRIPTION.format(what, mrsynth.__version__, card.name)
+        text = DESCRIPTION.format(what, __version__, card.name)
         write_volume(folder / name, volume, files.files[used[0]], text)
 
     outputs = []
@@ -188,7 +188,7 @@ def write_results(
         f"Synthetic {t.label}": picture(subject, used, completion, t, truths.get(t)) for t in completion.volumes
     }
     report = Report(
-        version=mrsynth.__version__,
+        version=__version__,
         created=datetime.now(UTC),
         subject=subject.name,
         layout=files.layout,
@@ -255,7 +255,7 @@ def sidecar_name(image: str) -> str:
 
 def versions() -> dict[str, str]:
     """Of mrsynth, Python and the packages that decide the numbers."""
-    found = {"mrsynth": mrsynth.__version__, "python": sys.version.split()[0]}
+    found = {"mrsynth": __version__, "python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
             found[package] = version(package)

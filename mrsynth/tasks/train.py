@@ -137,7 +137,7 @@ def work(
         write_checkpoint(out / "checkpoint.safetensors", content)
 
     def validate(average: Method, iteration: int) -> None:
-        if not len(judges):
+        if not len(judges) or log.has("validation.csv", iteration):
             return
         report("validating", iteration, total)
         batch, made = judges.batch(), {}
@@ -331,17 +331,25 @@ class RunLog:
 
     def add(self, name: str, new: Sequence[Mapping[str, Any]]) -> None:
         """Add rows to a CSV file, which is written anew as a whole."""
-        if name not in self.rows:
-            path = self.out / name
-            old = list(csv.DictReader(io.StringIO(path.read_text()))) if path.exists() else []
-            self.rows[name] = [row for row in old if int(row["iteration"]) <= self.iteration]
-        rows = self.rows[name]
+        rows = self.known(name)
         rows += [{k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in new]
         text = io.StringIO()
         writer = csv.DictWriter(text, dict.fromkeys(k for row in rows for k in row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.out / name, text.getvalue())
+
+    def known(self, name: str) -> list[dict[str, str]]:
+        """The rows of a CSV file."""
+        if name not in self.rows:
+            path = self.out / name
+            old = list(csv.DictReader(io.StringIO(path.read_text()))) if path.exists() else []
+            self.rows[name] = [row for row in old if int(row["iteration"]) <= self.iteration]
+        return self.rows[name]
+
+    def has(self, name: str, iteration: int) -> bool:
+        """Whether a CSV file has rows of an iteration."""
+        return any(int(row["iteration"]) == iteration for row in self.known(name))
 
     def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
         """Add a point to each curve of TensorBoard."""

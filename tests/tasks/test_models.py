@@ -14,7 +14,7 @@ from mrsynth.tasks.models import build, choose_device, choose_precision, load_me
 
 @pytest.fixture
 def rewritten(tiny_checkpoint, tmp_path):
-    """rewritten(dtype, card={}, config={}, preparation={}, tensors={}) -> a copy of `tiny` with these things changed."""
+    """rewritten(dtype, card={}, config={}, preparation={}, tensors={}) -> a copy of `tiny` with these changes."""
 
     def write(dtype=None, **changes):
         old = read_checkpoint(tiny_checkpoint)

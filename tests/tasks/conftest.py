@@ -1,0 +1,74 @@
+"""A tiny training run, made once."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mrsynth.contrasts import STANDARD
+from mrsynth.tasks.train import TrainOptions, run
+
+RUN_FILE = """
+name: small
+licence: CC0
+method:
+  method: fgc2f
+  preset: tiny
+  network: {multipliers: [1, 2], attention: [1]}
+  param: x0
+  neighbours: 1
+  T: 8
+  sampler: ddim
+  steps: 2
+training:
+  iterations: 6
+  batch_size: 2
+  accumulation: 2
+  learning_rate: 1e-3
+  decay: cosine
+  log_every: 1
+  validate_every: 3
+  save_every: 2
+  augmentation: {affine: 0.5, gamma: 0.2}
+data:
+  validation: [judge]
+  exclude: [secret]
+  sources: [{name: made up, licence: CC0, citation: none, subjects: 2}]
+"""
+
+
+@pytest.fixture(scope="session")
+def training_data(tmp_path_factory, write_subject_folder):
+    """Two subjects that train, one without T1ce; one that judges, one to leave out, one of no use."""
+    root = tmp_path_factory.mktemp("data")
+    lacking = {"lacking": STANDARD[1:2], "useless": STANDARD[1:]}
+    for seed, name in enumerate(("whole", "lacking", "judge", "secret", "useless")):
+        write_subject_folder(root, name, shape=(18, 24, 8), seed=seed, without=lacking.get(name, ()))
+    return root
+
+
+@pytest.fixture(scope="session")
+def train_options(training_data, tmp_path_factory):
+    """options(out, **changes): the request."""
+    file = tmp_path_factory.mktemp("config") / "run.yaml"
+    file.write_text(RUN_FILE)
+
+    def make(out, **changes):
+        overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
+        return replace(TrainOptions("fgc2f", (training_data,), out, file, overrides, device="cpu"), **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_steps():
+    return []
+
+
+@pytest.fixture(scope="session")
+def finished_run(train_options, tmp_path_factory, train_steps):
+    """The folder of a run that was never stopped."""
+    torch.set_num_threads(1)  # so small that threads only wait for each other
+    out = tmp_path_factory.mktemp("runs") / "deep" / "whole"
+    assert run(train_options(out), lambda *step: train_steps.append(step)) == out / "checkpoint.safetensors"
+    return out

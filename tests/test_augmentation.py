@@ -1,0 +1,121 @@
+"""What augmentation may and may not change."""
+
+import numpy as np
+import pytest
+import torch
+
+from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity
+
+ALL = AugmentationConfig(flip=0.5, affine=1, gamma=0.3, gain=0.2, bias_field=0.3)
+NOTHING = AugmentationConfig(flip=0)
+
+
+def stack(count=6, size=(40, 48)):
+    """Ellipses of different intensities on background 0."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij")
+    brain = (x + 0.1) ** 2 + 1.5 * (y - 0.2) ** 2 < 0.5
+    return torch.from_numpy(np.stack([brain * (0.3 + 0.1 * i) for i in range(count)]).astype(np.float32))
+
+
+def random(seed=0):
+    return np.random.default_rng(seed)
+
+
+def channels(*values):
+    return np.array(values)
+
+
+def both(images, config, seed):
+    """Geometry, then the intensities of three contrasts with two images each."""
+    generator = random(seed)
+    moved = augment_geometry(images, config, generator)
+    return augment_intensity(moved, channels(0, 0, 1, 1, 2, 2), config, generator)
+
+
+def test_the_generator_decides_and_nothing_else():
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  MONAI's transforms have a global generator to fall back on
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    results = [both(stack(), ALL, seed) for seed in (5, 5, 6)]
+
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_nothing_asked_changes_nothing():
+    assert torch.equal(both(stack(), NOTHING, 0), stack())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_results_are_plain_tensors_in_range_on_the_same_background(seed):
+    images = stack()
+    moved = augment_geometry(images, ALL, random(seed))
+    changed = augment_intensity(moved, channels(0, 0, 1, 1, 2, 2), ALL, random(seed))
+
+    for result in (moved, changed):
+        assert type(result) is torch.Tensor  # not MONAI's, which slows down all that follows
+        assert result.shape == images.shape and result.dtype == torch.float32 and result.is_contiguous()
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert torch.equal(changed == 0, moved == 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_geometry_moves_all_images_alike(seed):
+    images = stack()
+    moved = augment_geometry(images, ALL, random(seed))
+
+    assert torch.allclose(
+        moved / 0.3, (moved[:1] / images[:1].max()) * (images.amax((1, 2)) / 0.3)[:, None, None], atol=1e-5
+    )
+    assert not torch.equal(moved, images)
+    area = (moved[0] > 0.15).sum() / (images[0] > 0.15).sum()
+    assert 0.85 < area < 1.15
+
+
+def test_a_flip_turns_left_and_right():
+    flipped = augment_geometry(stack(), AugmentationConfig(flip=1), random())
+
+    assert torch.equal(flipped, stack().flip(1))
+
+
+def test_images_marked_minus_one_are_left_alone():
+    """The truth keeps its intensities."""
+    images = stack()
+    changed = augment_intensity(images, channels(0, -1, 1, -1, 2, -1), ALL, random())
+
+    assert torch.equal(changed[1::2], images[1::2])
+    assert not torch.isclose(changed[::2], images[::2]).flatten(1).all(1).any()
+    assert torch.equal(images, stack())  # not in place
+
+
+def test_images_of_one_contrast_change_alike_and_contrasts_differently():
+    images = stack()[:1].repeat(4, 1, 1)
+    changed = augment_intensity(images, channels(0, 0, 1, 1), ALL, random())
+
+    assert torch.equal(changed[0], changed[1]) and torch.equal(changed[2], changed[3])
+    assert not torch.allclose(changed[0], changed[2])
+
+
+def test_gain_and_gamma_stay_within_their_limits():
+    images = stack()[:1] / 0.3 * 0.5
+    factors, powers = [], []
+    for seed in range(200):
+        one = augment_intensity(images, channels(0), AugmentationConfig(gain=0.2), random(seed))
+        factors.append(float(one.max()) / 0.5)
+        two = augment_intensity(images, channels(0), AugmentationConfig(gamma=0.25), random(seed))
+        powers.append(np.log(float(two.max())) / np.log(0.5))
+
+    assert 0.8 <= min(factors) < 0.82 and 1.18 < max(factors) <= 1.2
+    assert 0.8 <= min(powers) < 0.82 and 1.22 < max(powers) <= 1.25
+
+
+def test_a_bias_field_is_the_exponential_of_a_cubic():
+    """So its logarithm has no fourth difference along either axis."""
+    images = torch.full((1, 40, 48), 0.4)
+    changed = augment_intensity(images, channels(0), AugmentationConfig(bias_field=0.05), random(1))[0]
+
+    logarithm = changed.double().log()
+    assert logarithm.std() > 0.01
+    assert max(float(logarithm.diff(n=4, dim=d).abs().max()) for d in (0, 1)) < 1e-5
