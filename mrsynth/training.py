@@ -51,6 +51,10 @@ class TrainingConfig(Plain):
     save_every: int = Field(500, gt=0)
     augmentation: AugmentationConfig = AugmentationConfig()
 
+    def due(self, every: int, iteration: int) -> bool:
+        """Whether something that is done every so many iterations, and at the end, is to be done after this one."""
+        return iteration % every == 0 or iteration == self.iterations
+
 
 @dataclass(frozen=True)
 class Slab:
@@ -140,40 +144,36 @@ def train(
     accelerator = Accelerator(mixed_precision="no", device_placement=False)
     place = accelerator.device if several else device_of(device) or accelerator.device
     state.method.to(place).train()
-    channels_last(state.method)
+    for parameter in state.method.parameters():
+        if parameter.dim() == 4:  # of a 2-D convolution: the layout that CPU and tensor cores like
+            parameter.data = parameter.detach().contiguous(memory_format=torch.channels_last)
     state.average.to(place)
     for optimizer in state.optimizers:
         to_device(optimizer, place)
-    if state.iteration and accelerator.is_main_process and validation_due(state.iteration, config):
+    if state.iteration and accelerator.is_main_process and config.due(config.validate_every, state.iteration):
         callbacks.validate(state.average, state.iteration)
     began, finished = time.perf_counter(), state.iteration
     with example_batches(state, source, config, accelerator) as batches:
         while state.iteration < config.iterations:
             terms = descend(state, [next(batches).to(place) for _ in range(config.accumulation)], config, accelerator)
-            last = state.iteration == config.iterations
-            save_due = state.iteration % config.save_every == 0 or last
+            save_due = config.due(config.save_every, state.iteration)
             if accelerator.is_main_process:
-                if state.iteration % config.log_every == 0 or last:
+                if config.due(config.log_every, state.iteration):
                     seconds = (time.perf_counter() - began) / (state.iteration - finished)
                     callbacks.log(state.iteration, {**terms, "seconds_per_iteration": seconds})
                     began, finished = time.perf_counter(), state.iteration
                 if save_due:
                     callbacks.save(state)
-                if validation_due(state.iteration, config):
+                if config.due(config.validate_every, state.iteration):
                     callbacks.validate(state.average, state.iteration)
                     began, finished = time.perf_counter(), state.iteration
-            if any_process(callbacks.stop(), accelerator, place) and not last:
+            if any_process(callbacks.stop(), accelerator, place) and state.iteration < config.iterations:
                 if accelerator.is_main_process and not save_due:
                     callbacks.save(state)
                 break
     accelerator.wait_for_everyone()  # the first process to end takes the others with it, even one that is saving
     if state.iteration < config.iterations:
         raise Interrupted(f"Stopped after {state.iteration} of {config.iterations} iterations; --resume goes on.")
-
-
-def validation_due(iteration: int, config: TrainingConfig) -> bool:
-    """Every validate_every iterations, and at the end."""
-    return iteration % config.validate_every == 0 or iteration == config.iterations
 
 
 def descend(
@@ -366,13 +366,6 @@ def processes(device: str) -> "PartialState":
             "Give --device cpu to train on processors, or start a single process."
         )
     return state
-
-
-def channels_last(method: Method) -> None:
-    """Lay out the weights of 2-D convolutions as the CPU and tensor cores like them; changes no value."""
-    for parameter in method.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.detach().contiguous(memory_format=torch.channels_last)
 
 
 def to_device(optimizer: torch.optim.Optimizer, device: torch.device) -> None:

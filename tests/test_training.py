@@ -10,24 +10,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from mrsynth.augmentation import AugmentationConfig
-from mrsynth.errors import Interrupted, MrsynthError, UsageError
+from mrsynth.errors import Interrupted, MrsynthError
 from mrsynth.methods import build_method, preset
-from mrsynth.methods.base import Batch, Method, MethodConfig, Objective
+from mrsynth.methods.base import Method, MethodConfig, Objective
 from mrsynth.training import (
     Callbacks,
-    Examples,
-    PositionSampler,
     Slab,
     TrainingConfig,
     begin,
-    collate,
-    device_of,
     learning_rate,
-    processes,
     train,
 )
 
@@ -229,7 +223,7 @@ def test_a_stop_saves_once(save_every):
     with pytest.raises(Interrupted):
         run(Straight(), slabs(), config(save_every=save_every), diary)
 
-    assert diary.saved == list(range(save_every, 4, save_every)) + [4]
+    assert diary.saved == [*list(range(save_every, 4, save_every)), 4]
 
 
 def test_a_validation_that_a_stop_may_have_cut_short_comes_again():
@@ -386,31 +380,6 @@ def test_a_tiny_network_learns():
     assert np.mean(losses[-5:]) < losses[0] / 3
 
 
-# Examples ------------------------------------------------------------------------------------------------------------
-
-
-def test_an_example_depends_on_its_position_alone():
-    settings = config(augmentation=EVERYTHING)
-    source = slabs(neighbours=1)
-    examples = Examples(source, fgc2f(), settings)
-    other = Examples(source, fgc2f(1), settings)
-
-    first = [examples[p, 3] for p in range(5)]
-    for p in (4, 0, 2):
-        assert same(other[p, 3], first[p])
-    assert not torch.equal(first[0]["images"], first[1]["images"])
-    assert type(first[0]["images"]) is torch.Tensor
-
-
-def test_an_example_has_the_slice_and_its_neighbours():
-    source = slabs(neighbours=1)
-    example = Examples(source, Straight(), config())[0, 2]
-
-    assert torch.equal(example["images"], torch.from_numpy(source[2].images[:, 0]) * 2 - 1)
-    assert torch.equal(example["context"], torch.from_numpy(source[2].images[:, 1:]) * 2 - 1)
-    assert example["available"].any() and not example["available"].all()
-
-
 def test_progress_ends_at_one():
     class Watching(Straight):
         def draw_available(self, present, progress, random):
@@ -420,62 +389,3 @@ def test_progress_ends_at_one():
     seen = []
     run(Watching(), slabs(), config(accumulation=2))
     assert np.allclose(seen, np.arange(48) / 48)
-
-
-def test_every_epoch_is_another_permutation():
-    settings = config(iterations=15, batch_size=2)
-    keys = [key for batch in PositionSampler(10, settings, 0) for key in batch]
-
-    assert [position for position, _ in keys] == list(range(30))
-    epochs = [[index for _, index in keys[i : i + 10]] for i in (0, 10, 20)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-@pytest.mark.parametrize("length", [3, 7, 100])
-def test_the_order_goes_on_where_it_was(length):
-    settings = config(accumulation=2, batch_size=4)
-
-    assert list(PositionSampler(length, settings, 0))[8:] == list(PositionSampler(length, settings, 4))
-
-
-def test_processes_share_the_data():
-    """What three processes see together is what one sees with three times the accumulation."""
-    alone = list(PositionSampler(10, config(accumulation=6), 1))
-    shared = [list(PositionSampler(10, config(accumulation=2), 1, process, 3)) for process in range(3)]
-
-    assert [batch for group in zip(*shared, strict=True) for batch in group] == alone
-
-
-def test_slices_of_different_sizes_are_padded_with_background():
-    settings = config()
-    small, large = (Examples(slabs(1, size=size), Straight(), settings)[0, 0] for size in (16, 24))
-    batch = collate([small, large])
-
-    assert isinstance(batch.to("cpu"), Batch)
-    assert batch.images.shape == (2, 4, 24, 24)
-    assert torch.equal(batch.images[0, :, 4:20, 4:20], small["images"])
-    assert batch.images[0].sum() == pytest.approx(float(small["images"].sum()) - 4 * (24**2 - 16**2), rel=1e-5)
-
-
-# Refusals ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options", [{"iteration": 3}, {"seed": -1}, {"ema": 1}, {"precision": "fp8"}, {"batch_size": 0}]
-)
-def test_a_config_refuses_what_makes_no_sense(options):
-    with pytest.raises(ValidationError):
-        TrainingConfig(**options)
-
-
-@pytest.mark.parametrize("name", ["banana", "cpu:x", "cuda:99"])
-def test_a_device_that_is_not_there_is_a_usage_error(name):
-    with pytest.raises(UsageError, match=f"--device {name}"):
-        device_of(name)
-
-
-def test_several_processes_that_do_not_see_each_other_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=r"2 processes.*--device cpu"):
-        processes("auto")

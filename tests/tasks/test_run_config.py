@@ -124,7 +124,7 @@ def test_a_missing_file_and_an_unknown_method_are_usage_errors(tmp_path):
 
 
 def test_options_that_contradict_one_another_are_usage_errors():
-    with pytest.raises(UsageError, match="method: .*even number"):
+    with pytest.raises(UsageError, match=r"method: .*even number"):
         fresh_method(read(None, {"method.network": {"width": 15, "groups": 5, "attention": []}}))
     with pytest.raises(UsageError, match=r"preparation\.multiple is 6.*multiples of 4"):
         fresh_method(read(None, {"method.preset": "tiny", "preparation.multiple": 6}))

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, MrsynthError, UsageError, WeightsError
@@ -15,6 +16,7 @@ from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.tasks import train as task
 from mrsynth.tasks.train import gather, read_config, run
+from mrsynth.training import TrainingConfig, device_of, processes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,6 +107,26 @@ def test_missing_packages_are_named(train_options, tmp_path, monkeypatch):
     monkeypatch.setattr(task, "find_spec", lambda name: None if name == "accelerate" else object())
     with pytest.raises(UsageError, match=r"needs accelerate: pip install 'mrsynth\[train\]'"):
         run(train_options(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "options", [{"iteration": 3}, {"seed": -1}, {"ema": 1}, {"precision": "fp8"}, {"batch_size": 0}]
+)
+def test_a_config_refuses_what_makes_no_sense(options):
+    with pytest.raises(ValidationError):
+        TrainingConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["banana", "cpu:x", "cuda:99"])
+def test_a_device_that_is_not_there_is_a_usage_error(name):
+    with pytest.raises(UsageError, match=f"--device {name}"):
+        device_of(name)
+
+
+def test_several_processes_that_do_not_see_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"2 processes.*--device cpu"):
+        processes("auto")
 
 
 # Data ----------------------------------------------------------------------------------------------------------------
