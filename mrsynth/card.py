@@ -38,7 +38,7 @@ class Card(Plain):
 
     requires   target -> the exact inputs it needs; None when any non-empty subset of `contrasts` will do
     intensity  contrast -> normalised histogram (fractions, sum 1) of brain voxels of the training data over u in [0, 1]
-    sampling   default arguments of `Method.synthesise`: {"sampler": "ddim", "steps": 4}
+    sampling   how to sample unless told otherwise: {"sampler": "ddim", "steps": 1, "samples": 4}
     """
 
     name: str

@@ -70,10 +70,10 @@ def complete(
     sampler: Annotated[
         str | None, typer.Option(help="ddpm, ddim or dpm_solver_pp.", show_default="the checkpoint's")
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Half the steps and a shorter self-check.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Half the steps, one sample, a shorter self-check.")] = False,
     samples: Annotated[
-        int, typer.Option(min=1, help="Average this many samples; from 2 on also write their standard deviation.")
-    ] = 1,
+        int | None, typer.Option(min=1, help="Samples to average; from 2 on also write their standard deviation.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
@@ -347,17 +347,11 @@ def progress_bar(hidden: bool) -> Iterator[Progress | None]:
     if hidden or Verbosity.quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress as rich
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console(stderr=True), transient=True) as bar:
+    counts = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    clocks = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
+    with rich.Progress(*counts, *clocks, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def progress(what: str, done: int, total: int) -> None:

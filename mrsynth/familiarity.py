@@ -10,11 +10,11 @@ from mrsynth.contrasts import Contrast
 from mrsynth.preparation import Prepared
 from mrsynth.subject import Subject
 
-# Brains of shared/data measure 1.1 to 1.7 litres, the whole heads of its raw images 4.9 to 5.5.
+# The brains of the training data measure 1.1 to 1.7 litres, whole heads with their skull 4.9 to 5.5.
 LARGEST_BRAIN_LITRES = 2.2
 SMALLEST_BRAIN_LITRES = 0.6
 THICK_SLICES_MM = 2.5
-# Of the 83 images of the 22 training subjects in shared/data, 81 (98 %) lie closer than this to the mean histogram of
+# Of the 83 images of 22 real training subjects, 81 (98 %) lie closer than this to the mean histogram of
 # the other subjects and six phantoms. T1ce and FLAIR spread most, since vessels and lesions set their scale. Further
 # away lie, of the same images, T2 given as T1 (86 %), T1 as T2 (91 %), FLAIR as T2 and T2 as FLAIR (59 %), inverted T1
 # (91 %) and T2 (95 %), and every raw head with its skull. T1ce and FLAIR taken for each other often pass.

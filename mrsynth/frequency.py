@@ -11,8 +11,9 @@ from mrsynth.errors import UsageError
 SMALLEST_SIGMA = 1e-6  # from here down the kernel is a delta
 
 
-def gaussian_kernel(sigma: float | Tensor, size: int, *, dtype: torch.dtype = torch.float32,
-                    device: torch.device | str | None = None) -> Tensor:
+def gaussian_kernel(
+    sigma: float | Tensor, size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> Tensor:
     """G[i] proportional to exp(-i^2 / (2 sigma^2)), i from -size // 2 to size // 2, sum 1: (size,).
 
     sigma   in pixels; a 0-d tensor lets gradients through, and decides the device unless one is given

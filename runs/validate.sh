@@ -4,7 +4,7 @@
 #
 # DATA_ROOT       holds ms_mni/ms19, glioma_brats/BraTS-GLI-00027-000 and glioma_brats/BraTS2021_01478
 # BASELINE_TOOL   the voxel regression script; its --predictions mode scores the volumes
-# OUT             receives OUT/<case>_<target>/ and OUT/scores.json; runs/table.py makes the table of it
+# OUT             receives OUT/made/<case>_<target>/ and OUT/scores.json; runs/table.py makes the table of it
 set -euo pipefail
 data=$1 tool=$2 out=$3
 shift 3
@@ -15,12 +15,12 @@ mkdir -p "$out"
 for case in "${cases[@]}"; do
     name=$(basename "$case")
     for target in t1 t1ce t2 flair; do
-        inputs="$out/${name}_$target/inputs/$name"
+        inputs="$out/inputs/${name}_$target/$name"
         mkdir -p "$inputs"
         for contrast in t1 t1ce t2 flair; do
             [ "$contrast" = "$target" ] || ln -sf "$(realpath "$data/$case/${name}_$contrast.nii.gz")" "$inputs/"
         done
-        mrsynth complete "$inputs" -o "$out/${name}_$target/made" --no-self-check --no-progress -q --overwrite "$@"
+        mrsynth complete "$inputs" -o "$out/made/${name}_$target" --no-self-check --no-progress -q --overwrite "$@"
     done
 done
-"$python" "$tool" "$data" --validation "${cases[@]##*/}" --predictions "$out" -o "$out/scores.json"
+"$python" "$tool" "$data" --validation "${cases[@]##*/}" --predictions "$out/made" -o "$out/scores.json"

@@ -19,8 +19,15 @@ Denoiser = Callable[[Tensor, int], Tensor]
 Sampler = Callable[..., Tensor]  # (denoise, x, schedule, levels, noise, **options) -> x_0
 
 
-def ddpm(denoise: Denoiser, x: Tensor, schedule: Schedule, levels: Sequence[int], noise: Noise, *,
-         variance: Literal["posterior", "beta"] = "posterior") -> Tensor:
+def ddpm(
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    levels: Sequence[int],
+    noise: Noise,
+    *,
+    variance: Literal["posterior", "beta"] = "posterior",
+) -> Tensor:
     """Ancestral sampling: x_s ~ q(x_s | x_t, x_0), Ho et al. 2020, eq. 7, with alpha = abar_t / abar_s.
 
     variance   "posterior": (1 - abar_s) / (1 - abar_t) (1 - alpha); "beta": 1 - alpha. Ho et al. 2020, section 3.2
@@ -37,8 +44,9 @@ def ddpm(denoise: Denoiser, x: Tensor, schedule: Schedule, levels: Sequence[int]
     return x
 
 
-def ddim(denoise: Denoiser, x: Tensor, schedule: Schedule, levels: Sequence[int], noise: Noise, *,
-         eta: float = 0.0) -> Tensor:
+def ddim(
+    denoise: Denoiser, x: Tensor, schedule: Schedule, levels: Sequence[int], noise: Noise, *, eta: float = 0.0
+) -> Tensor:
     """x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s - sigma^2) eps + sigma z: Song et al. 2021, eq. 12.
 
     eta   0: deterministic, `noise` is never called; 1: ancestral DDPM with posterior variance (eq. 16)
@@ -57,8 +65,15 @@ def ddim(denoise: Denoiser, x: Tensor, schedule: Schedule, levels: Sequence[int]
     return x
 
 
-def dpm_solver_pp(denoise: Denoiser, x: Tensor, schedule: Schedule, levels: Sequence[int], noise: Noise, *,
-                  restart_at: int | None = None) -> Tensor:
+def dpm_solver_pp(
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    levels: Sequence[int],
+    noise: Noise,
+    *,
+    restart_at: int | None = None,
+) -> Tensor:
     """DPM-Solver++(2M), data prediction: Lu et al. 2022 (arXiv 2211.01095), algorithm 2. Deterministic.
 
     restart_at   the first level visited below this one starts without history (a first-order step), because the

@@ -48,8 +48,9 @@ def linear_scaled(T: int) -> Schedule:
     """The linear schedule with betas times 1000 / T, so that a short chain destroys as much signal as a long one."""
     scale = 1000 / _positive(T)
     if 0.02 * scale >= 1:
-        raise UsageError(f"The schedule linear_scaled needs more than 20 levels, not {T}: its last beta would reach 1. "
-                         "Use cosine.")
+        raise UsageError(
+            f"The schedule linear_scaled needs more than 20 levels, not {T}: its last beta would reach 1. Use cosine."
+        )
     return _from_betas(torch.linspace(1e-4 * scale, 0.02 * scale, T, dtype=torch.float64), "linear_scaled")
 
 
@@ -70,9 +71,11 @@ def require_noise(schedule: Schedule) -> Schedule:
     """
     left = float(schedule.abar[-1])
     if left >= MOST_SIGNAL_LEFT:
-        raise UsageError(f"The {schedule.name} schedule over {schedule.length} levels still holds {left:.3g} of the "
-                         f"signal at its last level; less than {MOST_SIGNAL_LEFT:g} is needed, because sampling starts "
-                         "from pure noise. Use cosine, linear_scaled, or more levels.")
+        raise UsageError(
+            f"The {schedule.name} schedule over {schedule.length} levels still holds {left:.3g} of the "
+            f"signal at its last level; less than {MOST_SIGNAL_LEFT:g} is needed, because sampling starts "
+            "from pure noise. Use cosine, linear_scaled, or more levels."
+        )
     return schedule
 
 

@@ -17,6 +17,7 @@ from mrsynth.io.files import write_bytes
 from mrsynth.volume import Volume, same_grid
 
 SUFFIXES = (".nii", ".nii.gz")
+CHUNK = 1 << 20  # bytes read at a time
 DESCRIPTION_BYTES = 79  # 80 in the header, the last one ends the string
 GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -45,17 +46,13 @@ def read_volume(path: Path) -> Volume:
     try:
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is reported below
             voxels = np.asarray(np.asarray(image.dataobj, dtype=np.float32), dtype=np.float32).reshape(shape, order="F")
+        _check_gzip(path)
     except MemoryError:
         raise
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     _check_voxels(path, voxels)
     return Volume(voxels, affine)
-
-
-def read_grid(path: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
-    """Shape and affine from the header alone; refuses the same headers as `read_volume`."""
-    return _checked_grid(path, _open(path))
 
 
 def write_volume(path: Path, volume: Volume, like: Path | None = None, description: str = "") -> None:
@@ -152,6 +149,14 @@ def _checked_grid(path: Path, image: Any) -> tuple[tuple[int, int, int], NDArray
     )
 
 
+def _check_gzip(path: Path) -> None:
+    """Read a gzip file to its end, where its checksum is; nibabel stops at the last voxel. Raises as gzip does."""
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as file:
+            while file.read(CHUNK):
+                pass
+
+
 def _check_voxels(path: Path, voxels: NDArray[np.float32]) -> None:
     """Raise InputError for voxels that are not finite or all the same."""
     low, high = float(voxels.min()), float(voxels.max())  # NaN if there is one
@@ -171,6 +176,10 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
     """What went wrong, in the words of someone who has to repair it."""
     if isinstance(error, PermissionError):
         return InputError(f"{path}: no permission to read it. Change its permissions or copy it to a folder of yours.")
+    if isinstance(error, gzip.BadGzipFile):
+        return InputError(
+            f"{path} is damaged: {error}. Its content does not fit its checksum. Copy or export it again."
+        )
     if isinstance(error, EOFError | zlib.error) or ("Expected" in str(error) and "bytes" in str(error)):
         return InputError(f"{path} is truncated or damaged: it ends before its last voxel. Copy or export it again.")
     return InputError(f"{path} cannot be read as NIfTI ({error}). Expected a whole .nii or .nii.gz; export it again.")

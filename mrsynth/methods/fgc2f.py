@@ -133,7 +133,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "shares": (0.5, 0.3, 0.2),
         "noise": "shared",
         "sampler": "ddim",
-        "steps": 4,
+        "steps": 1,
     },
 }
 

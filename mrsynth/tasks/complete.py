@@ -48,7 +48,7 @@ class CompleteOptions(Plain):
     steps: int | None = Field(None, gt=0)
     sampler: str | None = None
     fast: bool = False
-    samples: int = Field(1, gt=0)
+    samples: int | None = Field(None, gt=0)
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -128,7 +128,7 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
             todo.targets,
             steps=options.steps or (fast_steps(trained.steps) if options.fast else None),
             sampler=options.sampler,
-            samples=options.samples,
+            samples=options.samples or (1 if options.fast else None),
             seed=options.seed,
             device=options.device,
             precision=options.precision,
@@ -165,7 +165,7 @@ def complete_subject(
     *,
     steps: int | None = None,
     sampler: str | None = None,
-    samples: int = 1,
+    samples: int | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -176,6 +176,7 @@ def complete_subject(
     """Make the missing contrasts of a subject in memory.
 
     targets     None for all that the subject lacks among the method's contrasts
+    samples     syntheses to average; None, like other choices left open, takes the checkpoint's own
     self_check  also hide each available contrast on a few slices, make it from the rest, and score it
     Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
     """
@@ -188,7 +189,7 @@ def complete_subject(
     sampling = Sampling(
         sampler=sampler or trained.sampler,
         steps=steps or trained.steps,
-        samples=samples,
+        samples=samples or trained.samples,
         seed=seed,
         device=device,
         precision=choose_precision(precision, device),

@@ -39,6 +39,11 @@ class TrainedMethod:
         """The steps taken unless told otherwise: the checkpoint's choice, else the method's, else one per level."""
         return int(self._default("steps") or self._default("T") or 1)
 
+    @property
+    def samples(self) -> int:
+        """The samples averaged unless told otherwise: the checkpoint's choice, else one."""
+        return int(self.card.sampling.get("samples") or 1)
+
     def _default(self, name: str) -> Any:
         return self.card.sampling.get(name) or getattr(self.method.config, name, None)
 
