@@ -36,13 +36,17 @@ def test_a_contrast_keeps_its_noise_whatever_else_is_synthesised():
     assert torch.equal(draw(alone, [3, 4])[:, :, 0], draw(SOURCE, [3, 4])[:, :, STANDARD.index(Contrast.FLAIR)])
 
 
-@pytest.mark.parametrize("other", [
-    SeededNoise(8, "patient 1", STANDARD),
-    SeededNoise(7, "patient 2", STANDARD),
-    SeededNoise(7, "patient 1", STANDARD, sample=1),
-    SeededNoise(7, "patient 1", STANDARD, shared=True),
-    SeededNoise(7, "patient 1", STANDARD[1:] + STANDARD[:1]),
-], ids=["seed", "subject", "sample", "shared", "contrasts"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        SeededNoise(8, "patient 1", STANDARD),
+        SeededNoise(7, "patient 2", STANDARD),
+        SeededNoise(7, "patient 1", STANDARD, sample=1),
+        SeededNoise(7, "patient 1", STANDARD, shared=True),
+        SeededNoise(7, "patient 1", STANDARD[1:] + STANDARD[:1]),
+    ],
+    ids=["seed", "subject", "sample", "shared", "contrasts"],
+)
 def test_every_part_of_the_key_matters(other):
     difference = draw(SOURCE, [3, 4]) - draw(other, [3, 4])
 

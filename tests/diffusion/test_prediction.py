@@ -29,8 +29,12 @@ def test_one_level_per_image_equals_each_image_alone(kind, clean_and_noise):
     x_0, eps = clean_and_noise
     abar = torch.tensor([0.9, 0.4, 0.02], dtype=torch.float64)
     column = abar[:, None, None, None]
-    together = (noised(x_0, eps, column), training_target(kind, x_0, eps, column), to_x0(kind, eps, x_0, column),
-                eps_from_x0(eps, x_0, column))
+    together = (
+        noised(x_0, eps, column),
+        training_target(kind, x_0, eps, column),
+        to_x0(kind, eps, x_0, column),
+        eps_from_x0(eps, x_0, column),
+    )
 
     for b, a in enumerate(abar.tolist()):
         one, e = x_0[b : b + 1], eps[b : b + 1]
@@ -54,8 +58,12 @@ def test_noising_and_v_are_one_rotation(clean_and_noise):
 def test_images_keep_their_dtype(kind, abar, clean_and_noise):
     x_0, eps = (x.bfloat16() for x in clean_and_noise)
 
-    for result in (noised(x_0, eps, abar), training_target(kind, x_0, eps, abar), to_x0(kind, eps, x_0, abar),
-                   eps_from_x0(eps, x_0, abar)):
+    for result in (
+        noised(x_0, eps, abar),
+        training_target(kind, x_0, eps, abar),
+        to_x0(kind, eps, x_0, abar),
+        eps_from_x0(eps, x_0, abar),
+    ):
         assert result.dtype == torch.bfloat16
 
 

@@ -42,8 +42,10 @@ def test_ddim_and_dpm_solver_follow_their_own_recursion_exactly(gaussian):
             assert float(x.var(correction=0)) == pytest.approx(spread, rel=1e-9)
 
 
-@pytest.mark.parametrize(("name", "options"), [("ddpm", {}), ("ddpm", {"variance": "beta"}), ("ddim", {}),
-                                               ("ddim", {"eta": 1.0}), ("dpm_solver_pp", {})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("ddpm", {}), ("ddpm", {"variance": "beta"}), ("ddim", {}), ("ddim", {"eta": 1.0}), ("dpm_solver_pp", {})],
+)
 def test_a_thousand_steps_reach_the_data(name, options, gaussian):
     x = SAMPLERS[name](gaussian.denoise, gaussian.start, LINEAR, levels(1000, 1000), gaussian.noise, **options)
 
@@ -54,13 +56,18 @@ def test_a_thousand_steps_reach_the_data(name, options, gaussian):
 def test_the_recursion_itself_reaches_the_data_within_two_per_cent():
     every = levels(1000, 1000)
 
-    for _, variance in (ancestral_moments(every, "posterior"), ancestral_moments(every, "beta"), ddim_moments(every),
-                        dpm_solver_moments(every)):
+    for _, variance in (
+        ancestral_moments(every, "posterior"),
+        ancestral_moments(every, "beta"),
+        ddim_moments(every),
+        dpm_solver_moments(every),
+    ):
         assert variance == pytest.approx(VARIANCE, rel=0.02)
 
 
-@pytest.mark.parametrize(("steps", "posterior", "beta", "deterministic"),
-                         [(50, 0.196, 0.268, 0.223), (10, 0.104, 0.359, 0.131)])
+@pytest.mark.parametrize(
+    ("steps", "posterior", "beta", "deterministic"), [(50, 0.196, 0.268, 0.223), (10, 0.104, 0.359, 0.131)]
+)
 def test_variances_of_the_decision_page(steps, posterior, beta, deterministic, gaussian):
     """They belong to levels spaced evenly from T - 1 to 0."""
     chosen = levels(1000, steps, "linspace")
@@ -132,8 +139,11 @@ def test_ddim_with_eta_1_is_ancestral_sampling(gaussian):
     """Song et al. 2021, eq. 16."""
     chosen, ones = levels(1000, 20), torch.ones_like
 
-    assert torch.allclose(ddim(gaussian.denoise, gaussian.start, LINEAR, chosen, ones, eta=1.0),
-                          ddpm(gaussian.denoise, gaussian.start, LINEAR, chosen, ones), atol=1e-9)
+    assert torch.allclose(
+        ddim(gaussian.denoise, gaussian.start, LINEAR, chosen, ones, eta=1.0),
+        ddpm(gaussian.denoise, gaussian.start, LINEAR, chosen, ones),
+        atol=1e-9,
+    )
 
 
 def test_restart_makes_the_first_step_below_it_first_order(gaussian, spy):
@@ -241,8 +251,10 @@ def ddim_moments(chosen):
     slope, shift = 1.0, 0.0
     for t, s in pairwise(abar):
         data = gain(t) * slope, MEAN + gain(t) * (shift - math.sqrt(t) * MEAN)
-        slope, shift = (math.sqrt(s) * d + math.sqrt(1 - s) * (x - math.sqrt(t) * d) / math.sqrt(1 - t)
-                        for x, d in ((slope, data[0]), (shift, data[1])))
+        slope, shift = (
+            math.sqrt(s) * d + math.sqrt(1 - s) * (x - math.sqrt(t) * d) / math.sqrt(1 - t)
+            for x, d in ((slope, data[0]), (shift, data[1]))
+        )
     return shift, slope**2
 
 
@@ -257,8 +269,11 @@ def dpm_solver_moments(chosen):
         if i + 1 == len(abar):
             break
         s, h = abar[i + 1], half_log_snr[i + 1] - half_log_snr[i]
-        slope = [(new - old) / (half_log_snr[i] - half_log_snr[i - 1])
-                 for new, old in zip(data, history[-2], strict=True)] if i else [0.0, 0.0]
+        slope = (
+            [(new - old) / (half_log_snr[i] - half_log_snr[i - 1]) for new, old in zip(data, history[-2], strict=True)]
+            if i
+            else [0.0, 0.0]
+        )
         ratio, weight = math.sqrt((1 - s) / (1 - t)), math.sqrt(s) * (1 - math.exp(-h))
         x = tuple(ratio * now + weight * (d + h / 2 * d1) for now, d, d1 in zip(x, data, slope, strict=True))
     return history[-1][1], history[-1][0] ** 2

@@ -11,8 +11,10 @@ from mrsynth.errors import UsageError
 SPACINGS = ("trailing", "linspace", "leading")
 
 
-@pytest.mark.parametrize(("name", "T"), [("cosine", 200), ("linear_scaled", 200), ("linear", 1000), ("cosine", 1000),
-                                         ("cosine", 5), ("linear_scaled", 50)])
+@pytest.mark.parametrize(
+    ("name", "T"),
+    [("cosine", 200), ("linear_scaled", 200), ("linear", 1000), ("cosine", 1000), ("cosine", 5), ("linear_scaled", 50)],
+)
 def test_every_accepted_schedule_falls_inside_0_1_and_ends_in_noise(name, T):
     schedule = make_schedule(name, T)
 
