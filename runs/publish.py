@@ -25,7 +25,8 @@ from mrsynth.io.dataset import find_subjects, load_subject
 from mrsynth.io.weights import sha256_of
 from mrsynth.metrics import psnr, to_unit
 from mrsynth.subject import Subject
-from mrsynth.tasks.complete import SCALE, complete_subject
+from mrsynth.tasks.complete import complete_subject
+from mrsynth.tasks.completion import SCALE
 from mrsynth.tasks.models import TrainedMethod, load_method
 
 ROOT = Path(__file__).resolve().parents[1]

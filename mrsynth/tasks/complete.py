@@ -24,8 +24,9 @@ from mrsynth.report import ScoreRow, score_rows
 from mrsynth.selection import AUTO, Selection, named, select
 from mrsynth.subject import Subject, describe_grid
 from mrsynth.synthesis import Sampling, synthesise_volume
+from mrsynth.tasks.completion import SCALE, Completion
 from mrsynth.tasks.models import TrainedMethod, build, choose_device, choose_precision, load_method, out_of_memory
-from mrsynth.tasks.output import SCALE, Written, result_names, results_folder, write_results
+from mrsynth.tasks.output import Written, result_names, results_folder, write_results
 from mrsynth.volume import Volume, same_grid
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
@@ -67,23 +68,6 @@ class Plan:
     targets: tuple[Contrast, ...]
     selection: Selection | None
     out: Path
-
-
-@dataclass(frozen=True)
-class Completion:
-    """Synthetic volumes on the subject's own grid, intensities 0..1000, and how they came about.
-
-    deviations  voxel-wise standard deviation over the samples; empty for one sample
-    scores      of the self-check, if there was one
-    """
-
-    volumes: Mapping[Contrast, Volume]
-    deviations: Mapping[Contrast, Volume]
-    prepared: Prepared
-    sampling: Sampling
-    scores: tuple[ScoreRow, ...]
-    warnings: tuple[str, ...]
-    seconds: Mapping[str, float]
 
 
 def plan(options: CompleteOptions) -> Plan:

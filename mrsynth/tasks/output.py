@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -44,16 +44,13 @@ from mrsynth.report import (
     sidecar_json,
 )
 from mrsynth.subject import Subject
+from mrsynth.tasks.completion import SCALE, Completion
 from mrsynth.tasks.models import TrainedMethod
 from mrsynth.volume import Volume
-
-if TYPE_CHECKING:
-    from mrsynth.tasks.complete import Completion
 
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
 REPORT_FILES = ("metrics.csv", "report.html", "report.json")
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
-SCALE = 1000.0  # output volumes are 1000 u
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def write_results(
     *,
     files: SubjectFiles,
     subject: Subject,
-    completion: "Completion",
+    completion: Completion,
     trained: TrainedMethod,
     selection: str,
     truths: Mapping[Contrast, Volume],
@@ -225,7 +222,7 @@ def input_record(path: Path, contrast: Contrast, volume: Volume) -> InputRecord:
 
 
 def picture(
-    subject: Subject, used: Sequence[Contrast], completion: "Completion", target: Contrast, truth: Volume | None
+    subject: Subject, used: Sequence[Contrast], completion: Completion, target: Contrast, truth: Volume | None
 ) -> bytes:
     """Inputs, the synthetic image, its deviation, and with a reference the truth and the difference, in LPS."""
     orientation = Orientation.between(subject.reference.affine, "LPS")
