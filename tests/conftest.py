@@ -232,7 +232,6 @@ def write_tiny_checkpoint() -> Callable[..., Path]:
     from mrsynth.card import Card
     from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
     from mrsynth.methods import build_method, preset
-    from mrsynth.methods.base import plain
     from mrsynth.preparation import PreparationConfig
 
     torch.set_num_threads(1)  # slices this small only wait for each other
@@ -247,7 +246,11 @@ def write_tiny_checkpoint() -> Callable[..., Path]:
                     if not parameter.any():
                         parameter.normal_(std=0.1)
         said = {"licence": "CC0", "contrasts": STANDARD, "sampling": {"sampler": "ddim", "steps": 2}} | card
-        content = (plain(method.config), PreparationConfig().model_dump(mode="json"), method.state_dict())
+        content = (
+            method.config.model_dump(mode="json"),
+            PreparationConfig().model_dump(mode="json"),
+            method.state_dict(),
+        )
         write_checkpoint(path, Checkpoint(Card(name=name, method="fgc2f", **said), *content))
         return path
 

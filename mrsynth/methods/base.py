@@ -1,9 +1,9 @@
 """What every method offers to the rest of mrsynth: configuration, objectives and synthesis."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -122,8 +122,3 @@ def legal_patterns(present: NDArray[np.bool_], contrasts: Sequence[Contrast]) ->
         if available.any() and (present & ~available).any():
             seen.setdefault(tuple(available.tolist()), available)
     return list(seen.values())
-
-
-def plain(config: MethodConfig) -> Mapping[str, Any]:
-    """A configuration as JSON-able data."""
-    return config.model_dump(mode="json")
