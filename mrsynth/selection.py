@@ -66,18 +66,6 @@ def select(
     return Selection(best, _sentence(best, available, targets, _why(best, candidates, available, targets, method)))
 
 
-def select_for_each(
-    entries: Sequence[Card],
-    available: Collection[Contrast],
-    targets: Iterable[Contrast],
-    method: str = AUTO,
-    methods: Collection[str] = (),
-) -> dict[Contrast, Selection]:
-    """The best checkpoint for each target on its own; several may differ. Raises as `select` does."""
-    targets = check_targets(available, targets)
-    return {target: select(entries, available, [target], method, methods) for target in targets}
-
-
 def named(card: Card, available: Collection[Contrast], targets: Iterable[Contrast], method: str = AUTO) -> Selection:
     """The checkpoint the user named, if it can make all the targets and is of `method`. Raises UsageError if not."""
     targets = check_targets(available, targets)

@@ -5,7 +5,7 @@ import pytest
 from mrsynth.card import Card, ManifestEntry, Score
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
 from mrsynth.errors import UsageError, WeightsError
-from mrsynth.selection import Selection, measured, named, select, select_for_each
+from mrsynth.selection import Selection, measured, named, select
 
 T1, T1CE, T2, FLAIR = STANDARD
 THREE = (T1, T2, FLAIR)  # all but T1ce
@@ -76,10 +76,8 @@ def test_several_targets_are_judged_by_their_mean():
 def test_each_target_alone_may_get_another_checkpoint():
     available = (T1, T2)
     a, b = unified("a", score(20, available), score(26, available, FLAIR)), unified("b", score(24, available))
-    chosen = select_for_each([a, b], available, [FLAIR, T1CE])
 
-    assert {target: selection.entry.name for target, selection in chosen.items()} == {T1CE: "b", FLAIR: "a"}
-    assert chosen[T1CE] == select([a, b], available, [T1CE])
+    assert [select([a, b], available, [target]).entry.name for target in (T1CE, FLAIR)] == ["b", "a"]
 
 
 def test_ties_keep_the_order_given():
@@ -144,7 +142,7 @@ def test_a_target_already_present_is_refused_first(method):
     with pytest.raises(UsageError, match=r"t1 is already present \(found: t1, t2\).*: t1ce, flair\."):
         select([unified()], [T2, T1], [T1, T1CE], method)
     with pytest.raises(UsageError, match="t1 and t2 are already present"):
-        select_for_each([unified()], [T2, T1], [T2, T1], method)
+        select([unified()], [T2, T1], [T2, T1], method)
     with pytest.raises(UsageError, match="t1 is already present"):
         named(unified(), [T1], [T1])
 

@@ -37,6 +37,15 @@ data:
 """
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Tiny networks are quicker on one thread, and bitwise the same from run to run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def training_data(tmp_path_factory, write_subject_folder):
     """Two subjects that train, one without T1ce; one that judges, one to leave out, one of no use."""

@@ -24,13 +24,7 @@ from mrsynth.tasks.train import run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def table(path, *without):

@@ -18,13 +18,7 @@ from mrsynth.tasks import train as task
 from mrsynth.tasks.train import gather, read_config, run
 from mrsynth.training import TrainingConfig, device_of, processes
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
