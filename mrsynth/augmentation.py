@@ -19,7 +19,7 @@ class AugmentationConfig(Plain):
 
     flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
     affine: float = Field(0.0, ge=0, le=1, description="probability of a small rotation and scaling")
-    rotation: float = Field(0.15, ge=0, description="largest rotation in the slice plane, radians")
+    rotation: float = Field(0.15, ge=0, description="largest rotation (in the slice plane), radians")
     scaling: float = Field(0.08, ge=0, lt=1, description="largest relative change of width (axis H, left-right)")
     gamma: float = Field(0.0, ge=0, lt=1, description="inputs are raised to a power in 1 / (1 + gamma) .. 1 + gamma")
     gain: float = Field(0.0, ge=0, lt=1, description="inputs are multiplied by 1 - gain .. 1 + gain")
@@ -27,19 +27,21 @@ class AugmentationConfig(Plain):
 
 
 def augment_geometry(stack: Tensor, config: AugmentationConfig, random: np.random.Generator) -> Tensor:
-    """Flip, rotate and scale a stack of images (N, H, W) of one slice alike; axis H is left-right.
+    """Flip, rotate and scale a stack of images (N, H, W) of one slice, or (N, I, J, K), alike; axis 1 is left-right.
 
-    Background must be 0. Returns the same shape.
+    Background must be 0. Returns the same shape. Volumes are turned about, and scaled along, each of their axes.
     """
     from monai.transforms import RandAffine
 
     if random.random() < config.flip:
         stack = stack.flip(1)
     if random.random() < config.affine:
+        # of slices a single number, which scales the first axis only and so varies the proportions too
+        axes = 1 if stack.dim() == 3 else 3
         transform: Any = RandAffine(
             prob=1.0,
-            rotate_range=config.rotation,
-            scale_range=config.scaling,  # a single number: the first axis only, which varies the proportions too
+            rotate_range=[config.rotation] * axes,
+            scale_range=[config.scaling] * axes,
             mode="bilinear",
             padding_mode="zeros",
         )
@@ -53,7 +55,7 @@ def augment_intensity(
 ) -> Tensor:
     """Change the intensities of each input contrast by its own gamma, gain and bias field, alike in all its images.
 
-    stack     (N, H, W), u in [0, 1]; background 0 stays 0
+    stack     (N, H, W) or (N, I, J, K), u in [0, 1]; background 0 stays 0
     channels  (N,) the contrast of each image, -1 for images to leave alone
     """
     from monai.transforms import RandBiasField

@@ -4,29 +4,38 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from mrsynth.cli_weights import weights_app
+from mrsynth.console import (
+    T1,
+    T2,
+    Flair,
+    NoProgress,
+    Quiet,
+    T1ce,
+    Verbose,
+    Verbosity,
+    console,
+    print_result,
+    progress_bar,
+    say,
+    speak,
+    validated,
+)
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     help="Synthesise the missing contrasts of a brain MRI study. Synthetic images are for research, not for diagnosis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-weights_app = typer.Typer(help="Checkpoints: list, show, verify.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
-
-Progress = Callable[[str, int, int], None]
 
 
 class Lesion(StrEnum):
@@ -37,20 +46,11 @@ class Lesion(StrEnum):
     NONE = "none"
 
 
-class Verbosity:
-    """How much to say; set by each command's -q and -v."""
+class Crop(StrEnum):
+    """Which part of the volume the network sees."""
 
-    quiet = False
-    verbose = False
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of unexpected errors.")]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar (automatic without a terminal).")]
-T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
-T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
-T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
-Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
+    BRAIN = "brain"
+    FULL = "full"
 
 
 @app.command()
@@ -83,6 +83,16 @@ def complete(
     self_check: Annotated[
         bool, typer.Option(help="Hide each available contrast on a few slices, remake it and score it.")
     ] = True,
+    crop: Annotated[
+        Crop | None,
+        typer.Option(
+            help="Part of the volume the network sees: brain box or full grid; default is the checkpoint's.",
+            show_default=False,
+        ),
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Allow downloading a checkpoint that is published but not on this machine.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier results.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     t1: T1 = None,
@@ -113,6 +123,8 @@ def complete(
         precision=precision,
         reference=reference,
         self_check=self_check,
+        crop=crop.value if crop else None,
+        fetch=fetch,
         overwrite=overwrite,
         dry_run=dry_run,
         command=shlex.join(["mrsynth", *sys.argv[1:]]),
@@ -218,6 +230,12 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file; repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="Begin with the weights of a checkpoint (fine-tuning).", show_default=False
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -227,7 +245,7 @@ def train(
     speak(quiet, verbose)
     from mrsynth.tasks import train as task
 
-    options = task.TrainOptions(method, tuple(data), out, config, settings(set_ or []), resume, device)
+    options = task.TrainOptions(method, tuple(data), out, config, settings(set_ or []), resume, device, init=init)
     with progress_bar(no_progress) as progress:
         checkpoint = task.run(options, progress)
     print_result(str(checkpoint))
@@ -248,35 +266,6 @@ def rank_contrasts(
         ranking = task(data, progress)
     for contrast, share, subjects in ranking:
         print_result(f"{contrast.value:6} {share:.4f} of the energy below 0.054 cycles/pixel, {subjects} subjects")
-
-
-@weights_app.command(name="list")
-def weights_list(verbose: Verbose = False) -> None:
-    """Checkpoints known, where they are and what they make."""
-    speak(False, verbose)
-    from mrsynth.tasks.weights import listing
-
-    for line in listing():
-        print_result(line)
-
-
-@weights_app.command(name="show")
-def weights_show(name: Annotated[str, typer.Argument(help="Name or path.")], verbose: Verbose = False) -> None:
-    """All that a checkpoint says of itself, as YAML."""
-    speak(False, verbose)
-    from mrsynth.tasks.weights import card_text
-
-    print_result(card_text(name).rstrip())
-
-
-@weights_app.command(name="verify")
-def weights_verify(verbose: Verbose = False) -> None:
-    """Check size and SHA-256 of every checkpoint that should be on this machine."""
-    speak(False, verbose)
-    from mrsynth.tasks.weights import verify
-
-    for line in verify():
-        print_result(line)
 
 
 def main() -> None:
@@ -316,52 +305,6 @@ def failed(what: str, status: int) -> int:
     return status
 
 
-def speak(quiet: bool, verbose: bool) -> None:
-    """Set how much is printed and logged by this command."""
-    Verbosity.quiet, Verbosity.verbose = quiet, verbose
-    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
-
-
-def say(text: str) -> None:
-    """Print for people; silent under -q."""
-    if not Verbosity.quiet:
-        console().print(text, soft_wrap=True)
-
-
-def print_result(text: str) -> None:
-    """Print what a script would read: plain, unwrapped, also under -q."""
-    typer.echo(text)
-
-
-def console(stderr: bool = False) -> "Console":
-    """A rich console that prints text as it is, made when first needed."""
-    from rich.console import Console
-
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-@contextmanager
-def progress_bar(hidden: bool) -> Iterator[Progress | None]:
-    """A progress callback that draws a bar with the time left, on stderr; None when hidden or without a terminal."""
-    if hidden or Verbosity.quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich import progress as rich
-
-    counts = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
-    clocks = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    with rich.Progress(*counts, *clocks, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what.split(",")[0] != bar.tasks[0].description.split(",")[0]:  # another stage: its own clock
-                bar.reset(task, description=what, total=total)
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield progress
-
-
 def given(t1: Path | None, t1ce: Path | None, t2: Path | None, flair: Path | None) -> dict[Contrast, Path]:
     """The files named by --t1, --t1ce, --t2 and --flair."""
     named = {Contrast.T1: t1, Contrast.T1CE: t1ce, Contrast.T2: t2, Contrast.FLAIR: flair}
@@ -382,13 +325,3 @@ def settings(pairs: list[str]) -> dict[str, Any]:
         if not key or "=" not in pair:
             raise UsageError(f"--set {pair}: expected KEY=VALUE, as in training.iterations=1000.")
     return found
-
-
-def validated(options: Any, **values: Any) -> Any:
-    """Options of a task; what they refuse is a usage error that names the option."""
-    from pydantic import ValidationError
-
-    try:
-        return options(**values)
-    except ValidationError as error:
-        raise UsageError("; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error

@@ -72,9 +72,9 @@ def has_skull(subject: Subject) -> bool:
 def intensity_histogram(prepared: Prepared, contrast: Contrast, bins: int) -> NDArray[np.float64]:
     """Share of the brain voxels in equal bins of u over [0, 1]: what `Card.intensity` averages over training subjects.
 
-    The brain is where any available contrast is above 0; voxels of it where this contrast is 0 count.
+    The brain is the foreground of the available contrasts; voxels of it where this contrast is 0 count.
     """
-    voxels = prepared.images[prepared.contrasts.index(contrast)][prepared.images.any(axis=0)]
+    voxels = prepared.images[prepared.contrasts.index(contrast)][prepared.mask]
     counts, _ = np.histogram(voxels, bins=bins, range=(0, 1))
     shares: NDArray[np.float64] = counts / max(counts.sum(), 1)
     return shares

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from mrsynth.metrics import MetricName, Region
-from mrsynth.report import INTENSITY_MAPPING, Report, ScoreRow
+from mrsynth.report import Report, ScoreRow, intensity_mapping
 from mrsynth.trust import Trust, assess, spelled
 
 COLUMNS: dict[tuple[Region, MetricName], str] = {
@@ -160,12 +160,13 @@ def _files(report: Report) -> str:
     ]
     written = [[o.contrast.label, o.file, o.std_file or "", o.sidecar] for o in report.outputs]
     sums = [[i.file, i.sha256] for i in report.inputs] + [[o.file, o.sha256] for o in report.outputs]
+    mapping = intensity_mapping(report.preparation.get("rule", "not recorded"))
     return (
         f"<p>Subject {escape(report.subject)}, layout {escape(report.layout)}.</p>"
         f'<div class="wide">{_table(["Read", "File", "Voxels", "Spacing (mm)", "Axes"], read)}</div><br>'
         f'<div class="wide">{_table(["Made", "File", "Standard deviation", "Sidecar"], written)}</div>'
         f"<details><summary>SHA-256</summary>{_table(['File', 'SHA-256'], sums)}</details>"
-        f'<p class="small">Intensities of what was made: {escape(INTENSITY_MAPPING)}</p>'
+        f'<p class="small">Intensities of what was made: {escape(mapping)}</p>'
     )
 
 

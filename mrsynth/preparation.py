@@ -2,26 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from mrsynth.card import Plain
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.grid import Orientation, Resampling, is_axis_code
+from mrsynth.intensity import (
+    RULES,
+    IntensityRule,
+    brain_quantile,
+    check_contrast,
+    check_intensities,
+    volume_quantile_unit,
+)
 from mrsynth.subject import Subject
 from mrsynth.volume import Volume
 
 SPACING_RANGE_MM = (0.05, 20.0)
 LARGEST_EXTENT_MM = 1000.0
-NEGATIVE_SHARE = 0.1  # of the total absolute intensity: ringing stays far below, z-scored images near 0.5
-RULE = "u = clip(v / q, 0, 1); q = {quantile:g} quantile of the contrast's voxels in the foreground; 0 outside it"
+BRATS_SHAPE = (240, 240, 155)
+CWDM_GRID = (224, 224, 160)  # of the released weights: 240x240x155 loses 8 planes at each side, gets 5 at the end
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Triple = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
 
 
 class PreparationConfig(Plain):
@@ -30,8 +40,14 @@ class PreparationConfig(Plain):
     axes               where the array axes point, one of the 48 codes: LPS means left, posterior, superior
     spacing            millimetres, isotropic
     spacing_tolerance  an axis whose spacing differs by no more than this fraction is left as it is
-    quantile           of the foreground intensities, the one that becomes u = 1
+    intensity          brain_quantile: u = 1 is a quantile of the foreground; volume_quantiles: the rule of the released
+                       cWDM weights, over the whole file
+    quantile           for brain_quantile, of the foreground intensities
+    crop               brain: the box of the foreground; full: the whole volume
+    grid               for crop full, the voxels a model must have: the volume is cropped or padded to them, see
+                       `fit_to_grid`; None leaves the volume as large as it is
     multiple           the first two axes are padded to multiples of this many voxels
+    depth_multiple     the third axis likewise
     """
 
     axes: str = "LPS"
@@ -39,6 +55,15 @@ class PreparationConfig(Plain):
     spacing_tolerance: float = Field(0.05, ge=0)
     quantile: float = Field(0.995, gt=0, le=1)
     multiple: int = Field(16, gt=0)
+    depth_multiple: int = Field(1, gt=0)
+    crop: Literal["brain", "full"] = "brain"
+    grid: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    intensity: IntensityRule = "brain_quantile"
+
+    @property
+    def multiples(self) -> Triple:
+        """Of how many voxels each axis is a multiple."""
+        return self.multiple, self.multiple, self.depth_multiple
 
     @field_validator("axes")
     @classmethod
@@ -47,16 +72,27 @@ class PreparationConfig(Plain):
             raise ValueError(f"axes {axes!r}: expected one letter of each of L/R, P/A and I/S, as in LPS")
         return axes
 
+    @model_validator(mode="after")
+    def _grid_fits(self) -> Self:
+        if self.grid is None:
+            return self
+        if self.crop != "full":
+            raise ValueError(f"grid {self.grid} with crop {self.crop}: expected crop full, or no grid")
+        if any(side % multiple for side, multiple in zip(self.grid, self.multiples, strict=True)):
+            raise ValueError(f"grid {self.grid}: expected multiples of {self.multiples} (multiple, depth_multiple)")
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A subject as a model sees it.
 
-    images     (C, I, J, K) float32, u in [0, 1], 0 outside the mask; absent contrasts all zero
+    images     (C, I, J, K) float32, u in [0, 1], 0 in the padding; absent contrasts all zero. Outside the mask 0, or
+               with volume_quantiles what that rule makes of 0: more than 0 for a contrast with negative voxels
     available  (C,) bool
     mask       (I, J, K) bool, the foreground
     contrasts  what the C channels are
-    scales     available contrast -> q, in the units of its file
+    scales     available contrast -> how much u = 1 is above u = 0 (record["offsets"]), in the units of its file
     record     what was done, ready for JSON
     grid       the way back
     """
@@ -82,8 +118,9 @@ class Prepared:
 def prepare(subject: Subject, contrasts: Sequence[Contrast], config: PreparationConfig) -> Prepared:
     """Bring those of `contrasts` that the subject has to the axes, spacing and intensities of `config`.
 
-    The images are cropped to the box of the foreground (voxels non-zero in any of them, inside the brain mask if there
-    is one); the first two axes are padded centrally to multiples of `config.multiple`, the third is the box.
+    The foreground is where any of them is non-zero, inside the brain mask if there is one; what lies outside it counts
+    as 0 from the beginning. The images are cropped to its box, or left whole, and padded centrally to the multiples of
+    `config`, or brought to its grid; the foreground is never cut.
     Raises InputError when no voxels or no usable intensities are left, or when the spacing is not that of a head.
     """
     used = {c: subject.volumes[c] for c in contrasts if c in subject.volumes}
@@ -95,7 +132,8 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
     for contrast, volume in used.items():
         check_intensities(subject.name, contrast, volume)
     foreground = _foreground(subject, used)
-    scales = {c: _scale(subject.name, c, v.voxels[foreground], config.quantile) for c, v in used.items()}
+    units = {c: _unit(subject.name, c, v.voxels, foreground, config) for c, v in used.items()}
+    scales = {c: unit.scale for c, unit in units.items()}
 
     reference = subject.reference
     _check_spacing(subject.name, reference)
@@ -113,21 +151,21 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
             f"{subject.name}: the foreground ({int(foreground.sum())} voxels) is too small to be seen at "
             f"{config.spacing:g} mm. Expected a brain; check the images and their voxel spacing."
         )
-    box = _box(mask)
-    padding = [_central_padding(b.stop - b.start, config.multiple if axis < 2 else 1) for axis, b in enumerate(box)]
-    shape = tuple(b.stop - b.start + sum(p) for b, p in zip(box, padding, strict=True))
-    inside = tuple(slice(p[0], n - p[1]) for p, n in zip(padding, shape, strict=True))
+    placements = _placements(_box(mask), mask.shape, config)
+    box = tuple(p.kept for p in placements)
+    inside = tuple(slice(p.before, p.before + p.kept.stop - p.kept.start) for p in placements)
+    shape = tuple(i.stop + p.after for i, p in zip(inside, placements, strict=True))
 
     images = np.zeros((len(contrasts), *shape), dtype=np.float32)
     model_mask = np.zeros(shape, dtype=bool)
     model_mask[inside] = mask[box]
     for channel, contrast in enumerate(contrasts):
         if contrast in used:
+            unit = units[contrast]
             # dividing by the interpolated foreground keeps the background from bleeding into the edge of the brain
-            masked = np.where(foreground, used[contrast].voxels, np.float32(0))
-            voxels = resampling.forward(orientation.apply(masked))[box] / np.maximum(weight[box], np.float32(0.5))
-            u = np.clip(voxels / np.float32(scales[contrast]), 0, 1)
-            images[channel][inside] = np.where(mask[box], u, np.float32(0))
+            voxels = resampling.forward(orientation.apply(unit.masked))[box] / np.maximum(weight[box], np.float32(0.5))
+            u = np.clip(voxels / np.float32(unit.divisor), 0, 1)
+            images[channel][inside] = np.where(mask[box], u, np.float32(unit.background))
 
     grid = ModelGrid(reference.affine, foreground, orientation, resampling, box, inside)
     record = {
@@ -137,40 +175,44 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
         "interpolation": "linear, normalised by the interpolated foreground" if resampling.needed else None,
         "shape": {"own": list(reference.shape), "resampled": list(mask.shape), "model": list(shape)},
         "box": [[b.start, b.stop] for b in box],
-        "padding": [list(p) for p in padding],
+        "crop": config.crop,
+        "grid": None if config.grid is None or config.crop == "brain" else list(config.grid),
+        "padding": [[p.before, p.after] for p in placements],
         "foreground_voxels": int(foreground.sum()),
         "brain_mask_given": subject.mask is not None,
         "scales": {c.value: q for c, q in scales.items()},
-        "rule": RULE.format(quantile=config.quantile),
+        "offsets": {c.value: unit.offset for c, unit in units.items()},
+        "rule": RULES[config.intensity].format(quantile=config.quantile),
     }
     available = np.array([c in used for c in contrasts], dtype=bool)
     return Prepared(images, available, model_mask, tuple(contrasts), scales, record, grid)
 
 
-def check_intensities(name: str, contrast: Contrast, volume: Volume) -> None:
-    """Raise InputError unless the volume looks like a magnitude image on a background of zero.
+class Placement(NamedTuple):
+    """How one axis comes onto the model's grid: the part that is kept, and the zero planes before and after it."""
 
-    A few negative voxels, as ringing leaves them, are fine; a negative background and z-scored intensities are not.
+    kept: slice
+    before: int
+    after: int
+
+
+def fit_to_grid(
+    shape: Triple, brain: Box, grid: Triple, multiples: Triple = (1, 1, 1)
+) -> tuple[Placement, Placement, Placement]:
+    """Bring a volume of any shape to a fixed grid without cutting its brain.
+
+    shape      of the volume; one of 240x240x155 comes to 224x224x160 as the released cWDM weights expect it: 8 planes
+               less at both ends of axes 1 and 2, 5 zero planes at the end of axis 3, wherever its brain is
+    brain      its box in that volume. For other shapes and grids, and for a brain that would be cut, it is brought to
+               the middle as far as no axis is both cropped and padded
+    grid       the shape to reach; an axis the brain does not fit takes the next multiple that holds it
     """
-    voxels = volume.voxels
-    faces = np.concatenate([np.take(voxels, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])
-    values, counts = np.unique(faces, return_counts=True)
-    commonest = counts.argmax()
-    if values[commonest] < 0 and 2 * counts[commonest] > faces.size:
-        raise InputError(
-            f"{name}: {contrast.label} background is {values[commonest]:g}; mrsynth expects exactly 0 outside "
-            "the brain (a skull-stripped image). Set the background to 0, or multiply the image by its brain mask."
-        )
-    low, high = float(voxels.min()), float(voxels.max())
-    if low < 0:
-        negative = -float(np.minimum(voxels, 0).sum(dtype=np.float64))
-        total = float(np.abs(voxels).sum(dtype=np.float64))
-        if negative > NEGATIVE_SHARE * total:
-            raise InputError(
-                f"{name}: {contrast.label} has large negative intensities (from {low:g} to {high:g}, "
-                f"{negative / total:.0%} of the signal); mrsynth expects a magnitude image that is 0 outside the brain "
-                "and positive inside. Give the image as it was before intensity normalisation (z-scoring)."
-            )
+    if (shape, grid) == (BRATS_SHAPE, CWDM_GRID):
+        released = (Placement(slice(8, 232), 0, 0), Placement(slice(8, 232), 0, 0), Placement(slice(0, 155), 0, 5))
+        if all(p.kept.start <= b.start and b.stop <= p.kept.stop for p, b in zip(released, brain, strict=True)):
+            return released
+    i, j, k = (_window(*axis) for axis in zip(shape, brain, grid, multiples, strict=True))
+    return i, j, k
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,21 +264,31 @@ def _foreground(subject: Subject, used: Mapping[Contrast, Volume]) -> Mask:
     return union
 
 
-def _scale(name: str, contrast: Contrast, inside: Array, quantile: float) -> float:
-    """The quantile of the foreground voxels, found to be usable as a divisor."""
-    low, high = float(inside.min()), float(inside.max())
-    if low == high:
-        raise InputError(
-            f"{name}: {contrast.label} is {low:g} in every voxel of the foreground; expected an image with contrast. "
-            "Check that it is not a mask or an empty file, and leave it out if it is."
-        )
-    scale = float(np.quantile(inside, quantile))
-    if not scale > 0:
-        raise InputError(
-            f"{name}: the {100 * quantile:g}th percentile of {contrast.label} in the foreground is {scale:g}; expected "
-            "a positive intensity. Nearly all of the image is 0 or negative: check it, or leave this contrast out."
-        )
-    return scale
+@dataclass(frozen=True, eq=False)
+class _Unit:
+    """One contrast on its way to u: `masked / divisor` in the foreground, `background` outside it.
+
+    masked  (I, J, K) float32 on the own grid, 0 outside the foreground
+    offset, scale  u * scale + offset are the units of the file
+    """
+
+    masked: Array
+    divisor: float
+    background: float
+    offset: float
+    scale: float
+
+
+def _unit(name: str, contrast: Contrast, voxels: Array, foreground: Mask, config: PreparationConfig) -> _Unit:
+    """The intensity rule of `config` for one contrast; raises InputError for images it can make nothing of."""
+    check_contrast(name, contrast, voxels[foreground])
+    masked = np.where(foreground, voxels, np.float32(0))  # changes nothing but where a brain mask was given
+    if config.intensity == "brain_quantile":
+        scale = brain_quantile(name, contrast, voxels[foreground], config.quantile)
+        return _Unit(masked, scale, 0.0, 0.0, scale)
+    u, offset, scale = volume_quantile_unit(masked, f"{name}: {contrast.label}")
+    background = float(u[~foreground].max(initial=0))  # one value everywhere: the background is 0
+    return _Unit(np.where(foreground, u, 0).astype(np.float32), 1.0, background, offset, scale)
 
 
 def _check_spacing(name: str, volume: Volume) -> None:
@@ -250,14 +302,32 @@ def _check_spacing(name: str, volume: Volume) -> None:
         )
 
 
-def _box(mask: Mask) -> tuple[slice, slice, slice]:
+def _box(mask: Mask) -> Box:
     """The smallest box around a mask that is not empty."""
     ends = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)]
     i, j, k = (slice(int(first), int(last) + 1) for first, last in ends)
     return i, j, k
 
 
-def _central_padding(size: int, multiple: int) -> tuple[int, int]:
-    """Before and after, to the next multiple; the odd voxel goes after."""
-    missing = -size % multiple
-    return missing // 2, missing - missing // 2
+def _placements(brain: Box, shape: Triple, config: PreparationConfig) -> tuple[Placement, ...]:
+    """What `config` says of the crop, the grid and the padding, for a volume of `shape` with its brain in a box."""
+    if config.crop == "full" and config.grid is not None:
+        return fit_to_grid(shape, brain, config.grid, config.multiples)
+    kept = brain if config.crop == "brain" else tuple(slice(0, n) for n in shape)
+    return tuple(_padded(k, multiple) for k, multiple in zip(kept, config.multiples, strict=True))
+
+
+def _padded(kept: slice, multiple: int) -> Placement:
+    """Zeros before and after, to the next multiple; the odd voxel goes after."""
+    missing = -(kept.stop - kept.start) % multiple
+    return Placement(kept, missing // 2, missing - missing // 2)
+
+
+def _window(size: int, brain: slice, side: int, multiple: int) -> Placement:
+    """`side` voxels of an axis with `size`, or the next multiple that holds the brain, which comes to the middle."""
+    length = brain.stop - brain.start
+    if length > side:
+        side = length + -length % multiple
+    start = brain.start - (side - length) // 2
+    start = int(np.clip(start, min(0, size - side), max(0, size - side)))
+    return Placement(slice(max(start, 0), min(start + side, size)), max(-start, 0), max(start + side - size, 0))

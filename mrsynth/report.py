@@ -22,12 +22,6 @@ SYNTHETIC_NOTICE = (
     "These images are SYNTHETIC: a computer inferred them from the other contrasts, no scanner acquired them. "
     "They are for research and not for diagnosis."
 )
-INTENSITY_MAPPING = (
-    "Relative, 0 to 1000, without a unit. The networks see u = clip(v / q, 0, 1), v being a voxel of the input and q "
-    "the 99.5th percentile of that contrast over the foreground (voxels that are non-zero in any available contrast); "
-    "the background is exactly 0. The file holds 1000 u. What 1000 would be in the scanner's own units is unknown, "
-    "because this contrast was never acquired."
-)
 STD_MAPPING = "The voxel-wise standard deviation over the samples, on the image's own relative scale of 0 to 1000."
 
 
@@ -59,7 +53,7 @@ class OutputRecord(Record):
 
 
 class WeightsRecord(Record):
-    """The checkpoint: `scores` are what it reached on its validation subjects."""
+    """The checkpoint: `scores` are what it reached on its validation subjects, `requires` as in `Card`."""
 
     name: str
     sha256: str | None
@@ -67,6 +61,7 @@ class WeightsRecord(Record):
     method: str
     training_data: tuple[DataSource, ...] = ()
     scores: tuple[Score, ...] = ()
+    requires: dict[Contrast, tuple[Contrast, ...]] | None = None
 
     @classmethod
     def of(cls, card: Card, sha256: str | None) -> "WeightsRecord":
@@ -78,6 +73,7 @@ class WeightsRecord(Record):
             method=card.method,
             training_data=card.training_data,
             scores=card.scores,
+            requires=card.requires,
         )
 
 
@@ -204,6 +200,15 @@ def metrics_csv(report: Report) -> str:
     return text.getvalue()
 
 
+def intensity_mapping(rule: str) -> str:
+    """What the numbers in a synthetic file mean, given the rule by which the network sees its inputs."""
+    return (
+        f"Relative, 0 to 1000, without a unit. The network sees of every input voxel v: {rule}. The file holds 1000 u, "
+        "and exactly 0 outside the foreground (voxels that are non-zero in any available contrast). What 1000 would be "
+        "in the scanner's own units is unknown, because this contrast was never acquired."
+    )
+
+
 def sidecar_json(
     *,
     target: Contrast,
@@ -213,14 +218,14 @@ def sidecar_json(
     selection: str,
     software: Mapping[str, str],
     skull_stripped: bool,
+    rule: str,
     warnings: Sequence[str] = (),
     content: Literal["image", "standard deviation"] = "image",
-    intensity_mapping: str | None = None,
 ) -> str:
     """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
 
-    content             what the NIfTI holds: the image, or the standard deviation over the samples
-    intensity_mapping   where a checkpoint departs from the common rule
+    rule      from the inputs' intensities to what the network sees: `Prepared.record["rule"]`
+    content   what the NIfTI holds: the image, or the standard deviation over the samples
     """
     is_image = content == "image"
     what = f"Synthetic {target.label}" if is_image else f"Standard deviation of the synthetic {target.label}"
@@ -238,7 +243,7 @@ def sidecar_json(
                 "Sampler": sampler.model_dump(mode="json", include={"name", "steps", "seed", "samples"}),
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "SoftwareVersions": dict(software),
-                "IntensityMapping": intensity_mapping or (INTENSITY_MAPPING if is_image else STD_MAPPING),
+                "IntensityMapping": intensity_mapping(rule) if is_image else STD_MAPPING,
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
                 "Warnings": list(warnings),

@@ -42,14 +42,17 @@ def select(
     targets: Iterable[Contrast],
     method: str = AUTO,
     methods: Collection[str] = (),
+    *,
+    downloads: bool = False,
 ) -> Selection:
     """One checkpoint that makes all the targets.
 
-    entries    the checkpoints known, in order of preference; those that are only published are never chosen
+    entries    the checkpoints known, in order of preference
     available  the contrasts the subject has
     targets    the contrasts wanted, at least one
     method     only checkpoints of this method; "auto" for any
     methods    names of methods that exist even if no entry is of them
+    downloads  a checkpoint that is only published may be chosen, when none at hand will do
     Raises UsageError for a target that is present, an unknown method, and a method that cannot do this case;
     WeightsError when no checkpoint at hand can.
     """
@@ -60,6 +63,8 @@ def select(
     at_hand = [e for e in entries if is_at_hand(e)]
     able = [e for e in at_hand if _can(e, available, targets)]
     candidates = [e for e in able if method in (AUTO, e.method)]
+    if not candidates and downloads:
+        candidates = [e for e in entries if method in (AUTO, e.method) and _can(e, available, targets)]
     if not candidates:
         raise _none_can(entries, at_hand, able, available, targets, method)
     best = min(candidates, key=lambda e: _rank(e, available, targets))  # min keeps the first of equals
@@ -149,6 +154,8 @@ def _why(
 ) -> str:
     kind = "" if method == AUTO else f"{method} "
     n = len(candidates)
+    if not is_at_hand(best):
+        return f"to be downloaded because no {kind}checkpoint at hand can"
     if n == 1:
         return f"the only {kind}checkpoint at hand that can"
     scored = sum(measured(c, available, targets) is not None for c in candidates)
@@ -172,14 +179,15 @@ def _none_can(
     method: str,
 ) -> UsageError | WeightsError:
     case = f"{_and(targets)} from {pattern_name(available)}"
-    published = _published(entries, available, targets)
+    published = _published([e for e in entries if method in (AUTO, e.method)], available, targets)
     if not at_hand:
         return WeightsError(f"No checkpoint is at hand to make {case}.{published} {_ADVICE}")
     if method == AUTO:
         return WeightsError(f"No checkpoint at hand makes {case}. At hand: {_abilities(at_hand)}.{published} {_ADVICE}")
     others = f" Others at hand that can: {_abilities(able)}." if able else " No other checkpoint at hand can either."
     if own := [e for e in at_hand if e.method == method]:
-        return UsageError(f"{method} cannot make {case}. Its checkpoints at hand: {_abilities(own)}.{others}")
+        known = f"Its checkpoints at hand: {_abilities(own)}."
+        return UsageError(f"{method} cannot make {case}. {known}{others}{published}")
     return WeightsError(f"No checkpoint of {method} is at hand to make {case}.{others}{published} {_ADVICE}")
 
 
@@ -191,7 +199,7 @@ _ADVICE = (
 
 def _published(entries: Sequence[Card], available: Collection[Contrast], targets: Sequence[Contrast]) -> str:
     able = [e for e in entries if not is_at_hand(e) and _can(e, available, targets)]
-    return f" Known, but not on this machine: {_abilities(able)}." if able else ""
+    return f" Published, and downloaded with --fetch: {_abilities(able)}." if able else ""
 
 
 def _abilities(cards: Sequence[Card]) -> str:

@@ -14,7 +14,7 @@ were set by what known damage to a true T1 does (subjects ms19 / BraTS-GLI-00027
     one grey for the whole brain  11.1 / 16.3     0.13 / 0.46
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrsynth.card import Score
@@ -72,7 +72,7 @@ def expected_quality(psnr_brain: float, ssim_brain: float | None = None) -> str:
 
 def assess(report: Report, target: Contrast) -> Trust:
     """Judge one of the report's outputs; what its notices say is not said again."""
-    return _assess(report.scores, target, report.weights.scores, report.available)
+    return _assess(report.scores, target, report.weights.scores, report.available, report.weights.requires)
 
 
 def trust_statement(
@@ -99,7 +99,11 @@ def spelled(pattern: str | Iterable[Contrast]) -> str:
 
 
 def _assess(
-    rows: Iterable[ScoreRow], target: Contrast, validation: Iterable[Score], available: Sequence[Contrast]
+    rows: Iterable[ScoreRow],
+    target: Contrast,
+    validation: Iterable[Score],
+    available: Sequence[Contrast],
+    requires: Mapping[Contrast, Sequence[Contrast]] | None = None,
 ) -> Trust:
     found = _findings(rows)
     against_truth = [f for f in found if f.kind == "reference" and f.target is target]
@@ -115,7 +119,7 @@ def _assess(
         for f in self_checks
     ]
     if not against_truth and not self_checks:
-        said.append(_why_no_self_check(available))
+        said.append(_why_no_self_check(available, requires))
     if not against_truth:
         harder = "; each self-check had one contrast fewer to work from" if self_checks else ""
         said.append(f"{target.label} itself cannot be checked, since no true {target.label} exists{harder}.")
@@ -182,10 +186,13 @@ def _validated(scores: Iterable[Score], target: Contrast, available: Sequence[Co
     ]
 
 
-def _why_no_self_check(available: Sequence[Contrast]) -> str:
+def _why_no_self_check(available: Sequence[Contrast], requires: Mapping[Contrast, Sequence[Contrast]] | None) -> str:
     if len(available) == 1:
         return (
             f"No self-check was possible: {available[0].label} is the only contrast of this subject, "
             "so nothing could be hidden and remade."
         )
+    if requires is not None and not any({t, *inputs} <= set(available) for t, inputs in requires.items()):
+        made = " and ".join(target.label for target in requires)
+        return f"No self-check was possible: this checkpoint makes only {made}, so none of its inputs can be remade."
     return "No self-check was made."

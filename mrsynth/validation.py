@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from mrsynth.contrasts import Contrast, pattern_name, patterns
+from mrsynth.examples import ExampleSource, Slab, collate
 from mrsynth.methods.base import Batch, Method
 from mrsynth.metrics import score
 from mrsynth.noise import SeededNoise
-from mrsynth.training import Slab, SliceSource, collate
 
 PER_SUBJECT = 3
-AT_ONCE = 16  # slices in one pass of the network: bounds the memory
+PER_VOLUME = 9  # slices of a synthetic volume that are scored; only three of them are pictured
+AT_ONCE = {2: 16, 3: 1}  # slices or volumes in one pass of the network: bounds the memory
 
 Pattern = tuple[Contrast, ...]
 
@@ -30,13 +31,13 @@ class ValidationRow(NamedTuple):
 
 
 class ValidationSlices:
-    """A handful of slices spread over each validation subject, as one batch."""
+    """A handful of slices spread over each validation subject, or the whole of each, as one batch."""
 
     def __init__(self, slabs: Sequence[Slab]):
         self.slabs = slabs
 
     @classmethod
-    def of(cls, subjects: Iterable[SliceSource]) -> "ValidationSlices":
+    def of(cls, subjects: Iterable[ExampleSource]) -> "ValidationSlices":
         """The same few slices every time: evenly spread over the middle four fifths of each subject."""
         picked: list[Slab] = []
         for slices in subjects:
@@ -44,15 +45,20 @@ class ValidationSlices:
             picked += [slices[int(p)] for p in places.round()] if len(slices) else []
         return cls(picked)
 
+    @classmethod
+    def whole(cls, subjects: Iterable[ExampleSource]) -> "ValidationSlices":
+        """The subjects as volumes, for a method of three dimensions."""
+        return cls([volumes[i] for volumes in subjects for i in range(len(volumes))])
+
     def __len__(self) -> int:
         return len(self.slabs)
 
     def batch(self) -> Batch:
-        """All slices; `available` equals `present` until a pattern is chosen. Channels not present are background."""
+        """All slices or volumes; `available` equals `present` until a pattern is chosen. What is absent is background."""
         columns = []
         for slab in self.slabs:
             present = torch.from_numpy(slab.present)
-            images = torch.where(present[:, None, None, None], torch.from_numpy(slab.images) * 2 - 1, -1.0)
+            images = torch.where(broadcast(present, slab.images.ndim), torch.from_numpy(slab.images) * 2 - 1, -1.0)
             columns.append({"images": images[:, 0], "context": images[:, 1:], "present": present, "available": present})
         return collate(columns)
 
@@ -66,12 +72,14 @@ def fill_in_every_pattern(method: Method, batch: Batch, bf16: bool = False) -> I
 
 def score_patterns(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> list[ValidationRow]:
     """One row per pattern and target, over the slices that have the contrasts of both; no row without such a slice."""
-    truth = (batch.images + 1) / 2
+    truth, made = as_slices(batch.images, PER_VOLUME), {p: as_slices(x, PER_VOLUME) for p, x in made.items()}
+    truth = (truth + 1) / 2
+    each = len(truth) // max(len(batch.images), 1)  # slices of one example
     rows = []
     for pattern, images in made.items():
         for target in (c for c in method.contrasts if method.supports(pattern, c)):
             channel = method.contrasts.index(target)
-            usable = having(method, batch, (*pattern, target))
+            usable = having(method, batch, (*pattern, target)).repeat_interleave(each)
             if usable.any():
                 p, y = (x[usable, channel].permute(1, 2, 0).numpy() for x in (images, truth))
                 brain = (truth[usable] > 0).any(1).permute(1, 2, 0).numpy()
@@ -87,11 +95,13 @@ def picture(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> byt
     """
     from matplotlib.image import imsave
 
-    truth = ((batch.images + 1) / 2).clamp(0, 1)
+    truth = ((as_slices(batch.images, PER_SUBJECT) + 1) / 2).clamp(0, 1)
     columns = []
     for channel, target in enumerate(method.contrasts):
         others = made.get(tuple(c for c in method.contrasts if c is not target))
-        columns += [truth[:, channel], torch.zeros_like(truth[:, channel]) if others is None else others[:, channel]]
+        columns += [truth[:, channel], torch.zeros_like(truth[:, channel])]
+        if others is not None:
+            columns[-1] = as_slices(others, PER_SUBJECT)[:, channel]
     stack = torch.stack(columns, dim=1)  # slices, columns, H, W with H left-right and W front-back
     pixels = stack.permute(0, 3, 1, 2).flatten(0, 1).flatten(1, 2).numpy()
     png = BytesIO()
@@ -101,15 +111,15 @@ def picture(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> byt
 
 @torch.no_grad()
 def fill_in(method: Method, batch: Batch, pattern: Sequence[Contrast], bf16: bool = False) -> Tensor:
-    """(B, C, H, W) u in [0, 1], background 0: the batch with everything outside `pattern` made by the method.
+    """Like batch.images but u in [0, 1], background 0: the batch with what is outside `pattern` made by the method.
 
-    Slices that lack a contrast of the pattern are left black.
+    Slices (or volumes) that lack a contrast of the pattern are left black.
     """
     device = next(method.parameters()).device
     flags = torch.tensor([c in pattern for c in method.contrasts])
     result = torch.zeros_like(batch.images)
-    for rows in having(method, batch, pattern).nonzero()[:, 0].split(AT_ONCE):
-        noise = SeededNoise(0, "validation", method.contrasts, shared=method.shared_noise).slices(rows.tolist())
+    for rows in having(method, batch, pattern).nonzero()[:, 0].split(AT_ONCE[method.dimensions]):
+        noise = SeededNoise(0, "validation", method.targets, shared=method.shared_noise).slices(rows.tolist())
         images, context = batch.images[rows].to(device), batch.context[rows].to(device)
         available = flags.expand(len(rows), -1).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -122,3 +132,16 @@ def fill_in(method: Method, batch: Batch, pattern: Sequence[Contrast], bf16: boo
 def having(method: Method, batch: Batch, contrasts: Sequence[Contrast]) -> Tensor:
     """(B,) bool: the slices that have all of these contrasts."""
     return batch.present[:, [method.contrasts.index(c) for c in contrasts]].all(1)
+
+
+def as_slices(images: Tensor, count: int) -> Tensor:
+    """Axial slices (B, C, H, W) as they are; of volumes (B, C, I, J, K) `count` of each: (B * count, C, I, J)."""
+    if images.dim() == 4:
+        return images
+    places = (torch.linspace(0.1, 0.9, count) * (images.shape[-1] - 1)).round().long()
+    return images[..., places].permute(0, 4, 1, 2, 3).flatten(0, 1)
+
+
+def broadcast(flags: Tensor, dimensions: int) -> Tensor:
+    """(C,) as (C, 1, 1, ...) with so many dimensions."""
+    return flags.reshape(-1, *[1] * (dimensions - 1))

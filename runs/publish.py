@@ -51,7 +51,6 @@ def main() -> None:
     sampling = {**checkpoint.card.sampling, **steps, "samples": args.samples}
     card = checkpoint.card.model_copy(
         update={
-            "name": run["name"],
             "licence": run["licence"],
             "run_file": args.run_file.resolve().relative_to(ROOT).as_posix(),
             "training_data": tuple(DataSource.model_validate(s) for s in run["data"]["sources"]),
@@ -90,7 +89,7 @@ def from_rows(rows: list[dict], card: Card) -> tuple[Score, ...]:
             subjects=sum(r["target"] == target for r in rows),
             protocol="brain3d",
         )
-        for target in card.contrasts
+        for target in card.requires or card.contrasts
         for metric in ("psnr_brain", "psnr_brain_fit")
     )
 
@@ -103,6 +102,8 @@ def scores(trained: TrainedMethod, subjects: list[Subject]) -> tuple[Score, ...]
         truth = {c: to_unit(v.voxels) for c, v in subject.volumes.items()}
         for pattern in patterns(trained.card.contrasts):
             hidden = [c for c in trained.card.contrasts if c not in pattern]
+            if not all(trained.card.supports(set(pattern), target) for target in hidden):
+                continue
             made = complete_subject(subject.without(*hidden), trained)
             for target in hidden:
                 value = psnr(made.volumes[target].voxels[mask] / SCALE, truth[target][mask])
@@ -128,7 +129,8 @@ def enter(card: Card, weights: Path) -> None:
     entries = [e for e in yaml.safe_load(manifest.read_text())["weights"] if e["name"] != card.name]
     entry = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     entry |= {"file": weights.name, "sha256": sha256_of(weights), "size": weights.stat().st_size}
-    text = yaml.safe_dump({"weights": [*entries, entry]}, sort_keys=False, allow_unicode=True, width=120)
+    entries = sorted([*entries, entry], key=lambda e: "repository" in e)  # first what is in the package
+    text = yaml.safe_dump({"weights": entries}, sort_keys=False, allow_unicode=True, width=120)
     manifest.write_text(comment + text)
 
 

@@ -1,13 +1,16 @@
-"""Steps, samples and quality: brain scores of one missing contrast from the other three, on every N-th slice.
+"""Sampler, steps, samples and quality: brain scores of one missing contrast from the other three.
 
-usage: python runs/steps.py CHECKPOINT SUBJECT_DIR [SUBJECT_DIR ...] [--every 8] [--sampler ddim] [--plans 1x1 2x4]
+usage: python runs/steps.py SUBJECT_DIR [SUBJECT_DIR ...] --weights NAME|PATH [NAME|PATH ...]
+           [--samplers ddim ddpm] [--plans 1x1 2x4] [--every 8]
 
 A plan is STEPSxSAMPLES. Prints a Markdown table: PSNR in the brain as it is and after a straight-line intensity fit,
-means over the subjects and the four targets, and network calls per slice. It looks at fewer slices than
-`runs/validate.sh`: compare rows of one table only.
+means over the subjects and all that the checkpoints make, and the mean time of a volume. Scores are of every N-th slice;
+a method of two dimensions makes only those. `runs/validate.sh` scores whole volumes: compare rows of one table only.
 """
 
 import argparse
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
@@ -16,43 +19,57 @@ import numpy as np
 from mrsynth.io.dataset import load_subject
 from mrsynth.metrics import QUANTILES, score
 from mrsynth.preparation import prepare
+from mrsynth.subject import Subject
 from mrsynth.synthesis import Sampling, synthesise_volume
-from mrsynth.tasks.models import choose_precision, load_method
+from mrsynth.tasks.models import TrainedMethod, choose_precision, load_method
+
+FIGURES = ("psnr_brain", "psnr_brain_fit", "ssim_brain")
 
 
 def main() -> None:
-    """One row per plan."""
+    """One row per sampler and plan."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint")
     parser.add_argument("subjects", type=Path, nargs="+")
-    parser.add_argument("--every", type=int, default=8)
-    parser.add_argument("--sampler", default="ddim")
+    parser.add_argument("--weights", nargs="+", required=True)
+    parser.add_argument("--samplers", nargs="+", default=["ddim"])
     parser.add_argument("--plans", nargs="+", default=["1x1", "2x1", "4x1", "2x4"])
+    parser.add_argument("--every", type=int, default=8)
     args = parser.parse_args()
 
-    trained = load_method(args.checkpoint)
-    contrasts = trained.card.contrasts
+    checkpoints = [load_method(name) for name in args.weights]
+    precision = choose_precision("auto", "cpu")
+    for trained in checkpoints:
+        trained.method.optimise(precision)
     loaded = [load_subject(folder) for folder in args.subjects]
-    subjects = [(s, prepare(s, contrasts, trained.preparation)) for s in loaded]
-    print("| steps | samples | network calls | psnr_brain | psnr_brain_fit | ssim_brain |\n|---|---|---|---|---|---|")
+    print(f"| sampler | steps | samples | {' | '.join(FIGURES)} | seconds |\n|---|---|---|---|---|---|---|")
     for plan in args.plans:
         steps, samples = map(int, plan.split("x"))
-        sampling = Sampling(args.sampler, steps, samples, precision=choose_precision("auto", "cpu"))
-        figures = []
-        for subject, prepared in subjects:
-            slices = np.flatnonzero(prepared.mask.any(axis=(0, 1)))[:: args.every].tolist()
-            for channel, target in enumerate(contrasts):
-                flags = [c is not target for c in contrasts]
-                made = synthesise_volume(
-                    trained.method, prepared, subject.name, sampling, available=flags, slices=slices
-                )
-                low, high = np.quantile(subject.volumes[target].voxels, QUANTILES)
-                truth = prepared.images[channel][..., slices] * prepared.scales[target]
-                unit = np.clip((truth - low) / (high - low), 0, 1).astype(np.float32)
-                rows = score(made.mean[channel][..., slices], unit, prepared.mask[..., slices], slices=True)
-                figures.append({m.name: m.value for m in rows})
-        columns = [mean(f[name] for f in figures) for name in ("psnr_brain", "psnr_brain_fit", "ssim_brain")]
-        print(f"| {steps} | {samples} | {steps * samples} | {' | '.join(f'{c:.3f}' for c in columns)} |", flush=True)
+        for sampler in args.samplers:
+            sampling = Sampling(sampler, steps, samples, precision=precision)
+            rows = [r for t in checkpoints for s in loaded for r in measured(t, s, sampling, args.every)]
+            columns = [mean(row[name] for row in rows) for name in FIGURES]
+            figures = " | ".join(f"{c:.3f}" for c in columns)
+            seconds = mean(row["seconds"] for row in rows)
+            print(f"| {sampler} | {steps} | {samples} | {figures} | {seconds:.1f} |", flush=True)
+
+
+def measured(trained: TrainedMethod, subject: Subject, sampling: Sampling, every: int) -> Iterator[dict[str, float]]:
+    """Scores and seconds of each target."""
+    contrasts = trained.card.contrasts
+    prepared = prepare(subject, contrasts, trained.preparation)
+    slices = np.flatnonzero(prepared.mask.any(axis=(0, 1)))[::every].tolist()
+    only = slices if trained.method.dimensions == 2 else None
+    for target in trained.method.targets:
+        flags = [c is not target for c in contrasts]
+        began = time.perf_counter()
+        made = synthesise_volume(trained.method, prepared, subject.name, sampling, available=flags, slices=only)
+        seconds = time.perf_counter() - began
+        channel = contrasts.index(target)
+        low, high = np.quantile(subject.volumes[target].voxels, QUANTILES)
+        voxels = prepared.images[channel][..., slices] * prepared.scales[target] + prepared.record["offsets"][target]
+        truth = np.clip((voxels - low) / (high - low), 0, 1).astype(np.float32)
+        rows = score(made.mean[channel][..., slices], truth, prepared.mask[..., slices], slices=True)
+        yield {**{row.name: row.value for row in rows}, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -263,12 +263,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, write_tiny_checkpo
     return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
+@pytest.fixture(autouse=True)
+def a_home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the store of whoever runs it."""
+    monkeypatch.setenv("MRSYNTH_HOME", str(tmp_path_factory.getbasetemp() / "no home"))
+
+
 @pytest.fixture
 def only_tiny(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`tiny` is the only checkpoint known, whatever the package holds."""
     monkeypatch.setattr("mrsynth.io.weights.manifest", list)
     monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(tiny_checkpoint.parent))
-    monkeypatch.delenv("MRSYNTH_HOME", raising=False)
     return tiny_checkpoint
 
 

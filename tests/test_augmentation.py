@@ -1,8 +1,11 @@
 """What augmentation may and may not change."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandAffine
 
 from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity
 
@@ -119,3 +122,91 @@ def test_a_bias_field_is_the_exponential_of_a_cubic():
     logarithm = changed.double().log()
     assert logarithm.std() > 0.01
     assert max(float(logarithm.diff(n=4, dim=d).abs().max()) for d in (0, 1)) < 1e-5
+
+
+# Volumes -------------------------------------------------------------------------------------------------------------
+
+
+def volumes(count=6, size=(20, 24, 16)):
+    """Ellipsoids of different intensities on background 0."""
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in size), indexing="ij")
+    brain = (x + 0.1) ** 2 + 1.5 * (y - 0.2) ** 2 + 2 * (z - 0.1) ** 2 < 0.6
+    return torch.from_numpy(np.stack([brain * (0.3 + 0.1 * i) for i in range(count)]).astype(np.float32))
+
+
+def test_of_volumes_too_the_generator_decides():
+    one, again, other = (both(volumes(), ALL, seed) for seed in (5, 5, 6))
+
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert type(one) is torch.Tensor and one.shape == volumes().shape and one.is_contiguous()
+    assert torch.equal(both(volumes(), NOTHING, 0), volumes())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_geometry_moves_all_contrasts_of_a_volume_alike(seed):
+    moved = augment_geometry(volumes(), ALL, random(seed))
+
+    assert all(torch.allclose(moved[i] / (0.3 + 0.1 * i), moved[0] / 0.3, atol=1e-5) for i in range(6))
+    assert 0.7 < (moved[0] > 0.15).sum() / (volumes()[0] > 0.15).sum() < 1.35  # 1.08 cubed, and rounding
+
+
+def test_a_flip_of_a_volume_turns_left_and_right():
+    assert torch.equal(augment_geometry(volumes(), AugmentationConfig(flip=1), random()), volumes().flip(1))
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_volumes_are_scaled_along_each_axis(axis):
+    """Of a box without rotation only the extents change, each by its own factor."""
+    box = torch.zeros(1, 40, 40, 40)
+    box[:, 10:30, 10:30, 10:30] = 1
+    changes = AugmentationConfig(flip=0, affine=1, rotation=0, scaling=0.3)
+    others = [d for d in (1, 2, 3) if d != axis + 1]
+    widths = [
+        float(augment_geometry(box, changes, random(s))[0].amax([d - 1 for d in others]).sum()) for s in range(12)
+    ]
+
+    assert max(widths) - min(widths) > 6
+    assert all(20 / 1.3 - 1 <= w <= 20 / 0.7 + 1 for w in widths)
+
+
+@pytest.mark.parametrize(("along", "across"), list(permutations(range(3), 2)))
+def test_volumes_are_turned_about_each_axis(along, across):
+    """A rod along one axis leans towards each of the others."""
+    where = [slice(15, 17)] * 3
+    where[along] = slice(4, 28)
+    rod = torch.zeros(1, 32, 32, 32)
+    rod[(0, *where)] = 1
+    turns = AugmentationConfig(flip=0, affine=1, rotation=0.4, scaling=0)
+    profiles = [augment_geometry(rod, turns, random(s))[0].amax([along, 3 - along - across]) for s in range(8)]
+
+    assert max(int((profile > 0.3).sum()) for profile in profiles) >= 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slices_are_moved_by_one_rotation_and_one_factor(seed):
+    """As they always were: volumes must not move what methods of slices learn from."""
+    changes = AugmentationConfig(flip=0, affine=1)
+    generator = random(seed)
+    generator.random(2)
+    transform = RandAffine(
+        prob=1.0, rotate_range=changes.rotation, scale_range=changes.scaling, mode="bilinear", padding_mode="zeros"
+    )
+    transform.set_random_state(seed=int(generator.integers(2**31)))
+
+    assert torch.equal(augment_geometry(stack(), changes, random(seed)), torch.as_tensor(transform(stack())))
+
+
+def test_intensities_of_volumes_change_contrast_by_contrast():
+    changed = augment_intensity(volumes()[:1].repeat(4, 1, 1, 1), channels(0, 0, 1, -1), ALL, random())
+
+    assert torch.equal(changed[0], changed[1]) and torch.equal(changed[3], volumes()[0])
+    assert not torch.allclose(changed[0], changed[2], atol=0.01)
+    assert not changed[volumes()[:1].repeat(4, 1, 1, 1) == 0].any()  # background stays
+
+
+def test_the_bias_field_of_a_volume_is_smooth_in_three_dimensions():
+    flat = torch.full((1, 20, 24, 16), 0.4)
+    logarithm = augment_intensity(flat, channels(0), AugmentationConfig(bias_field=0.05), random(1))[0].double().log()
+
+    assert all(float(logarithm.diff(dim=d).abs().max()) > 1e-4 for d in range(3))
+    assert max(float(logarithm.diff(n=4, dim=d).abs().max()) for d in range(3)) < 1e-5

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_nothing_missing(run_cli, write_subject_folder, tmp_path):
         (["--steps", "0"], "--steps"),
         (["--steps", "9"], r"Cannot take 9 sampling steps from a chain of 8 levels"),
         (["--samples", "many"], "--samples"),
-        (["--weights", "tiny", "--method", "cwdm"], "There is no method 'cwdm'"),
+        (["--weights", "tiny", "--method", "cwdm"], "tiny is a checkpoint of fgc2f, not of cwdm"),
         (["--colour"], "No such option"),
         (["second"], "unexpected extra argument"),
         (["--out", "{folder}"], "holds the scans; synthetic images never lie beside acquired ones"),
@@ -254,7 +255,7 @@ def test_a_progress_bar_only_on_a_terminal(run_cli, folder, monkeypatch):
 COMPLETE_OPTIONS = (
     *("--out", "-o", "--method", "--weights", "--target", "--steps", "--sampler", "--fast", "--samples", "--seed"),
     *("--device", "--precision", "--reference", "--self-check", "--no-self-check", "--overwrite", "--dry-run"),
-    *("--t1", "--t1ce", "--t2", "--flair", "-q", "-v", "--no-progress"),
+    *("--crop", "--fetch", "--t1", "--t1ce", "--t2", "--flair", "-q", "-v", "--no-progress"),
 )
 
 
@@ -268,6 +269,9 @@ def test_help(run_cli, monkeypatch):
         assert run_cli(command, "--help")[0] == 0
     shown = run_cli("complete", "--help")[1]
     assert [option for option in COMPLETE_OPTIONS if not re.search(rf"(?<!\S){option}\b", shown)] == []
+    shown = run_cli("weights", "--help")[1]
+    for command in ("list", "show", "fetch", "import", "verify"):
+        assert command in shown and run_cli("weights", command, "--help")[0] == 0
 
 
 # Weights and the other commands --------------------------------------------------------------------------------------
@@ -289,14 +293,83 @@ def test_weights(run_cli, only_tiny):
 def test_weights_that_are_only_published_can_be_shown(run_cli, monkeypatch):
     from mrsynth.card import ManifestEntry
 
-    entry = ManifestEntry(
-        name="big", method="cwdm", contrasts=STANDARD, licence="MIT", repository="a/b", pattern="*.pt"
-    )
+    entry = ManifestEntry(name="big", method="cwdm", contrasts=STANDARD, licence="MIT", repository="a/b", pattern="t1")
     monkeypatch.setattr("mrsynth.io.weights.manifest", lambda: [entry])
 
     assert "repository: a/b" in run_cli("weights", "show", "big")[1]
     assert "a/b (not on this machine)" in run_cli("weights", "list")[1]
+    assert run_cli("weights", "list")[1].endswith("Not on this machine: `mrsynth weights fetch NAME` gets it.\n")
     assert run_cli("weights", "verify")[0] == 0
+
+
+def test_fetching_weights(run_cli, only_tiny, monkeypatch, tmp_path):
+    """A name that is here costs nothing; one that is not is handed to the task; an unknown one is told."""
+    monkeypatch.setattr("mrsynth.io.hub.download", raising(AssertionError("something was downloaded")))
+    status, out, _ = run_cli("weights", "fetch", "tiny")
+    assert (status, out) == (0, f"tiny is on this machine already; nothing was downloaded.\n{only_tiny}\n")
+    assert run_cli("weights", "fetch", "tiny", "-q")[1] == f"{only_tiny}\n"
+    status, _, err = run_cli("weights", "fetch", "huge")
+    assert status == 5 and "No checkpoint is called 'huge'. Known: tiny." in err
+
+    monkeypatch.setattr("mrsynth.tasks.weights.at_hand", lambda name: None)
+    monkeypatch.setattr("mrsynth.tasks.weights.fetch", lambda name, progress: tmp_path / f"{name}.safetensors")
+    assert run_cli("weights", "fetch", "huge")[:2] == (0, f"{tmp_path / 'huge.safetensors'}\n")
+
+
+def test_importing_weights(run_cli, monkeypatch, tmp_path):
+    asked = []
+    module = ModuleType("mrsynth.tasks.importing")
+    module.import_checkpoint = lambda file, **options: asked.append((file, options)) or tmp_path / "made.safetensors"
+    monkeypatch.setitem(sys.modules, "mrsynth.tasks.importing", module)
+
+    status, out, _ = run_cli("weights", "import", tmp_path / "a.pt", "--method", "cwdm", "--target", "t1ce")
+    assert (status, out) == (0, f"{tmp_path / 'made.safetensors'}\n")
+    assert run_cli("weights", "import", "b.pt", "--method", "msg-ldm", "--name", "mine")[0] == 0
+    assert asked == [
+        (tmp_path / "a.pt", {"method": "cwdm", "target": T1CE, "name": None}),
+        (Path("b.pt"), {"method": "msg-ldm", "target": None, "name": "mine"}),
+    ]
+    assert run_cli("weights", "import", "b.pt")[0] == 2
+    assert run_cli("weights", "import", "b.pt", "--method", "cwdm", "--target", "t9")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "crop", "fetch"),
+    [((), None, False), (("--crop", "brain", "--fetch"), "brain", True), (("--crop", "full"), "full", False)],
+)
+def test_the_crop_and_fetching_are_handed_on(run_cli, folder, monkeypatch, arguments, crop, fetch):
+    seen = []
+    monkeypatch.setattr("mrsynth.tasks.complete.complete", lambda options, _: seen.append(options) or sys.exit(0))
+
+    assert run_cli("complete", folder, *arguments)[0] == 0
+    (options,) = seen
+    assert (options.crop, options.fetch) == (crop, fetch)
+    assert run_cli("complete", folder, "--crop", "box")[0] == 2
+
+
+@pytest.mark.parametrize(("arguments", "init"), [((), None), (("--init", "tiny"), "tiny")])
+def test_what_training_begins_with_is_handed_on(run_cli, monkeypatch, tmp_path, arguments, init):
+    seen = []
+    monkeypatch.setattr("mrsynth.tasks.train.run", lambda options, _: seen.append(options) or tmp_path)
+
+    command = ("train", "--method", "fgc2f", "--data", tmp_path, "--out", tmp_path / "run", *arguments)
+    assert run_cli(*command)[0] == 0 and [options.init for options in seen] == [init]
+
+
+@pytest.mark.parametrize("command", [["--help"], ["weights", "list"], ["weights", "show", "fgc2f-ship"], ["inspect"]])
+def test_what_answers_at_once_imports_nothing_slow(command, folder, tmp_path):
+    """In a process of its own, with the real manifest, whose entries are partly on a hub."""
+    command = [*command, str(folder)] if command == ["inspect"] else command
+    program = (
+        f"import sys, mrsynth.cli as cli; sys.argv = ['mrsynth', *{command!r}]\n"
+        "try:\n    cli.main()\n"
+        "except SystemExit as ended:\n    assert not ended.code, ended.code\n"
+        "print({'torch', 'monai', 'huggingface_hub', 'httpx'} & set(sys.modules), file=sys.stderr)"
+    )
+    environment = os.environ | {"MRSYNTH_HOME": str(tmp_path / "home"), "MRSYNTH_WEIGHTS_DIR": ""}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "set()\n")
 
 
 def test_no_weights_at_all(run_cli, folder, monkeypatch):

@@ -6,6 +6,8 @@ from itertools import permutations, product
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from numpy.typing import NDArray
 from pydantic import ValidationError
@@ -13,12 +15,19 @@ from pydantic import ValidationError
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.grid import axis_code
-from mrsynth.preparation import PreparationConfig, prepare
+from mrsynth.preparation import BRATS_SHAPE, CWDM_GRID, PreparationConfig, Prepared, fit_to_grid, prepare
 from mrsynth.subject import Subject
 from mrsynth.volume import Volume
 
 CODES = ["".join(letters) for axes in permutations(("LR", "PA", "IS")) for letters in product(*axes)]
 SMALL = PreparationConfig(multiple=4)
+DEEP = PreparationConfig(multiple=32, depth_multiple=32)
+FULL = PreparationConfig(crop="full", multiple=4, depth_multiple=32)
+GRID = PreparationConfig(crop="full", grid=(16, 8, 12), multiple=4, depth_multiple=4)  # crops, overflows, pads
+CONFIGS = [SMALL, DEEP, FULL, GRID, GRID.model_copy(update={"intensity": "volume_quantiles"})]
+CWDM = PreparationConfig(
+    crop="full", grid=CWDM_GRID, multiple=32, depth_multiple=32, intensity="volume_quantiles"
+)  # what the released weights were trained with
 
 
 def head(shape: tuple[int, int, int] = (17, 14, 11), contrast: int = 0, seed: int = 0) -> NDArray[np.float32]:
@@ -62,26 +71,36 @@ def tilted(spacing: tuple[float, float, float] = (1, 1, 1)) -> NDArray[np.float6
     return affine
 
 
-def own_u(s: Subject, contrast: Contrast, scale: float) -> NDArray[np.float32]:
-    return np.clip(s.volumes[contrast].voxels / np.float32(scale), 0, 1)
+def own_u(s: Subject, contrast: Contrast, prepared: Prepared) -> NDArray[np.float32]:
+    """What the rule makes of a contrast, on its own grid."""
+    voxels = s.volumes[contrast].voxels
+    if "whole volume" in prepared.record["rule"]:
+        return volume_rule(voxels)
+    return np.clip(voxels / np.float32(prepared.scales[contrast]), 0, 1)
+
+
+def volume_rule(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
+    clipped = np.clip(voxels.astype(float), *np.quantile(voxels.astype(float), [0.001, 0.999]))
+    return ((clipped - clipped.min()) / (clipped.max() - clipped.min())).astype(np.float32)
 
 
 @pytest.mark.parametrize("affine", [lps(), tilted()], ids=["straight", "oblique"])
 @pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("config", CONFIGS, ids=["brain", "deep", "full", "grid", "cwdm"])
 def test_any_orientation_gives_the_same_model_image_and_returns_bit_for_bit(
-    code: str, affine: NDArray[np.float64]
+    code: str, affine: NDArray[np.float64], config: PreparationConfig
 ) -> None:
     """Were an axis mirrored or swapped, the model would see another image than from LPS."""
-    expected = prepare(subject(Contrast.T1, Contrast.T2, affine=affine), STANDARD, SMALL)
+    expected = prepare(subject(Contrast.T1, Contrast.T2, affine=affine), STANDARD, config)
     s = subject(Contrast.T1, Contrast.T2, code=code, affine=affine)
-    prepared = prepare(s, STANDARD, SMALL)
+    prepared = prepare(s, STANDARD, config)
 
     np.testing.assert_array_equal(prepared.images, expected.images)
     np.testing.assert_array_equal(prepared.mask, expected.mask)
     assert prepared.record["axes"] == {"from": code, "to": "LPS"} and not prepared.record["resampled"]
     for contrast in s.available:
         back = prepared.restore(prepared.images[STANDARD.index(contrast)])
-        np.testing.assert_array_equal(back.voxels, own_u(s, contrast, prepared.scales[contrast]))
+        np.testing.assert_array_equal(back.voxels, own_u(s, contrast, prepared))
         np.testing.assert_array_equal(back.affine, s.reference.affine)
 
 
@@ -95,9 +114,7 @@ def test_the_model_may_ask_for_any_axes(axes: str) -> None:
     np.testing.assert_array_equal(
         prepared.images[0], np.clip(turned.voxels[box] / np.float32(prepared.scales[Contrast.T1]), 0, 1)
     )
-    np.testing.assert_array_equal(
-        prepared.restore(prepared.images[0]).voxels, own_u(s, Contrast.T1, prepared.scales[Contrast.T1])
-    )
+    np.testing.assert_array_equal(prepared.restore(prepared.images[0]).voxels, own_u(s, Contrast.T1, prepared))
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -124,9 +141,7 @@ def test_slightly_different_spacing_is_left_alone() -> None:
     prepared = prepare(s, STANDARD, SMALL)
 
     assert not prepared.record["resampled"]
-    np.testing.assert_array_equal(
-        prepared.restore(prepared.images[0]).voxels, own_u(s, Contrast.T1, prepared.scales[Contrast.T1])
-    )
+    np.testing.assert_array_equal(prepared.restore(prepared.images[0]).voxels, own_u(s, Contrast.T1, prepared))
 
 
 def smooth(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Volume:
@@ -157,7 +172,7 @@ def test_resampling_keeps_intensities_in_their_place_and_returns_to_the_own_grid
     prepared = prepare(s, STANDARD, PreparationConfig(multiple=8))
     scale, mask = prepared.scales[Contrast.T1], prepared.mask
     back = prepared.restore(prepared.images[0])
-    truth = own_u(s, Contrast.T1, scale)
+    truth = own_u(s, Contrast.T1, prepared)
     inside = s.foreground()
 
     assert prepared.record["resampled"] and prepared.record["spacing_mm"]["to"] == [1, 1, 1]
@@ -182,7 +197,7 @@ def test_only_the_axes_that_are_off_are_resampled() -> None:
     """1 x 1 x 3 mm: every third slice of the model is one of the subject's own slices, untouched."""
     s = subject(Contrast.T1, affine=lps((1, 1, 3)))
     prepared = prepare(s, STANDARD, PreparationConfig(multiple=1))
-    own = own_u(s, Contrast.T1, prepared.scales[Contrast.T1])
+    own = own_u(s, Contrast.T1, prepared)
     (i, j, k) = [slice(*b) for b in prepared.record["box"]]
     slices = [n for n in range(k.start, k.stop) if n % 3 == 1]
 
@@ -192,19 +207,6 @@ def test_only_the_axes_that_are_off_are_resampled() -> None:
         np.testing.assert_allclose(
             prepared.images[0, :, :, n - k.start][inside], own[i, j, n // 3][inside], rtol=1e-5, atol=1e-6
         )
-
-
-def test_scale_is_the_percentile_over_the_union_of_what_is_available() -> None:
-    s = subject(Contrast.T1, Contrast.FLAIR)
-    s.volumes[Contrast.T1].voxels[:, :5] = 0
-    foreground = (s.volumes[Contrast.T1].voxels != 0) | (s.volumes[Contrast.FLAIR].voxels != 0)
-    prepared = prepare(s, STANDARD, SMALL)
-
-    for contrast in s.available:
-        expected = np.quantile(s.volumes[contrast].voxels[foreground], 0.995)
-        assert prepared.scales[contrast] == pytest.approx(expected, rel=1e-6)
-    assert prepared.mask.sum() == foreground.sum()
-    assert set(prepared.scales) == {Contrast.T1, Contrast.FLAIR}
 
 
 def test_images_follow_the_contrasts_asked_for_and_absent_ones_are_zero() -> None:
@@ -231,16 +233,105 @@ def test_the_brain_mask_bounds_the_foreground() -> None:
     np.testing.assert_array_equal(back.voxels, s.foreground())
 
 
+@pytest.mark.parametrize("depth", [1, 8, 32])
 @pytest.mark.parametrize("multiple", [1, 8, 16, 32])
-def test_the_first_two_axes_are_padded_centrally_and_the_slices_are_the_box(multiple: int) -> None:
+@pytest.mark.parametrize("crop", ["brain", "full"])
+def test_axes_are_padded_centrally_to_their_multiples(crop: str, multiple: int, depth: int) -> None:
     s = subject(Contrast.T1)
-    prepared = prepare(s, STANDARD, PreparationConfig(multiple=multiple))
-    sizes = [int(np.ptp(i)) + 1 for i in np.nonzero(s.reference.voxels)]
+    prepared = prepare(s, STANDARD, PreparationConfig(crop=crop, multiple=multiple, depth_multiple=depth))
+    full = [(0, n) for n in s.reference.shape]
+    box = full if crop == "full" else [(i.min(), i.max() + 1) for i in np.nonzero(s.reference.voxels)]
+    padding = prepared.record["padding"]
 
-    assert [n % multiple for n in prepared.mask.shape[:2]] == [0, 0]
-    assert prepared.mask.shape[2] == sizes[2]
-    for (before, after), n, size in zip(prepared.record["padding"], prepared.mask.shape, sizes, strict=True):
-        assert before + after == n - size < multiple and after - before in (0, 1)
+    assert prepared.record["crop"] == crop and prepared.record["grid"] is None
+    for (before, after), n, (i, j), m in zip(padding, prepared.mask.shape, box, [multiple] * 2 + [depth], strict=True):
+        assert n % m == 0 and before + after == n - (j - i) < m and after - before in (0, 1)
+    own = own_u(s, Contrast.T1, prepared)[tuple(slice(i, j) for i, j in box)]
+    np.testing.assert_array_equal(prepared.images[0], np.pad(own, padding))  # whole, and nothing else
+
+
+def test_a_configuration_stored_before_the_new_keys_means_what_it_meant() -> None:
+    stored = {"axes": "LPS", "spacing": 1.0, "spacing_tolerance": 0.05, "quantile": 0.995, "multiple": 4}
+
+    assert PreparationConfig.model_validate(stored) == SMALL
+    assert PreparationConfig.model_validate_json(CWDM.model_dump_json()) == CWDM
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"grid": (16, 16, 16)}, "expected crop full"),
+        ({"grid": (16, 24, 16), "crop": "full"}, "expected multiples of"),
+        ({"grid": (16, 16, 20), "crop": "full", "depth_multiple": 16}, "expected multiples of"),
+        ({"grid": (16, 0, 16), "crop": "full"}, "greater than 0"),
+    ],
+)
+def test_grids_that_mean_nothing_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        PreparationConfig(**wrong)
+
+
+def in_box(shape: tuple[int, int, int], *box: tuple[int, int]) -> NDArray[np.float32]:
+    voxels = np.zeros(shape, np.float32)
+    inside = tuple(slice(*b) for b in box)
+    voxels[inside] = np.random.default_rng(0).integers(1, 2000, voxels[inside].shape)
+    return voxels
+
+
+def test_a_brats_volume_comes_to_the_grid_of_the_released_weights() -> None:
+    """8 planes less at both ends of axes 1 and 2, 5 zero planes at the end of axis 3, whatever the file's axes."""
+    voxels = in_box(BRATS_SHAPE, (8, 160), (50, 232), (0, 140))  # touches the crop, far from the middle
+    s = Subject("p", {Contrast.T1: stored_as("SRA", Volume(voxels, lps()))})
+    prepared = prepare(s, STANDARD, CWDM)
+
+    np.testing.assert_array_equal(prepared.images[0, :, :, :155], volume_rule(voxels)[8:-8, 8:-8])
+    assert not prepared.images[0, :, :, 155:].any() and prepared.mask.shape == (224, 224, 160)
+    assert prepared.record["grid"] == [224, 224, 160] and prepared.record["padding"] == [[0, 0], [0, 0], [0, 5]]
+    np.testing.assert_array_equal(prepared.restore(prepared.images[0]).voxels, own_u(s, Contrast.T1, prepared))
+    brain = prepare(s, STANDARD, CWDM.model_copy(update={"crop": "brain"}))  # as a caller short of memory asks for it
+    assert brain.mask.shape == (160, 192, 160) and brain.record["grid"] is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "brain", "expected"),
+    [  # per axis: what is kept, planes before, planes after
+        ((240, 240, 155), [(30, 210), (8, 232), (0, 155)], [(8, 232, 0, 0), (8, 232, 0, 0), (0, 155, 0, 5)]),
+        ((240, 240, 155), [(4, 184), (20, 220), (5, 145)], [(0, 224, 0, 0), (8, 232, 0, 0), (0, 155, 5, 0)]),
+        ((240, 240, 155), [(3, 233), (20, 220), (5, 155)], [(0, 240, 10, 6), (8, 232, 0, 0), (0, 155, 0, 5)]),
+        ((182, 218, 182), [(10, 172), (4, 214), (2, 152)], [(0, 182, 21, 21), (0, 218, 3, 3), (0, 160, 0, 0)]),
+        ((256, 256, 256), [(3, 253), (90, 250), (70, 240)], [(0, 256, 0, 0), (32, 256, 0, 0), (59, 251, 0, 0)]),
+        ((300, 100, 161), [(299, 300), (0, 1), (0, 161)], [(76, 300, 0, 0), (0, 100, 111, 13), (0, 161, 15, 16)]),
+    ],
+)
+def test_fit_to_the_grid_of_the_released_weights(
+    shape: tuple[int, int, int], brain: list[tuple[int, int]], expected: list[tuple[int, int, int, int]]
+) -> None:
+    box = tuple(slice(*b) for b in brain)
+    placements = fit_to_grid(shape, box, CWDM_GRID, (32, 32, 32))  # type: ignore[arg-type]
+
+    assert [(p.kept.start, p.kept.stop, p.before, p.after) for p in placements] == expected
+
+
+@st.composite
+def axes(draw: st.DrawFn) -> tuple[int, slice, int, int]:
+    size = draw(st.integers(1, 300))
+    start = draw(st.integers(0, size - 1))
+    multiple = draw(st.sampled_from([1, 8, 32]))
+    return size, slice(start, draw(st.integers(start + 1, size))), multiple * draw(st.integers(1, 7)), multiple
+
+
+@given(st.tuples(axes(), axes(), axes()))
+def test_a_grid_never_cuts_the_brain_and_centres_it_as_well_as_the_volume_allows(drawn: tuple) -> None:
+    shape, brain, grid, multiples = zip(*drawn, strict=True)
+    for p, (size, box, side, multiple) in zip(fit_to_grid(shape, brain, grid, multiples), drawn, strict=True):
+        length, kept = box.stop - box.start, p.kept.stop - p.kept.start
+        assert 0 <= p.kept.start <= box.start and box.stop <= p.kept.stop <= size
+        reached = p.before + kept + p.after
+        assert reached == side if length <= side else reached % multiple == 0 and reached - length < multiple
+        assert kept == min(size, reached)  # cropped or padded, never both
+        first, last = sorted((0, size - reached))
+        off = {start: abs(box.start + box.stop - 2 * start - reached) for start in range(first, last + 1)}
+        assert off[p.kept.start - p.before] == min(off.values())
 
 
 def test_restore_ignores_what_a_model_paints_outside_the_foreground() -> None:
@@ -259,49 +350,6 @@ def test_the_record_survives_json() -> None:
 
     assert record == prepared.record
     assert record["resampled"] and record["scales"]["t1"] == prepared.scales[Contrast.T1]
-
-
-def test_a_few_negative_voxels_are_clipped() -> None:
-    s = subject(Contrast.T1)
-    s.reference.voxels[8, 6, 5] = -3
-    prepared = prepare(s, STANDARD, SMALL)
-
-    assert prepared.images.min() == 0 and prepared.mask.sum() == s.foreground().sum()
-
-
-def bad(voxels: NDArray[np.float32], mask: NDArray[np.float32] | None = None) -> str:
-    volume = Volume(voxels.astype(np.float32), lps())
-    s = Subject("patient", {Contrast.FLAIR: volume}, mask=None if mask is None else Volume(mask, lps()))
-    with pytest.raises(InputError) as caught:
-        prepare(s, STANDARD, SMALL)
-    return str(caught.value)
-
-
-def test_negative_background_is_named() -> None:
-    message = bad(np.where(head() == 0, -1024, head()))
-
-    assert "patient" in message and "FLAIR" in message and "-1024" in message and "Set the background to 0" in message
-
-
-def test_z_scored_intensities_are_refused() -> None:
-    inside = head() != 0
-    assert "z-scoring" in bad(np.where(inside, (head() - head()[inside].mean()) / head()[inside].std(), 0))
-
-
-def test_constant_empty_and_nearly_empty_images_are_refused() -> None:
-    assert "every voxel of the foreground" in bad((head() != 0) * 7.0)
-    assert "every voxel of FLAIR is 0" in bad(head() * 0)
-    assert "no voxel in common" in bad(head(), (head() == 0).astype(np.float32))
-
-
-def test_a_percentile_that_is_not_positive_is_refused() -> None:
-    """T1 fills the brain; FLAIR has one voxel, so its percentile is zero."""
-    speck = np.zeros_like(head())
-    speck[8, 6, 5] = 100
-    s = Subject("p", {Contrast.T1: Volume(head(), lps()), Contrast.FLAIR: Volume(speck, lps())})
-
-    with pytest.raises(InputError, match=r"99\.5th percentile of FLAIR .* is 0"):
-        prepare(s, STANDARD, SMALL)
 
 
 @pytest.mark.parametrize("spacing", [0.001, 0.0, float("nan"), 100.0])

@@ -143,6 +143,7 @@ def test_score_rows_keep_every_figure() -> None:
 def test_sidecar_says_what_the_file_is() -> None:
     report = made_report()
     text = sidecar_json(
+        rule="u = v / q",
         target=T1CE,
         inputs=report.inputs,
         weights=report.weights,
@@ -162,7 +163,7 @@ def test_sidecar_says_what_the_file_is() -> None:
     assert sidecar["Sampler"] == {"name": "ddim", "steps": 4, "seed": 7, "samples": 2}
     assert sidecar["SkullStripped"] is True
     assert T1CE_WARNING in sidecar["Notices"]
-    assert "0 to 1000" in sidecar["IntensityMapping"]
+    assert "0 to 1000" in sidecar["IntensityMapping"] and "u = v / q" in sidecar["IntensityMapping"]
     assert "ContrastBolusIngredient" not in sidecar  # no agent was given
     assert "low µ" in text
 

@@ -187,9 +187,9 @@ def test_what_is_only_published_is_never_chosen_but_mentioned():
     published = cwdm(T1CE, score(40), file=None)
 
     assert select([published, unified()], THREE, [T1CE]).entry.name == "fgc2f-ship"
-    with pytest.raises(WeightsError, match="Known, but not on this machine: cwdm-t1ce"):
+    with pytest.raises(WeightsError, match="Published, and downloaded with --fetch: cwdm-t1ce"):
         select([published], THREE, [T1CE])
-    with pytest.raises(WeightsError, match=r"No checkpoint of cwdm is at hand.*not on this machine: cwdm-t1ce"):
+    with pytest.raises(WeightsError, match=r"No checkpoint of cwdm is at hand.*downloaded with --fetch: cwdm-t1ce"):
         select([published, unified()], THREE, [T1CE], "cwdm")
 
 
@@ -210,3 +210,58 @@ def test_a_named_checkpoint_is_taken_or_refused():
         named(CWDM[1], [T1], [T2])
     with pytest.raises(UsageError, match="mine is a checkpoint of fgc2f, not of cwdm"):
         named(entry, THREE, [T1CE], "cwdm")
+
+
+# Weights that may be downloaded --------------------------------------------------------------------------------------
+
+FAR = [cwdm(target, score(40, [c for c in STANDARD if c is not target], target), file=None) for target in STANDARD]
+
+
+@pytest.mark.parametrize(("method", "kind"), [("auto", ""), ("cwdm", "cwdm ")])
+def test_with_nothing_at_hand_a_published_one_is_chosen_and_is_to_be_downloaded(method, kind):
+    chosen = select(FAR, THREE, [T1CE], method, downloads=True)
+
+    assert chosen.entry is FAR[1]
+    assert chosen.reason == (
+        "cwdm-t1ce: makes t1ce from t1+t2+flair with 40.0 dB brain PSNR on 3 validation subjects, "
+        f"to be downloaded because no {kind}checkpoint at hand can."
+    )
+
+
+def test_what_is_at_hand_is_taken_before_any_download():
+    """Even if what is published scored better, or is made for just this contrast."""
+    for mine in (unified("mine", score(5)), unified("mine"), cwdm(T1CE, score(5), name="mine")):
+        for entries in ([mine, *FAR], [*FAR, mine]):
+            chosen = select(entries, THREE, [T1CE], downloads=True)
+            assert chosen == select(entries, THREE, [T1CE])
+            assert chosen.entry is mine and "the only checkpoint at hand that can" in chosen.reason
+
+
+def test_a_method_that_is_only_published_is_downloaded_though_another_is_at_hand():
+    assert select([unified(), *FAR], THREE, [T1CE], "cwdm", downloads=True).entry is FAR[1]
+    assert select([unified(), *FAR], THREE, [T1CE], "fgc2f", downloads=True).entry.name == "fgc2f-ship"
+    mine = cwdm(T2, name="mine")  # of the method, but for another contrast
+    assert select([mine, *FAR], THREE, [T1CE], "cwdm", downloads=True).entry is FAR[1]
+
+
+def test_of_the_published_the_best_measured_is_downloaded():
+    better, unmeasured = cwdm(T1CE, score(41), name="better", file=None), cwdm(T1CE, name="unmeasured", file=None)
+    chosen = select([unmeasured, FAR[1], better], THREE, [T1CE], downloads=True)
+
+    assert chosen.entry is better and "to be downloaded" in chosen.reason
+
+
+def test_a_download_that_would_not_help_is_not_chosen():
+    with pytest.raises(WeightsError, match=r"No checkpoint is at hand to make t1ce and t2 from t1\+flair"):
+        select(FAR, [T1, FLAIR], [T1CE, T2], downloads=True)
+    with pytest.raises(WeightsError, match="No checkpoint is at hand"):
+        select(FAR, THREE, [T1CE], "fgc2f", methods=["fgc2f"], downloads=True)
+    with pytest.raises(UsageError, match="no method 'gan'"):
+        select(FAR, THREE, [T1CE], "gan", downloads=True)
+
+
+@pytest.mark.parametrize("downloads", [False, True])
+@pytest.mark.parametrize(("own", "error"), [(CWDM, UsageError), (FAR, WeightsError)], ids=["at hand", "published"])
+def test_two_missing_contrasts_asked_of_cwdm_name_who_can(own, error, downloads):
+    with pytest.raises(error, match=r"t1ce and flair from t1\+t2.*Others at hand that can: fgc2f-ship \(fgc2f: any of"):
+        select([unified(), *own], [T1, T2], [T1CE, FLAIR], "cwdm", downloads=downloads)

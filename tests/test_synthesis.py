@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Method, MethodConfig
 from mrsynth.noise import SeededNoise
 from mrsynth.preparation import PreparationConfig, prepare
@@ -166,3 +167,155 @@ def test_progress_counts_slices_of_all_samples(prepared):
     assert {what for what, _, _ in seen} == {"synthesising slices"}
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     assert seen[-1][1:] == (2 * slices, 2 * slices)
+
+
+# Whole volumes -------------------------------------------------------------------------------------------------------
+
+MISSING = (Contrast.T1CE, Contrast.FLAIR)
+
+
+class WholeRecorder(Recorder):
+    """The same, for whole volumes; it tells of every step, and asks for the noise of its targets."""
+
+    dimensions = 3
+    neighbours = 0
+
+    def __init__(self, answer=lambda images, noise: torch.zeros_like(images), targets=MISSING):
+        super().__init__(answer)
+        self.targets = targets
+
+    def synthesise(self, images, available, *, context, noise, steps=None, sampler=None, progress=None):
+        self.asked.append((images, available, context, steps, sampler, torch.is_autocast_enabled("cpu")))
+        for step in range(steps):
+            progress(step + 1, steps)
+        return self.answer(images, noise)
+
+
+def noisy(images, noise):
+    """A tenth of the noise of the first target, as every channel."""
+    drawn = noise(torch.zeros(1, len(MISSING), *images.shape[2:]))
+    return (0.1 * drawn[:, :1]).clamp(-1, 1).expand_as(images)
+
+
+def test_a_whole_volume_is_made_at_once(prepared):
+    method = WholeRecorder(lambda images, noise: torch.full_like(images, 0.5))
+    made = synthesise_volume(method, prepared, "s", ONCE).mean
+
+    t1, t1ce, t2, flair = range(4)
+    assert np.array_equal(made[[t1, t2]], prepared.images[[t1, t2]])
+    for channel in (t1ce, flair):
+        assert np.array_equal(made[channel], np.where(prepared.mask, np.float32(0.75), 0))
+    ((images, available, context, *how),) = method.asked
+    assert np.array_equal(images[0].numpy(), prepared.images * 2 - 1)
+    assert available.tolist() == [[True, False, True, False]]
+    assert context.shape == (1, len(STANDARD), 0, *prepared.mask.shape)
+    assert how == [2, "ddim", False]
+
+
+def test_of_a_whole_volume_what_overshoots_is_clipped_and_precision_reaches_the_method(prepared):
+    method = WholeRecorder(lambda images, noise: 3 * torch.sign(images + 0.5))
+    made = synthesise_volume(method, prepared, "s", Sampling("ddpm", 1, precision="bf16")).mean
+
+    assert (made.min(), made.max()) == (0, 1)
+    assert method.asked[0][3:] == (1, "ddpm", True)
+
+
+def test_mean_and_deviation_of_whole_volumes(prepared):
+    """Noise in, noise out: three samples whose values are known."""
+    made = synthesise_volume(WholeRecorder(noisy), prepared, "s", Sampling("ddim", 2, samples=3, seed=5))
+
+    like = torch.zeros(1, len(MISSING), *prepared.mask.shape)
+    drawn = [SeededNoise(5, "s", MISSING, n).volume()(like)[0, 0].numpy() for n in range(3)]
+    u = (np.clip(0.1 * np.stack(drawn), -1, 1) + 1) / 2
+    inside = prepared.mask
+    assert np.allclose(made.mean[1][inside], u.mean(0)[inside], atol=1e-6)
+    assert np.allclose(made.deviation[1][inside], u.std(0, ddof=1)[inside], atol=1e-6)
+    assert not made.deviation[[0, 2]].any() and not made.deviation[:, ~inside].any()
+    assert not made.mean[1][~inside].any()
+    assert synthesise_volume(WholeRecorder(noisy), prepared, "s", ONCE).deviation is None
+
+
+def test_seed_subject_and_sample_name_the_noise_of_a_volume_and_nothing_else_does(prepared):
+    def made(subject="s", flags=None, **changes):
+        mean = synthesise_volume(
+            WholeRecorder(noisy), prepared, subject, replace(ONCE, **changes), available=flags
+        ).mean
+        return np.where(prepared.mask, mean[1], 0)
+
+    first = made()
+    for same in ({}, {"batch_size": 3}, {"steps": 5}, {"sampler": "ddpm"}, {"flags": [True, False, False, True]}):
+        assert np.array_equal(first, made(**same)), same
+    others = [first, made(seed=1), made("other"), 2 * made(samples=2) - first]  # the last: the second sample alone
+    for number, one in enumerate(others):
+        assert not any(np.allclose(one, other, atol=1e-3) for other in others[:number])
+
+
+def test_a_target_keeps_its_noise_whatever_else_a_method_makes(prepared):
+    def noise_of(targets):
+        drawn = []
+        method = WholeRecorder(
+            lambda images, noise: drawn.append(noise(images[:, : len(targets)])) or images.nan_to_num(), targets
+        )
+        synthesise_volume(method, prepared, "s", ONCE)
+        return dict(zip(targets, drawn[0][0], strict=True))
+
+    alone, among = noise_of((Contrast.FLAIR,)), noise_of(STANDARD)
+    assert torch.equal(alone[Contrast.FLAIR], among[Contrast.FLAIR])
+    assert not torch.equal(among[Contrast.T1], among[Contrast.FLAIR])
+
+
+def test_progress_counts_the_steps_of_all_whole_samples(prepared):
+    seen = []
+    sampling = Sampling("ddim", 3, samples=2)
+    synthesise_volume(WholeRecorder(), prepared, "s", sampling, progress=lambda *step: seen.append(step))
+
+    assert seen == [("synthesising the volume", n, 6) for n in range(1, 7)]
+    synthesise_volume(WholeRecorder(), prepared, "s", sampling)  # nobody need watch
+
+
+def test_a_few_slices_cannot_be_had_from_a_method_for_whole_volumes(prepared):
+    with pytest.raises(AssertionError, match="whole volumes"):
+        synthesise_volume(WholeRecorder(), prepared, "s", ONCE, slices=[4])
+
+
+@pytest.fixture(scope="module")
+def cwdm():
+    """Preset tiny for T1ce, seeded; no layer is left at zero, as some begin."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        method = build_method({**preset("cwdm", "tiny"), "target": Contrast.T1CE}).eval()
+        with torch.no_grad():
+            for parameter in method.parameters():
+                if not parameter.any():
+                    parameter.normal_(std=0.1)
+    return method
+
+
+@pytest.fixture(scope="module")
+def three(make_subject):
+    """A subject that lacks T1ce only, on a grid that halves five times."""
+    config = PreparationConfig(multiple=32, depth_multiple=32)
+    return prepare(make_subject("s", shape=SHAPE, without=[Contrast.T1CE]), STANDARD, config)
+
+
+def test_what_stands_in_the_channel_to_make_is_never_read(three, cwdm):
+    images = three.images.copy()
+    images[1] = np.nan
+    first, second = (synthesise_volume(cwdm, p, "s", ONCE).mean for p in (three, replace(three, images=images)))
+
+    assert first[1][three.mask].std() > 0.01
+    assert np.array_equal(first, second)
+
+
+def test_the_fast_network_of_bf16_gives_nearly_the_same(three, cwdm, monkeypatch):
+    from mrsynth.networks.kernels import PLAIN
+
+    monkeypatch.setattr("mrsynth.networks.wavelet_fast.kernels", lambda *_: PLAIN)  # compiling takes minutes
+    made = []
+    for precision in ("fp32", "bf16", "fp32"):
+        cwdm.optimise(precision)
+        made.append(synthesise_volume(cwdm, three, "s", replace(ONCE, precision=precision)).mean[1])
+
+    full, half, again = made
+    assert np.array_equal(full, again)
+    assert not np.array_equal(full, half) and np.abs(full - half).mean() < 0.02

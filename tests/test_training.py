@@ -14,16 +14,10 @@ from torch import nn
 
 from mrsynth.augmentation import AugmentationConfig
 from mrsynth.errors import Interrupted, MrsynthError
+from mrsynth.examples import Slab, TrainingConfig
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Method, MethodConfig, Objective
-from mrsynth.training import (
-    Callbacks,
-    Slab,
-    TrainingConfig,
-    begin,
-    learning_rate,
-    train,
-)
+from mrsynth.training import Callbacks, begin, learning_rate, train
 
 NO_CHANGES = AugmentationConfig(flip=0)
 EVERYTHING = AugmentationConfig(affine=0.5, gamma=0.2, gain=0.1, bias_field=0.1)

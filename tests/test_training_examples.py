@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mrsynth.augmentation import AugmentationConfig
+from mrsynth.examples import Examples, PositionSampler, Slab, TrainingConfig, collate
 from mrsynth.methods.base import Batch, Method, MethodConfig
-from mrsynth.training import Examples, PositionSampler, Slab, TrainingConfig, collate
 
 EVERYTHING = AugmentationConfig(affine=0.5, gamma=0.2, gain=0.1, bias_field=0.1)
 
@@ -33,6 +33,17 @@ def slabs(count=10, neighbours=0, size=16):
     for images in made:
         images[..., :2] = 0
     return [Slab(images, np.ones(4, bool)) for images in made]
+
+
+def boxes(*sizes):
+    """Boxes of noise with a background, in which a second contrast is half the first, and so on."""
+    random = np.random.default_rng(0)
+    made = []
+    for size in sizes:
+        u = random.uniform(0.2, 1, size).astype(np.float32)
+        u[:2] = 0
+        made.append(Slab(np.stack([u, u / 2, u / 4, u / 8])[:, None], np.ones(4, bool)))
+    return made
 
 
 def config(**options):
@@ -100,3 +111,53 @@ def test_slices_of_different_sizes_are_padded_with_background():
     assert batch.images.shape == (2, 4, 24, 24)
     assert torch.equal(batch.images[0, :, 4:20, 4:20], small["images"])
     assert batch.images[0].sum() == pytest.approx(float(small["images"].sum()) - 4 * (24**2 - 16**2), rel=1e-5)
+
+
+# Boxes ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_example_of_a_box_has_no_neighbours():
+    source = boxes((8, 12, 6))
+    example = Examples(source, Reads(), config())[0, 0]
+
+    assert torch.equal(example["images"], torch.from_numpy(source[0].images[:, 0]) * 2 - 1)
+    assert example["context"].shape == (4, 0, 8, 12, 6)
+
+
+def test_a_box_depends_on_its_position_alone():
+    settings = config(augmentation=EVERYTHING)
+    one, other = (Examples(boxes((8, 12, 6)), Reads(), settings) for _ in range(2))
+    first = [one[p, 0] for p in range(4)]
+
+    assert all(same(other[p, 0], first[p]) for p in (3, 1))
+    assert not torch.equal(first[0]["images"], first[1]["images"])
+    assert type(first[0]["images"]) is torch.Tensor
+
+
+def test_geometry_moves_all_contrasts_of_a_box_alike():
+    settings = config(augmentation=AugmentationConfig(flip=0.5, affine=1))
+    u = (Examples(boxes((12, 16, 8)), Reads(), settings)[1, 0]["images"] + 1) / 2
+
+    assert all(torch.allclose(u[c] * 2**c, u[0], atol=1e-5) for c in range(4))
+    assert not torch.allclose(u, torch.from_numpy(boxes((12, 16, 8))[0].images[:, 0]), atol=0.05)
+
+
+def test_boxes_of_different_sizes_are_padded_with_background_on_every_side():
+    """Also where one is larger along one axis and smaller along another."""
+    examples = Examples(boxes((8, 12, 6), (10, 8, 9)), Reads(), config())
+    one, two = examples[0, 0], examples[1, 1]
+    batch = collate([one, two])
+
+    assert batch.images.shape == (2, 4, 10, 12, 9) and batch.context.shape == (2, 4, 0, 10, 12, 9)
+    assert torch.equal(batch.images[0, :, 1:9, :, 1:7], one["images"])
+    assert torch.equal(batch.images[1, :, :, 2:10], two["images"])
+    for row, example in enumerate((one, two)):
+        added = 4 * 10 * 12 * 9 - example["images"].numel()
+        assert int((batch.images[row] == -1).sum()) == int((example["images"] == -1).sum()) + added
+    assert batch.present.all() and torch.equal(batch.available[1], two["available"])
+
+
+@pytest.mark.parametrize("crop", [(16, 16, 0), (16, 16), (16, -8, 8), "16x16x8"])
+def test_a_crop_is_three_sides(crop):
+    with pytest.raises(ValueError, match="crop"):
+        config(crop=crop)

@@ -9,12 +9,14 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
+from mrsynth.examples import Slab
 from mrsynth.methods.base import Method, MethodConfig
-from mrsynth.training import Slab
 from mrsynth.validation import (
     AT_ONCE,
     PER_SUBJECT,
+    PER_VOLUME,
     ValidationSlices,
+    as_slices,
     fill_in,
     fill_in_every_pattern,
     picture,
@@ -134,12 +136,12 @@ def test_only_what_the_method_supports_is_made():
 
 
 def test_many_slices_go_in_several_passes():
-    slices = ValidationSlices([slab(seed=i) for i in range(AT_ONCE + 3)])
+    slices = ValidationSlices([slab(seed=i) for i in range(AT_ONCE[2] + 3)])
     method = Fading(0.9)
     batch = slices.batch()
     made = fill_in(method, batch, (T1,))
 
-    assert method.batches == [AT_ONCE, 3]
+    assert method.batches == [AT_ONCE[2], 3]
     assert torch.allclose(made[:, 2], 0.9 * (batch.images[:, 0] + 1) / 2, atol=1e-6)
     assert torch.allclose(made[:, 0], (batch.images[:, 0] + 1) / 2, atol=1e-6)
 
@@ -204,3 +206,99 @@ def test_the_picture_leaves_black_what_cannot_be_made():
     h = batch.images.shape[-2]
     assert pixels[:, h : 2 * h, 0].any()
     assert not pixels[:, 3 * h : 4 * h, 0].any()
+
+
+# Volumes -------------------------------------------------------------------------------------------------------------
+
+
+class FadingVolumes(Fading):
+    """The same for whole volumes, from all the other contrasts only."""
+
+    dimensions = 3
+
+    def supports(self, available, target):
+        return super().supports(available, target) and len(set(available) & set(STANDARD)) == 3
+
+    def synthesise(self, images, available, *, context, noise, **_):
+        assert context.shape == (*images.shape[:2], 0, *images.shape[2:])
+        first = available.int().argmax(1)
+        self.batches.append(len(images))
+        self.noises.append(noise(images))
+        made = (images[torch.arange(len(images)), first][:, None] + 1) * self.gain - 1
+        return torch.where(available[:, :, None, None, None], images, made)
+
+
+def ball(size=(16, 24, 20), without=(), seed=0):
+    """Slices of `slab`, larger in the middle, as one box."""
+    z = np.linspace(-1, 1, size[2])
+    flat = slab(size[:2], without, seed)
+    u = flat.images[..., None] * (0.2 + 0.8 * (1 - z**2)).astype(np.float32)
+    return Slab(u, flat.present)
+
+
+@pytest.fixture
+def whole():
+    return ValidationSlices.whole([[ball()], [ball((12, 20, 16), seed=1)], []])
+
+
+def test_volumes_of_different_sizes_are_one_batch(whole):
+    batch = whole.batch()
+
+    assert len(whole) == 2 and batch.images.shape == (2, 4, 16, 24, 20) and batch.context.shape == (2, 4, 0, 16, 24, 20)
+    inner = torch.from_numpy(whole.slabs[1].images[:, 0]) * 2 - 1
+    assert torch.equal(batch.images[1, :, 2:14, 2:22, 2:18], inner)
+
+
+def test_only_patterns_of_one_missing_contrast_are_made_of_volumes(whole):
+    method = FadingVolumes(0.9)
+    rows = rows_of(method, whole)
+
+    assert set(rows) == {(pattern_name(c for c in STANDARD if c is not t), t.value) for t in STANDARD}
+    assert method.batches == [1] * 8  # four patterns, one volume at a time
+    assert not torch.equal(method.noises[0], method.noises[1])
+
+
+def test_scores_of_volumes_are_those_of_their_slices(whole):
+    """Nine slices from a tenth to nine tenths of each volume, scored as slices are."""
+    row = rows_of(FadingVolumes(0.8), whole)["t1+t2+flair", "t1ce"]
+    batch = whole.batch()
+    places = [round(float(p)) for p in np.linspace(0.1, 0.9, PER_VOLUME) * 19]
+    slabs = [
+        Slab(((batch.images[b, :, None, :, :, k] + 1) / 2).numpy(), np.ones(4, bool)) for b in (0, 1) for k in places
+    ]
+    expected = rows_of(Fading(0.8), ValidationSlices(slabs))["t1+t2+flair", "t1ce"]
+
+    assert row.psnr == pytest.approx(expected.psnr, abs=1e-4) and row.ssim == pytest.approx(expected.ssim, abs=1e-5)
+
+
+def test_a_volume_that_lacks_a_contrast_counts_where_it_can():
+    lacking = ValidationSlices.whole([[ball()], [ball(seed=1, without=(T1CE,))]])
+    alone = ValidationSlices.whole([[ball()]])
+    both = rows_of(FadingVolumes(0.9), lacking)
+
+    assert both == rows_of(FadingVolumes(0.9), alone)  # every pattern or target has T1ce
+    assert rows_of(FadingVolumes(0.9), ValidationSlices.whole([[ball(without=(T1CE,))]])) == {}
+
+
+def test_the_picture_shows_three_slices_of_each_volume(whole):
+    method = FadingVolumes(0.5)
+    batch = whole.batch()
+    png = picture(method, batch, dict(fill_in_every_pattern(method, batch)))
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float) / 255
+
+    assert pixels.shape == (2 * PER_SUBJECT * 24, 8 * 16)
+    tiles = pixels.reshape(2 * PER_SUBJECT, 24, 8, 16).transpose(0, 2, 3, 1)
+    u = (batch.images + 1) / 2
+    for volume in range(2):
+        for place, k in enumerate((2, 10, 17)):  # 0.1, 0.5 and 0.9 of 19; halves go to the even
+            row = tiles[PER_SUBJECT * volume + place]
+            assert np.allclose(row[0], u[volume, 0, ..., k], atol=0.01)
+            assert np.allclose(row[3], 0.5 * u[volume, 0, ..., k], atol=0.01)
+
+
+def test_slices_of_slices_are_themselves():
+    images = torch.rand(2, 4, 8, 6)
+
+    assert as_slices(images, 5) is images
+    volume = torch.rand(2, 4, 8, 6, 11)
+    assert torch.equal(as_slices(volume, 3), volume[..., [1, 5, 9]].permute(0, 4, 1, 2, 3).flatten(0, 1))

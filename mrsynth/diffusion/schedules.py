@@ -17,6 +17,7 @@ from mrsynth.errors import UsageError
 Spacing = Literal["trailing", "linspace", "leading"]
 
 MOST_SIGNAL_LEFT = 1e-3
+LONG = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,24 @@ def linear_scaled(T: int) -> Schedule:
     return _from_betas(torch.linspace(1e-4 * scale, 0.02 * scale, T, dtype=torch.float64), "linear_scaled")
 
 
-SCHEDULES: dict[str, Callable[[int], Schedule]] = {"cosine": cosine, "linear": linear, "linear_scaled": linear_scaled}
+def sampled(T: int) -> Schedule:
+    """T of the 1000 levels of the linear schedule, from the first to the last: fast-cwdm's, for short chains."""
+    if _positive(T) > LONG:
+        raise UsageError(f"The schedule sampled takes its levels from a chain of {LONG}; {T} is more than that.")
+    if T == 1:
+        return Schedule(linear(LONG).abar[-1:], "sampled")  # the last, unclipped: 0.999 would leave too much signal
+    abar = linear(LONG).abar[torch.linspace(0, LONG - 1, T, dtype=torch.float64).long()]
+    betas = 1 - abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    return _from_betas(betas.clamp(1e-4, 0.999), "sampled")
+
+
+SCHEDULES: dict[str, Callable[[int], Schedule]] = {
+    "cosine": cosine,
+    "linear": linear,
+    "linear_scaled": linear_scaled,
+    "direct": linear_scaled,  # as fast-cwdm calls it
+    "sampled": sampled,
+}
 
 
 def make_schedule(name: str, T: int) -> Schedule:

@@ -55,6 +55,19 @@ class CachedSubject:
         picked = [stored[index + o] if 0 <= index + o < len(stored) else blank for o in offsets]
         return np.stack(picked, axis=1).astype(np.float32) / np.float32(LEVELS)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(I, J, K) of the prepared images."""
+        k, _, i, j = self.stored.shape
+        return i, j, k
+
+    def box(self, corner: Sequence[int], size: Sequence[int]) -> NDArray[np.float32]:
+        """(C, *size) u: the box that begins at `corner` (i, j, k); zeros beyond the ends of the volume."""
+        i, j, k = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
+        part = self.stored[k, :, i, j].transpose(1, 2, 3, 0)
+        lacking = [(0, 0), *((0, n - m) for n, m in zip(size, part.shape[1:], strict=True))]
+        return np.pad(part.astype(np.float32) / np.float32(LEVELS), lacking)
+
 
 def cached(
     files: SubjectFiles, contrasts: Sequence[Contrast], preparation: PreparationConfig, folder: Path

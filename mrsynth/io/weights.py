@@ -4,7 +4,10 @@ Three places are looked at, and the first that knows a name decides:
 
     the manifest             weights_manifest.yaml, with its files in mrsynth/weights/
     $MRSYNTH_WEIGHTS_DIR     folders, separated as in PATH; every *.safetensors in them is a checkpoint
-    $MRSYNTH_HOME/weights    the same for one user
+    the store                $MRSYNTH_HOME/weights, else ~/.cache/mrsynth/weights: what was fetched or imported
+
+A checkpoint that the manifest knows as published on a hub is at hand once NAME.safetensors lies in one of the folders.
+`fetched.yaml` beside it says where it came from, with the SHA-256 of what was downloaded and of what was stored.
 
 Nothing here loads torch or opens a socket.
 """
@@ -12,6 +15,7 @@ Nothing here loads torch or opens a socket.
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +23,14 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from mrsynth.card import Card, ManifestEntry
-from mrsynth.errors import WeightsError
+from mrsynth.card import Card, ManifestEntry, Plain
+from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, problems, read_header
+from mrsynth.io.files import ensure_folder, write_text
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.yaml"
+RECORDS = "fetched.yaml"
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +41,21 @@ class Resolved(NamedTuple):
     card: ManifestEntry | Card
     path: Path
     sha256: str
+
+
+class Fetched(Plain):
+    """Where a checkpoint in the store came from.
+
+    sha256, size   of the file as it was downloaded, hexadecimal and in bytes; a later fetch must find the same
+    stored_sha256  of NAME.safetensors, which differs from it after a conversion
+    """
+
+    repository: str
+    file: str
+    revision: str
+    sha256: str
+    size: int
+    stored_sha256: str
 
 
 def manifest() -> list[ManifestEntry]:
@@ -64,9 +85,9 @@ def manifest() -> list[ManifestEntry]:
 def available_entries() -> list[ManifestEntry]:
     """The manifest, then what lies in the user's folders by name of file; of two with one name the first stays.
 
-    `file` of an entry from a folder is its absolute path. A file there that cannot be used, a second one of a name,
-    and a folder that is not there, are logged as warnings: a foreign file must not stop everybody who shares a folder.
-    Raises WeightsError as `manifest` does.
+    `file` of an entry from a folder is its absolute path, and so it is of a published one that was fetched. A file
+    there that cannot be used, a second one of a name, and a folder that is not there, are logged as warnings: a foreign
+    file must not stop everybody who shares a folder. Raises WeightsError as `manifest` does.
     """
     entries = {entry.name: entry for entry in manifest()}
     for folder in store_folders():
@@ -76,6 +97,10 @@ def available_entries() -> list[ManifestEntry]:
         for path in sorted(folder.glob("*.safetensors")):
             try:
                 card = read_header(path).card
+                published = entries.get(path.stem)
+                if published is not None and published.file is None:
+                    entries[path.stem] = as_at_hand(published, card, path)
+                    continue
             except WeightsError as error:
                 log.warning("Left out: %s", error)
                 continue
@@ -86,13 +111,75 @@ def available_entries() -> list[ManifestEntry]:
     return list(entries.values())
 
 
+def as_at_hand(entry: ManifestEntry, card: Card, path: Path) -> ManifestEntry:
+    """A published entry once its file is `path`: the manifest's facts, the SHA-256 on record, the size as it is.
+
+    Raises WeightsError as `require_kind` does, and when the record is malformed.
+    """
+    require_kind(entry, card, path)
+    known = records(path.parent).get(entry.name)
+    sha256 = known.stored_sha256 if known is not None else None
+    return entry.model_copy(update={"file": str(path), "sha256": sha256, "size": path.stat().st_size})
+
+
+def require_kind(entry: ManifestEntry, card: Card, path: Path) -> None:
+    """Raise WeightsError unless the `card` in the file `path` is of the entry's method and contrasts."""
+    if (card.method, card.contrasts) != (entry.method, entry.contrasts):
+        raise WeightsError(
+            f"{path}: found a checkpoint of {card.method} for {', '.join(card.contrasts)}, expected {entry.name}, of "
+            f"{entry.method} for {', '.join(entry.contrasts)}. It is not used under this name; --weights PATH uses it."
+        )
+
+
 def store_folders() -> list[Path]:
-    """The folders of MRSYNTH_WEIGHTS_DIR, then `weights` in MRSYNTH_HOME if that is set and has it; absolute."""
+    """The folders of MRSYNTH_WEIGHTS_DIR, then the store if it exists; absolute, each once."""
     named = [Path(p).expanduser() for p in os.environ.get("MRSYNTH_WEIGHTS_DIR", "").split(os.pathsep) if p]
-    home = os.environ.get("MRSYNTH_HOME")
-    if home and (own := Path(home).expanduser() / "weights").is_dir():
+    if (own := store_folder()).is_dir():
         named.append(own)
     return list(dict.fromkeys(p.absolute() for p in named))
+
+
+def store_folder() -> Path:
+    """Where fetched and imported checkpoints are kept; absolute. It need not exist.
+
+    `weights` in MRSYNTH_HOME; without that `mrsynth/weights` in the user's cache, XDG_CACHE_HOME or ~/.cache.
+    """
+    if home := os.environ.get("MRSYNTH_HOME"):
+        return Path(home).expanduser().absolute() / "weights"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # the XDG specification: a relative path there is to be ignored
+        cache = Path(os.path.expanduser("~")).absolute() / ".cache"
+    return cache / "mrsynth" / "weights"
+
+
+def writable_store() -> Path:
+    """The store, created if need be. Raises OutputError when nothing can be written there, and says what to do."""
+    try:
+        return ensure_folder(store_folder())
+    except OutputError as error:
+        raise OutputError(f"{error} Checkpoints are kept there; MRSYNTH_HOME names another folder for them.") from error
+
+
+def records(folder: Path) -> dict[str, Fetched]:
+    """What `fetched.yaml` in a folder of checkpoints says, by name; empty without one. Raises WeightsError."""
+    path = folder / RECORDS
+    try:
+        content = yaml.safe_load(path.read_bytes()) or {}
+        return {str(name): Fetched.model_validate(fields) for name, fields in dict(content).items()}
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:
+        wrong = problems(error)
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        wrong = str(error)
+    raise WeightsError(f"Cannot use {path}: {wrong}. Correct it, or delete it and what was fetched beside it.")
+
+
+def record(folder: Path, name: str, fetched: Fetched) -> None:
+    """Note in a folder's `fetched.yaml` where NAME.safetensors came from. Raises WeightsError or OutputError."""
+    everything = {**records(folder), name: fetched}
+    plain = {key: everything[key].model_dump() for key in sorted(everything)}
+    write_text(folder / RECORDS, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
 def locate(entry: ManifestEntry) -> Path:
@@ -162,6 +249,12 @@ def _entry(path: Path, number: int, fields: Any) -> ManifestEntry:
     needed = ("sha256", "size") if entry.file else ("pattern",)
     if absent := [key for key in needed if getattr(entry, key) is None]:
         raise WeightsError(f"{where}: the key '{absent[0]}' is missing.")
+    try:
+        re.compile(entry.pattern or "")
+    except re.error as error:
+        raise WeightsError(
+            f"{where}: the key 'pattern' is {entry.pattern!r}, expected a regular expression: {error}."
+        ) from error
     return entry
 
 
@@ -174,9 +267,9 @@ def _in_store(card: Card, path: Path) -> ManifestEntry:
 def _located(entry: ManifestEntry) -> Resolved:
     if entry.file is None:
         raise WeightsError(
-            f"{entry.name} is not on this machine: it is published in {entry.repository}, and this version of mrsynth "
-            "does not download. Choose a checkpoint that is here (`mrsynth weights list`), or put its .safetensors "
-            "file into a folder named by MRSYNTH_WEIGHTS_DIR."
+            f"{entry.name} is not on this machine: it is published in {entry.repository}. Run "
+            f"`mrsynth weights fetch {entry.name}` (or give --fetch to `mrsynth complete`) to download it, or choose a "
+            "checkpoint that is here (`mrsynth weights list`)."
         )
     path = PACKAGE / "weights" / entry.file  # an absolute `file`, from a user's folder, stays what it is
     if not path.is_file():
@@ -194,6 +287,8 @@ def _located(entry: ManifestEntry) -> Resolved:
 
 
 def _repair(entry: ManifestEntry) -> str:
+    if entry.repository is not None:
+        return f"Delete the file and run `mrsynth weights fetch {entry.name}`."
     own = entry.file is not None and Path(entry.file).is_absolute()
     return "Copy the file there again." if own else "Install mrsynth again."
 

@@ -6,7 +6,7 @@ from typing import Any
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import Method, MethodConfig
 
-METHODS: dict[str, str] = {"fgc2f": "mrsynth.methods.fgc2f:FgC2F"}
+METHODS: dict[str, str] = {"fgc2f": "mrsynth.methods.fgc2f:FgC2F", "cwdm": "mrsynth.methods.cwdm:Cwdm"}
 
 
 def method_class(name: str) -> type[Method]:

@@ -28,10 +28,10 @@ class MethodConfig(Plain):
 class Batch:
     """Slices (or volumes) to learn from.
 
-    images     (B, C, H, W) float32 in [-1, 1], channels in the method's order of contrasts
+    images     (B, C, H, W) or (B, C, D, H, W) float32 in [-1, 1], channels in the method's order of contrasts
     present    (B, C) bool: the truth is in `images`
     available  (B, C) bool: the method may read it; a subset of `present`
-    context    (B, C, N, H, W) float32: the N neighbouring slices, below and above; N may be 0
+    context    (B, C, N, H, W) float32: the N neighbouring slices, below and above; N may be 0, and is for volumes
     Whatever stands in a channel that is not present must not matter: it may be NaN.
     """
 
@@ -58,12 +58,15 @@ class Objective:
 class Method(nn.Module, ABC):
     """A synthesis method: a network, how it is trained, and how it is sampled.
 
+    dimensions    2: it works on axial slices; 3: on whole volumes
     neighbours    slices below and above that the method reads
-    multiple      height and width of its slices must be multiples of this
+    multiple      every side of its slices or volumes must be a multiple of this
     shared_noise  all slices of a volume start from the same noise field: SeededNoise(..., shared=True)
+    targets       the contrasts it can make; `noise` has one stream for each
     """
 
     Config: ClassVar[type[MethodConfig]]
+    dimensions: int = 2
     neighbours: int = 0
     multiple: int = 1
     shared_noise: bool = False
@@ -71,6 +74,7 @@ class Method(nn.Module, ABC):
     def __init__(self, config: MethodConfig):
         super().__init__()
         self.contrasts = config.contrasts
+        self.targets: tuple[Contrast, ...] = config.contrasts
 
     @abstractmethod
     def objectives(self) -> list[Objective]:
@@ -90,16 +94,27 @@ class Method(nn.Module, ABC):
     ) -> Tensor:
         """Fill in every contrast that is not available.
 
-        images     (B, C, H, W) in [-1, 1]; channels that are not available are never read
+        images     (B, C, H, W) or (B, C, D, H, W) in [-1, 1]; channels that are not available are never read
         available  (B, C) bool, at least one per row
         context    (B, C, N, H, W), see Batch
-        returns    (B, C, H, W) in [-1, 1]; available channels as given
+        returns    like images, in [-1, 1]; available channels as given
         """
+
+    def optimise(self, precision: str) -> None:
+        """Be ready to synthesise many times with these weights, on this device: faster, with the same results.
+
+        precision   fp32 or bf16. Does nothing unless a method says other.
+        """
+        return None
 
     def supports(self, available: Iterable[Contrast], target: Contrast) -> bool:
         """Whether `target` can be made from these contrasts; from any non-empty subset unless a method says other."""
         known = set(available) & set(self.contrasts)
         return bool(known) and target in self.contrasts and target not in known
+
+    def learns_from(self, present: Iterable[Contrast]) -> bool:
+        """Whether a subject with these contrasts can train it; two are enough unless a method says other."""
+        return len(set(present) & set(self.contrasts)) >= 2
 
     def draw_available(
         self, present: NDArray[np.bool_], progress: float, random: np.random.Generator

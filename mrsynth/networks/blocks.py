@@ -85,18 +85,24 @@ class LevelEmbedding(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, dim: int, out: int):
+    def __init__(self, dim: int, out: int, cosines_first: bool = False):
         super().__init__()
         if dim % 2:
             raise ValueError("a sinusoidal embedding has an even number of dimensions")
+        self.cosines_first = cosines_first
         half = dim // 2
         self.register_buffer("frequencies", torch.exp(-math.log(10_000) * torch.arange(half) / half), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(dim, out), nn.SiLU(), nn.Linear(out, out))
 
     def forward(self, level: Tensor) -> Tensor:
-        angles = level[:, None].float() * self.frequencies
-        out: Tensor = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        out: Tensor = self.mlp(self.waves(level))
         return out
+
+    def waves(self, level: Tensor) -> Tensor:
+        """Sines and cosines of the level at falling frequencies: (B, dim)."""
+        angles = level[:, None].float() * self.frequencies
+        halves = [angles.cos(), angles.sin()] if self.cosines_first else [angles.sin(), angles.cos()]
+        return torch.cat(halves, dim=1)
 
 
 def zeroed(module: M) -> M:

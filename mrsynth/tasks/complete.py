@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mrsynth.card import Plain
+from mrsynth.card import Card, Plain
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
@@ -21,12 +22,13 @@ from mrsynth.methods import METHODS
 from mrsynth.metrics import QUANTILES, score, to_unit
 from mrsynth.preparation import Prepared, prepare
 from mrsynth.report import ScoreRow, score_rows
-from mrsynth.selection import AUTO, Selection, named, select
+from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
 from mrsynth.subject import Subject, describe_grid
 from mrsynth.synthesis import Sampling, synthesise_volume
 from mrsynth.tasks.completion import SCALE, Completion
 from mrsynth.tasks.models import TrainedMethod, build, choose_device, choose_precision, load_method, out_of_memory
 from mrsynth.tasks.output import Written, result_names, results_folder, write_results
+from mrsynth.tasks.weights import fetch
 from mrsynth.volume import Volume, same_grid
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
@@ -53,6 +55,8 @@ class CompleteOptions(Plain):
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    crop: Literal["brain", "full"] | None = None
+    fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
     reference: Path | None = None
     self_check: bool = True
     overwrite: bool = False
@@ -79,9 +83,10 @@ def plan(options: CompleteOptions) -> Plan:
     if not targets:
         return Plan(files, (), None, out)
     if options.weights is not None:
-        selection = named(resolve(options.weights).card, files.available, targets, options.method)
+        selection = named(card_of(options.weights, options.fetch), files.available, targets, options.method)
     else:
-        selection = select(available_entries(), files.available, targets, options.method, METHODS)
+        entries = available_entries()
+        selection = select(entries, files.available, targets, options.method, METHODS, downloads=options.fetch)
     if out.resolve() in {path.parent.resolve() for path in files.files.values()}:
         raise UsageError(f"{out} holds the scans; synthetic images never lie beside acquired ones. Give another --out.")
     there = [name for name in result_names(files, targets) if (out / name).exists()]
@@ -102,9 +107,11 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         return todo, None
     with results_folder(todo.out, result_names(todo.files, todo.targets)) as folder:
         say("reading", 0, 1)
-        trained = build(resolve(options.weights or todo.selection.entry.name))
         subject = load_subject(todo.files)
         truths = references(options.reference, subject, todo.targets) if options.reference else {}
+        if not is_at_hand(todo.selection.entry):
+            fetch(todo.selection.entry.name, progress)
+        trained = build(resolve(options.weights or todo.selection.entry.name))
         seconds = {"reading": time.perf_counter() - began}
         done = complete_subject(
             subject,
@@ -116,6 +123,7 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
             seed=options.seed,
             device=options.device,
             precision=options.precision,
+            crop=options.crop,
             self_check=options.self_check,
             self_check_slices=FAST_SELF_CHECK_SLICES if options.fast else SELF_CHECK_SLICES,
             progress=progress,
@@ -153,6 +161,7 @@ def complete_subject(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    crop: Literal["brain", "full"] | None = None,
     self_check: bool = False,
     self_check_slices: int = SELF_CHECK_SLICES,
     progress: Progress | None = None,
@@ -161,6 +170,7 @@ def complete_subject(
 
     targets     None for all that the subject lacks among the method's contrasts
     samples     syntheses to average; None, like other choices left open, takes the checkpoint's own
+    crop        the part of the volume the network sees, for the brain box or the full grid
     self_check  also hide each available contrast on a few slices, make it from the rest, and score it
     Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
     """
@@ -182,9 +192,10 @@ def complete_subject(
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     try:
-        prepared = prepare(subject, method.contrasts, trained.preparation)
+        preparation = trained.preparation.model_copy(update={"crop": crop}) if crop else trained.preparation
+        prepared = prepare(subject, method.contrasts, preparation)
         seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
-        method.to(device)
+        method.to(device).optimise(sampling.precision)
         made = synthesise_volume(method, prepared, subject.name, sampling, progress=progress)
         volumes, deviations = {}, {}
         for target in wanted:
@@ -230,7 +241,7 @@ def check_on_itself(
         channel = contrasts.index(hidden)
         # as `to_unit` has it: the quantiles are those of the whole volume
         low, high = np.quantile(subject.volumes[hidden].voxels, QUANTILES)
-        truth = prepared.images[channel][..., slices] * prepared.scales[hidden]
+        truth = prepared.images[channel][..., slices] * prepared.scales[hidden] + prepared.record["offsets"][hidden]
         unit = (np.clip((truth - low) / max(high - low, 1e-8), 0, 1)).astype(np.float32)
         figures = score(made.mean[channel][..., slices], unit, prepared.mask[..., slices], slices=True)
         rows += score_rows(
@@ -246,6 +257,12 @@ def check_request(options: CompleteOptions) -> None:
     if options.sampler not in (None, *SAMPLERS):
         raise UsageError(f"There is no sampler '{options.sampler}'. Give one of {', '.join(SAMPLERS)}.")
     choose_precision(options.precision, choose_device(options.device))
+
+
+def card_of(name_or_path: str, downloads: bool) -> Card:
+    """The card of a checkpoint the user named; of one that is only published if it may be downloaded."""
+    published = [e for e in available_entries() if e.name == name_or_path and not is_at_hand(e)] if downloads else []
+    return published[0] if published else resolve(name_or_path).card
 
 
 def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:

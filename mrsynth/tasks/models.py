@@ -1,5 +1,6 @@
 """Trained methods: reading a checkpoint, and the device and precision it runs with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from mrsynth.card import Card
+from mrsynth.contrasts import patterns
 from mrsynth.errors import MrsynthError, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint
 from mrsynth.io.weights import Resolved, resolve
@@ -88,10 +90,19 @@ def misfits(method: Method, preparation: PreparationConfig, card: Card, checkpoi
             f"the card is of {card.method} for {', '.join(card.contrasts)}, the network of "
             f"{checkpoint.config['method']} for {', '.join(method.contrasts)}"
         )
-    if preparation.multiple % method.multiple:
-        wrong.append(f"slices are padded to multiples of {preparation.multiple}, expected of {method.multiple}")
-    expected, given = method.state_dict(), checkpoint.tensors
-    wrong += [f"missing {key}" for key in expected if key not in given]
+    cases = [(set(p), t) for p in patterns(method.contrasts) for t in method.contrasts]
+    if any(card.supports(given, t) and not method.supports(given, t) for given, t in cases if t not in given):
+        wrong.append("the card promises what this network cannot make")
+    sides = preparation.multiples[: method.dimensions]
+    if bad := [side for side in sides if side % method.multiple]:
+        wrong.append(f"images are padded to multiples of {bad[0]}, expected of {method.multiple}")
+    return wrong + tensors_misfit(method, checkpoint.tensors)
+
+
+def tensors_misfit(method: Method, given: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps these tensors from being the state of the method, in words."""
+    expected = method.state_dict()
+    wrong = [f"missing {key}" for key in expected if key not in given]
     wrong += [f"unknown {key}" for key in given if key not in expected]
     return wrong + [
         f"{key} has shape {tuple(given[key].shape)}, expected {tuple(expected[key].shape)}"

@@ -157,6 +157,7 @@ def write_results(
             selection=selection,
             software=software,
             skull_stripped=stripped,
+            rule=completion.prepared.record["rule"],
             warnings=completion.warnings,
             content=content,
         )
@@ -232,9 +233,9 @@ def picture(
         shown = orientation.apply(np.clip(voxels, 0, 1).astype(np.float32))
         return Panel(title, np.where(mask, shown, np.float32(0)), kind)
 
-    scales = completion.prepared.scales
+    scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
     synthetic = completion.volumes[target].voxels / SCALE
-    panels = [panel(c.label, subject.volumes[c].voxels / scales[c], "input") for c in used]
+    panels = [panel(c.label, (subject.volumes[c].voxels - offsets[c]) / scales[c], "input") for c in used]
     panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic"))
     if target in completion.deviations:
         panels.append(panel("std. deviation", completion.deviations[target].voxels / SCALE, "uncertainty"))

@@ -9,9 +9,9 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from mrsynth.card import DataSource, Plain
 from mrsynth.errors import UsageError
+from mrsynth.examples import TrainingConfig
 from mrsynth.methods import method_class, preset
 from mrsynth.preparation import PreparationConfig
-from mrsynth.training import TrainingConfig
 
 MAY_CHANGE = {  # between a run and its resumption; everything else would make it another run
     "name",
@@ -34,6 +34,7 @@ class RunConfig(Plain):
     """A run file: everything that decides what comes out, apart from where the data lie."""
 
     name: str = "unnamed"
+    init: str | None = Field(None, description="name or path of the checkpoint whose weights training begins with")
     method: dict[str, Any] = Field(description="method, optional preset, and the options of the method's configuration")
     preparation: PreparationConfig = PreparationConfig()
     training: TrainingConfig = TrainingConfig()

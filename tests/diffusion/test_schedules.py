@@ -5,7 +5,16 @@ from itertools import pairwise
 import pytest
 import torch
 
-from mrsynth.diffusion.schedules import SCHEDULES, cosine, levels, linear, linear_scaled, make_schedule, require_noise
+from mrsynth.diffusion.schedules import (
+    SCHEDULES,
+    cosine,
+    levels,
+    linear,
+    linear_scaled,
+    make_schedule,
+    require_noise,
+    sampled,
+)
 from mrsynth.errors import UsageError
 
 SPACINGS = ("trailing", "linspace", "leading")
@@ -13,7 +22,18 @@ SPACINGS = ("trailing", "linspace", "leading")
 
 @pytest.mark.parametrize(
     ("name", "T"),
-    [("cosine", 200), ("linear_scaled", 200), ("linear", 1000), ("cosine", 1000), ("cosine", 5), ("linear_scaled", 50)],
+    [
+        ("cosine", 200),
+        ("linear_scaled", 200),
+        ("linear", 1000),
+        ("cosine", 1000),
+        ("cosine", 5),
+        ("linear_scaled", 50),
+        ("sampled", 10),
+        ("sampled", 1000),
+        ("sampled", 2),
+        ("sampled", 1),
+    ],
 )
 def test_every_accepted_schedule_falls_inside_0_1_and_ends_in_noise(name, T):
     schedule = make_schedule(name, T)
@@ -47,6 +67,54 @@ def test_cosine_follows_its_formula_until_beta_is_clipped():
     f = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
 
     assert torch.allclose(cosine(200).abar[:-1], f[1:-1] / f[0], rtol=1e-9, atol=0)
+
+
+def betas_of(abar):
+    return 1 - abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+
+
+def test_sampled_over_10_levels_is_the_long_chain_visited_10_times():
+    """fast-cwdm's indices 0, 111, ..., 999 are those that the official code visits in 10 steps."""
+    visited = levels(1000, 10, "linspace")[::-1]
+
+    assert visited == list(range(0, 1000, 111))
+    assert torch.allclose(sampled(10).abar, linear(1000).abar[visited], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("T", [1, 4, 20, 50, 100, 999, 1000])
+def test_sampled_takes_levels_of_the_long_chain_from_the_first_to_the_last(T):
+    """At int(linspace(0, 999, T)); of a single level the last, since the first is hardly noise."""
+    indices = [i * 999 // (T - 1) for i in range(T)] if T > 1 else [999]
+
+    assert torch.allclose(sampled(T).abar, linear(1000).abar[indices], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("T", [2, 3])
+def test_sampled_clips_its_last_beta_where_levels_are_few(T):
+    """To 0.999, as fast-cwdm does."""
+    betas = betas_of(sampled(T).abar)
+
+    assert float(betas[0]) == pytest.approx(1e-4) and float(betas[-1]) == pytest.approx(0.999)
+
+
+def test_direct_over_25_levels():
+    """beta from 0.1 / T to 20 / T: fast-cwdm."""
+    schedule = make_schedule("direct", 25)
+
+    expected = torch.linspace(0.1 / 25, 20 / 25, 25, dtype=torch.float64)
+    assert torch.allclose(betas_of(schedule.abar), expected, rtol=1e-9, atol=0)
+    assert torch.allclose(make_schedule("direct", 1000).abar, linear(1000).abar, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("T", [1, 10, 19, 20])
+def test_direct_over_too_few_levels_is_refused(T):
+    with pytest.raises(UsageError, match=f"more than 20 levels, not {T}"):
+        make_schedule("direct", T)
+
+
+def test_sampled_cannot_take_more_levels_than_there_are():
+    with pytest.raises(UsageError, match="1000; 1001 is more"):
+        make_schedule("sampled", 1001)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -62,6 +62,30 @@ def test_neighbours_come_in_order_and_are_zero_beyond_the_ends(subject, store):
     assert not found.slab(depth - 1, 1)[:, 2].any()
 
 
+def test_boxes_are_those_of_preparation(subject, store):
+    prepared = prepare(load_subject(subject), STANDARD, CONFIG)
+    found = get(subject, store)
+    whole = found.box((0, 0, 0), found.shape)
+
+    assert found.shape == prepared.images.shape[1:]
+    assert whole.dtype == np.float32 and np.allclose(whole, prepared.images, atol=1e-5)
+    assert np.array_equal(found.box((3, 5, 2), (8, 6, 4)), whole[:, 3:11, 5:11, 2:6])
+    assert np.array_equal(found.box((0, 0, 7), (*found.shape[:2], 1)), np.moveaxis(found.slab(7, 0), 1, -1))
+
+
+def test_a_box_is_zero_beyond_the_ends(subject, store):
+    found = get(subject, store)
+    i, j, k = found.shape
+    whole = found.box((0, 0, 0), found.shape)
+    box = found.box((i - 4, 2, k - 3), (8, 16, 16))
+
+    assert box.shape == (4, 8, 16, 16)
+    assert np.array_equal(box[:, :4, :, :3], whole[:, i - 4 :, 2:18, k - 3 :])
+    assert not box[:, 4:].any() and not box[..., 3:].any()
+    larger = found.box((0, 0, 0), (i + 2, j + 4, k + 6))
+    assert np.array_equal(larger[:, :i, :j, :k], whole) and larger.sum() == pytest.approx(whole.sum())
+
+
 def test_slices_worth_training_on_have_foreground(subject, store):
     found = get(subject, store)
     share = (found.stored > 0).any(1).mean((1, 2))
@@ -84,7 +108,8 @@ def test_histograms_count_the_brain(subject, store):
 def test_files_are_mapped_and_none_stays_open(subject, store):
     found = get(subject, store)
     open_files = len(os.listdir("/proc/self/fd"))
-    kept = [found.slab(k, 1) for k in found.slices]
+    kept = [found.slab(k, 1) for k in found.slices] + [found.box((0, 0, 0), (8, 8, 8))]
+    assert len(found.shape) == 3
 
     assert isinstance(found.stored, np.memmap)
     assert len(os.listdir("/proc/self/fd")) == open_files

@@ -17,11 +17,11 @@ from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 
 FIELDS = {"method": "fgc2f", "contrasts": ["t1", "t1ce", "t2", "flair"], "licence": "Apache-2.0"}
-HUB = FIELDS | {"name": "official", "method": "cwdm", "repository": "pfriedri/cwdm", "pattern": "*t1ce*.pt"}
+HUB = FIELDS | {"name": "official", "method": "cwdm", "repository": "pfriedri/cwdm", "pattern": "t1ce"}
 
 
-def checkpoint(path, name):
-    card = Card(name=name, method="fgc2f", contrasts=STANDARD, licence="Apache-2.0")
+def checkpoint(path, name, method="fgc2f"):
+    card = Card(name=name, method=method, contrasts=STANDARD, licence="Apache-2.0")
     write_checkpoint(path, Checkpoint(card, {}, {}, {"a": torch.arange(100.0)}))
     return path
 
@@ -37,6 +37,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "PACKAGE", folder)
     monkeypatch.delenv("MRSYNTH_WEIGHTS_DIR", raising=False)
     monkeypatch.delenv("MRSYNTH_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return folder
 
 
@@ -79,6 +80,7 @@ def test_a_missing_manifest_names_both_places(package):
         (FIELDS | {"name": "x", "file": "x", "size": 3}, "the key 'sha256' is missing"),
         (FIELDS | {"name": "x", "file": "x", "sha256": "0"}, "the key 'size' is missing"),
         (FIELDS | {"name": "x", "repository": "x"}, "the key 'pattern' is missing"),
+        (HUB | {"pattern": "*.pt"}, r"the key 'pattern' is '\*\.pt', expected a regular expression: nothing to repeat"),
         ("ship", "entry 2: found a str, expected keys and values"),
     ],
 )
@@ -124,7 +126,10 @@ def test_a_missing_or_short_file_is_found(package):
 
 
 def test_a_published_checkpoint_is_not_pretended_to_be_here(package):
-    with pytest.raises(WeightsError, match="official is not on this machine: it is published in pfriedri/cwdm"):
+    with pytest.raises(
+        WeightsError,
+        match=r"official is not on this machine: it is published in pfriedri/cwdm\. Run `mrsynth weights fetch ",
+    ):
         weights.resolve("official")
 
 
@@ -192,6 +197,65 @@ def test_user_folders_add_checkpoints_after_the_manifest(package, tmp_path, monk
     (one / "b.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"expected its file at .*Copy the file there again"):
         weights.locate(entries[3])
+
+
+def test_the_store_is_in_the_home_of_mrsynth_or_else_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    monkeypatch.setenv("MRSYNTH_HOME", "~/own")
+    assert weights.store_folder() == tmp_path / "own" / "weights"
+    monkeypatch.delenv("MRSYNTH_HOME")
+    assert weights.store_folder() == tmp_path / "c" / "mrsynth" / "weights"
+    for ignored in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert weights.store_folder() == tmp_path / ".cache" / "mrsynth" / "weights"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert weights.store_folder() == tmp_path / ".cache" / "mrsynth" / "weights"
+    assert not (tmp_path / ".cache").exists()
+
+
+def test_the_store_is_looked_at_last(package, tmp_path, monkeypatch):
+    one = tmp_path / "one"
+    monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(one))
+    assert weights.store_folders() == [one]
+    for folder in (one, weights.store_folder()):
+        folder.mkdir(parents=True)
+    checkpoint(one / "a.safetensors", "a")
+    checkpoint(weights.store_folder() / "b.safetensors", "b")
+
+    assert weights.store_folders() == [one, tmp_path / "cache" / "mrsynth" / "weights"]
+    assert names(weights.available_entries()) == ["ship", "official", "a", "b"]
+
+
+def test_a_published_checkpoint_is_at_hand_once_its_file_is_in_a_folder(package, tmp_path, monkeypatch, caplog):
+    """With or without a record of where it came from; whatever name the file has for itself."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(folder))
+    path = checkpoint(folder / "official.safetensors", "theirs", method="cwdm")
+
+    entry = weights.available_entries()[1]
+    assert (entry.name, entry.file, entry.sha256, entry.repository) == ("official", str(path), None, "pfriedri/cwdm")
+    assert weights.resolve("official").path == weights.locate(entry) == path
+    fetched = weights.Fetched(
+        repository="a/b", file="x.pt", revision="0", sha256="1", size=2, stored_sha256=weights.sha256_of(path)
+    )
+    weights.record(folder, "official", fetched)
+    weights.record(folder, "another", fetched)
+    assert weights.records(folder) == {"another": fetched, "official": fetched}
+    assert weights.available_entries()[1].sha256 == weights.sha256_of(path) and not caplog.records
+
+    checkpoint(path, "theirs", method="fgc2f")
+    assert weights.available_entries()[1].file is None
+    assert "found a checkpoint of fgc2f for t1, t1ce, t2, flair, expected official, of cwdm" in caplog.text
+
+
+def test_a_broken_record_stops_nobody_from_listing(package, tmp_path, caplog):
+    checkpoint(weights.writable_store() / "official.safetensors", "official", method="cwdm")
+    (weights.store_folder() / "fetched.yaml").write_text("official: [")
+
+    assert names(weights.available_entries()) == ["ship", "official"]
+    assert "fetched.yaml" in caplog.text
 
 
 def test_rows_tell_where_each_checkpoint_is(package, tmp_path, monkeypatch):

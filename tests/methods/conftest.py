@@ -1,4 +1,4 @@
-"""One small brain as batches of slices, and methods whose zero-initialised layers have been woken."""
+"""One small brain as batches of slices or boxes, and methods whose zero-initialised layers have been woken."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,6 +12,7 @@ from mrsynth.methods import Method, build_method
 from mrsynth.methods.base import Batch
 
 SHAPE = (32, 40, 16)
+BOX = (16, 16, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +58,49 @@ def make_batch(brain_volumes) -> Callable[..., Batch]:
 
 
 @pytest.fixture(scope="session")
+def make_boxes(brain_volumes) -> Callable[..., Batch]:
+    """make_boxes(patterns, present=STANDARD, same_box=False) -> Batch of boxes (16, 16, 8) of the same brain.
+
+    same_box  every example is the middle box; otherwise example b lies b voxels further back
+    """
+    volumes = brain_volumes(SHAPE)
+    u = np.stack([np.clip(volumes[c].voxels / volumes[c].voxels.max(), 0, 1) for c in STANDARD])
+    images = torch.from_numpy(u) * 2 - 1  # C, I, J, K
+
+    def make(
+        patterns: Sequence[Sequence[Contrast]], present: Sequence[Contrast] = STANDARD, same_box: bool = False
+    ) -> Batch:
+        begins = [12 + (0 if same_box else b) for b in range(len(patterns))]
+        boxes = torch.stack([images[:, 8 : 8 + BOX[0], j : j + BOX[1], 4 : 4 + BOX[2]] for j in begins])
+        known = torch.tensor([[c in present for c in STANDARD]] * len(patterns))
+        return Batch(
+            images=torch.where(known[:, :, None, None, None], boxes, torch.nan),
+            present=known,
+            available=torch.tensor([[c in pattern for c in STANDARD] for pattern in patterns]) & known,
+            context=torch.empty(len(patterns), 4, 0, *BOX),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def batch_for(make_batch, make_boxes) -> Callable[..., Batch]:
+    """batch_for(method, patterns, present=STANDARD, same=False): slices or boxes, as the method takes them."""
+
+    def make(
+        method: Method,
+        patterns: Sequence[Sequence[Contrast]],
+        present: Sequence[Contrast] = STANDARD,
+        same: bool = False,
+    ) -> Batch:
+        if method.dimensions == 3:
+            return make_boxes(patterns, present, same)
+        return make_batch(patterns, method.neighbours, present, same)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def wake() -> Callable[[dict[str, Any]], Method]:
     """wake(config) -> the method with seeded weights, in which no parameter is all zeros as some begin."""
 
@@ -66,8 +110,8 @@ def wake() -> Callable[[dict[str, Any]], Method]:
             method = build_method(config).eval()
             with torch.no_grad():
                 for parameter in method.parameters():
-                    if not parameter.any():
-                        parameter.normal_(std=0.1)
+                    if not parameter.any():  # 27 taps for 9: with more, coefficients leave the range of images
+                        parameter.normal_(std=0.02 if parameter.dim() == 5 else 0.1)
         return method
 
     return woken

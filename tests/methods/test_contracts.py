@@ -15,7 +15,10 @@ from mrsynth.methods import METHODS, build_method, method_class, preset
 from mrsynth.noise import SeededNoise
 
 # A preset small enough to train here, in the manner of what ships: few steps, no division by a vanishing signal.
-QUICK = {"fgc2f": {"param": "x0", "sampler": "ddim", "steps": 3}}
+QUICK = {
+    "fgc2f": {"param": "x0", "sampler": "ddim", "steps": 3},
+    "cwdm": {"target": "any", "sampler": "ddim", "steps": 3},
+}
 # Modes that own parameters or inputs of their own.
 VARIANTS = {
     "fgc2f": {
@@ -25,10 +28,28 @@ VARIANTS = {
         "soft": {"freq": {"mode": "soft"}},
         "learned": {"freq": {"select": "learned"}, "neighbours": 1},
         "literal": {"mask_embed": False, "neighbours": 2},
-    }
+    },
+    "cwdm": {
+        "one": {"target": "t1ce", "sampler": "ddpm", "variance": "posterior"},
+        "any": {},
+        "additive": {"target": "flair", "network": {"skips": "additive"}, "sampler": "ddpm"},
+        "gated": {"network": {"input_skip": True}, "noisy_input": "signal", "weighting": "image", "level_bias": 2.0},
+        "cosine": {"target": "t2", "schedule": "cosine", "T": 50, "spacing": "leading"},
+        "direct": {"target": "t1", "schedule": "direct", "T": 25, "clip": False, "spacing": "trailing"},
+        "db2": {"wavelet": "db2", "sampler": "dpm_solver_pp"},
+    },
 }
+
+
+def quick(name, **options):
+    """The tiny preset of a method and what makes it quick, with these options on top of it."""
+    chosen = {**preset(name, "tiny"), **QUICK.get(name, {})}
+    inner = {"network": {**chosen["network"], **options["network"]}} if "network" in options else {}
+    return {**chosen, **options, **inner}
+
+
 SAMPLES = [
-    pytest.param({**preset(name, "tiny"), **QUICK.get(name, {}), **options}, id=f"{name}-{variant}")
+    pytest.param(quick(name, **options), id=f"{name}-{variant}")
     for name in METHODS
     for variant, options in VARIANTS.get(name, {"plain": {}}).items()
 ]
@@ -37,12 +58,24 @@ every_method = pytest.mark.parametrize("name", METHODS)
 
 T1, T1CE, T2, FLAIR = STANDARD
 MIXED = [(T1, T2), (FLAIR,), (T1, T1CE, FLAIR)]
+OTHERS = [tuple(c for c in STANDARD if c is not target) for target in STANDARD]
+
+
+def usable(method, wanted):
+    """These patterns; or as many of those that the method can use, if it cannot use them all."""
+    can = [pattern for pattern in patterns() if any(method.supports(pattern, c) for c in STANDARD)]
+    return wanted if set(wanted) <= set(can) else [can[i % len(can)] for i in range(len(wanted))]
+
+
+def spread(flags, images):
+    """Flags (B, C) that broadcast against images (B, C, ...)."""
+    return flags.reshape(*flags.shape, *[1] * (images.dim() - 2))
 
 
 def run(method, batch, rows=None, seed=0, **options):
     """Synthesise the given rows of a batch, each with the noise of its own slice."""
     rows = list(range(len(batch.images))) if rows is None else rows
-    noise = SeededNoise(seed, "subject", method.contrasts, shared=method.shared_noise).slices(rows)
+    noise = SeededNoise(seed, "subject", method.targets, shared=method.shared_noise).slices(rows)
     return method.synthesise(
         batch.images[rows], batch.available[rows], context=batch.context[rows], noise=noise, **options
     )
@@ -53,9 +86,9 @@ def losses(method, batch, seed=0):
 
 
 @every_variant
-def test_a_batch_of_three_is_three_batches_of_one(config, wake, make_batch):
+def test_a_batch_of_three_is_three_batches_of_one(config, wake, batch_for):
     method = wake(config)
-    batch = make_batch(MIXED, method.neighbours)
+    batch = batch_for(method, usable(method, MIXED))
     together = run(method, batch)
 
     for b in range(3):
@@ -63,9 +96,9 @@ def test_a_batch_of_three_is_three_batches_of_one(config, wake, make_batch):
 
 
 @every_variant
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_image(config, wake, make_batch):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_image(config, wake, batch_for):
     method = wake(config)
-    batch = make_batch(MIXED, method.neighbours)
+    batch = batch_for(method, usable(method, MIXED))
     made, again, other = run(method, batch), run(wake(config), batch), run(method, batch, seed=1)
 
     assert made.numpy().tobytes() == again.numpy().tobytes()
@@ -73,10 +106,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_image(confi
 
 
 @every_variant
-def test_randomness_is_an_argument(config, wake, make_batch):
+def test_randomness_is_an_argument(config, wake, batch_for):
     """The global generator is neither used nor moved."""
     method = wake(config)
-    batch = make_batch(MIXED, method.neighbours)
+    batch = batch_for(method, usable(method, MIXED))
     before = torch.get_rng_state()
     run(method, batch)
     losses(method, batch)
@@ -85,9 +118,9 @@ def test_randomness_is_an_argument(config, wake, make_batch):
 
 
 @every_variant
-def test_available_contrasts_come_back_bit_for_bit_and_the_rest_is_an_image(config, wake, make_batch):
+def test_available_contrasts_come_back_bit_for_bit_and_the_rest_is_an_image(config, wake, batch_for):
     method = wake(config)
-    batch = make_batch(MIXED, method.neighbours)
+    batch = batch_for(method, usable(method, MIXED))
     given = {field.name: getattr(batch, field.name).clone() for field in fields(batch)}
     made = run(method, batch)
 
@@ -99,26 +132,27 @@ def test_available_contrasts_come_back_bit_for_bit_and_the_rest_is_an_image(conf
 
 
 @every_variant
-def test_nan_in_what_is_absent_changes_no_synthesis(config, wake, make_batch):
+def test_nan_in_what_is_absent_changes_no_synthesis(config, wake, batch_for):
     method = wake(config)
-    batch = make_batch(MIXED, method.neighbours)
+    batch = batch_for(method, usable(method, MIXED))
     hidden = ~batch.available
     other = replace(
         batch,
-        images=torch.where(hidden[..., None, None], torch.nan, batch.images),
-        context=torch.where(hidden[..., None, None, None], torch.nan, batch.context),
+        images=torch.where(spread(hidden, batch.images), torch.nan, batch.images),
+        context=torch.where(spread(hidden, batch.context), torch.nan, batch.context),
     )
 
     assert torch.equal(run(method, other), run(method, batch))
 
 
 @every_variant
-def test_nan_in_what_is_absent_changes_no_loss_and_no_gradient(config, wake, make_batch):
+def test_nan_in_what_is_absent_changes_no_loss_and_no_gradient(config, wake, batch_for):
     found = []
     for filling in (torch.nan, 7.0):
         method = wake(config)
-        batch = make_batch([(T1,), (T2, T1), (T1CE,)], method.neighbours, present=(T1, T1CE, T2))
-        assert bool(batch.images.isnan().any())
+        present = (T1, T1CE, T2) if method.learns_from((T1, T1CE, T2)) else STANDARD
+        batch = batch_for(method, usable(method, [(T1,), (T2, T1), (T1CE,)]), present)
+        assert bool(batch.images.isnan().any()) == (present != STANDARD)
         terms = losses(
             method, replace(batch, images=batch.images.nan_to_num(filling), context=batch.context.nan_to_num(filling))
         )
@@ -132,10 +166,10 @@ def test_nan_in_what_is_absent_changes_no_loss_and_no_gradient(config, wake, mak
 
 
 @every_variant
-def test_every_trainable_parameter_is_optimised_and_receives_a_gradient(config, wake, make_batch):
+def test_every_trainable_parameter_is_optimised_and_receives_a_gradient(config, wake, batch_for):
     method = wake(config)
-    batch = make_batch([(T1, T2, FLAIR), (T1, T1CE, T2), (FLAIR, T2), (T1, T1CE, FLAIR)] * 4, method.neighbours,
-                       same_slice=True)  # fmt: skip
+    several = [(T1, T2, FLAIR), (T1, T1CE, T2), (FLAIR, T2), (T1, T1CE, FLAIR)] * 4
+    batch = batch_for(method, usable(method, several), same=True)
     optimised = {id(p) for objective in method.objectives() for p in objective.parameters}
     sum(terms["loss"] for terms in losses(method, batch).values()).backward()
 
@@ -145,9 +179,9 @@ def test_every_trainable_parameter_is_optimised_and_receives_a_gradient(config, 
 
 
 @every_variant
-def test_configuration_and_weights_survive_json_and_a_state_dict(config, wake, make_batch):
+def test_configuration_and_weights_survive_json_and_a_state_dict(config, wake, batch_for):
     method = wake(config)
-    batch = make_batch(MIXED, method.neighbours)
+    batch = batch_for(method, usable(method, MIXED))
     stored = json.loads(json.dumps(method.config.model_dump(mode="json")))
     again = build_method(stored).eval()
     again.load_state_dict({name: tensor.clone() for name, tensor in method.state_dict().items()})
@@ -157,17 +191,17 @@ def test_configuration_and_weights_survive_json_and_a_state_dict(config, wake, m
 
 
 @every_variant
-def test_it_makes_what_it_says_it_supports(config, wake, make_batch):
+def test_it_makes_what_it_says_it_supports(config, wake, batch_for):
     method = wake(config)
     for pattern in [STANDARD, *patterns(STANDARD), ()]:
-        batch = make_batch([pattern], method.neighbours)
+        batch = batch_for(method, [pattern])
         targets = [c for c in Contrast if method.supports(pattern, c)]
         assert not set(targets) & set(pattern) and set(targets) <= set(method.contrasts)
         if targets:
             channels = [method.contrasts.index(c) for c in targets]
             made = run(method, batch, steps=1)[0, channels]
             assert bool(made.isfinite().all()) and not torch.equal(made, batch.images[0, channels])
-        elif pattern == STANDARD:
+        elif pattern == STANDARD and method.supports((T1,), T2):  # made for any subset, so also for nothing to make
             assert torch.equal(run(method, batch, steps=1), batch.images)
         else:
             with pytest.raises((MrsynthError, ValueError)):
@@ -176,7 +210,7 @@ def test_it_makes_what_it_says_it_supports(config, wake, make_batch):
 
 @every_method
 def test_contrasts_it_does_not_know_neither_help_nor_come_out(name):
-    method = build_method(preset(name, "tiny"))
+    method = build_method(quick(name))
     target = next(c for c in method.contrasts if method.supports(set(STANDARD) - {c}, c))
     others = set(STANDARD) - {target}
 
@@ -187,10 +221,11 @@ def test_contrasts_it_does_not_know_neither_help_nor_come_out(name):
 
 @every_method
 def test_training_patterns_leave_something_to_read_and_something_to_make(name):
-    method, random = build_method(preset(name, "tiny")), np.random.default_rng(0)
+    method, random = build_method(quick(name)), np.random.default_rng(0)
     for flags in product([False, True], repeat=4):
         present = np.array(flags)
-        for progress in (0.0, 0.2, 0.4, 1.0) if present.sum() > 1 else ():
+        known = [c for c, there in zip(STANDARD, flags, strict=True) if there]
+        for progress in (0.0, 0.2, 0.4, 1.0) if method.learns_from(known) else ():
             available = method.draw_available(present, progress, random)
             assert available.dtype == bool and available.any()
             assert not (available & ~present).any() and (present & ~available).any()
@@ -198,7 +233,7 @@ def test_training_patterns_leave_something_to_read_and_something_to_make(name):
 
 @every_method
 def test_the_pattern_drawn_is_a_function_of_the_generator(name):
-    method = build_method(preset(name, "tiny"))
+    method = build_method(quick(name))
     one, other = (
         [method.draw_available(np.ones(4, bool), 0.9, random) for _ in range(20)]
         for random in (np.random.default_rng(5), np.random.default_rng(5))
@@ -207,14 +242,19 @@ def test_the_pattern_drawn_is_a_function_of_the_generator(name):
     assert np.array_equal(one, other) and len({tuple(p) for p in one}) > 1
 
 
-@every_method
-def test_a_tiny_model_learns_one_slice(name, make_batch):
+LEARNERS = [pytest.param(quick(name), id=name) for name in METHODS] + [
+    pytest.param(quick("cwdm", target="t1ce"), id="cwdm-one")
+]
+
+
+@pytest.mark.parametrize("config", LEARNERS)
+def test_a_tiny_model_learns_one_slice_or_box(config, batch_for):
     """Loss below a third of where it began, and each contrast better than the constant mean of its brain."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        method = build_method({**preset(name, "tiny"), **QUICK.get(name, {})})
-    batch = make_batch([[c for c in STANDARD if c is not target] for target in STANDARD], method.neighbours,
-                       same_slice=True)  # fmt: skip
+        method = build_method(config)
+    wanted = [pattern for pattern, target in zip(OTHERS, STANDARD, strict=True) if target in method.targets]
+    batch = batch_for(method, wanted, same=True)
     optimisers = {o.name: torch.optim.Adam(o.parameters, lr=2e-3) for o in method.objectives()}
 
     def mean_loss():
@@ -231,21 +271,23 @@ def test_a_tiny_model_learns_one_slice(name, make_batch):
     brain = batch.images[0].amax(0) > -1
 
     assert after < before / 3
-    for channel in range(4):
-        truth = batch.images[channel, channel][brain]
-        assert float((made[channel, channel][brain] - truth).square().mean()) < float(truth.var())
+    for row, target in enumerate(method.targets):
+        channel = STANDARD.index(target)
+        truth = batch.images[row, channel][brain]
+        assert float((made[row, channel][brain] - truth).square().mean()) < float(truth.var())
 
 
 @every_method
 def test_presets_are_valid_and_what_is_unknown_is_refused(name):
     assert {"tiny", "ship"} <= set(presets_of(name))
+    needed = {"target": "t1ce"} if name == "cwdm" else {}
     for chosen in presets_of(name):
-        config = method_class(name).Config.model_validate(preset(name, chosen))
+        config = method_class(name).Config.model_validate({**preset(name, chosen), **needed})
         assert config.method == name and config.model_dump(mode="json")["method"] == name
     with pytest.raises(UsageError, match=r"no preset 'huge'.*tiny"):
         preset(name, "huge")
     with pytest.raises(ValidationError, match="learning_rate"):
-        build_method({**preset(name, "tiny"), "learning_rate": 1})
+        build_method(quick(name, learning_rate=1))
 
 
 def presets_of(name):

@@ -107,6 +107,17 @@ def test_levels_are_embedded_as_sines_and_cosines_of_falling_frequencies():
     assert float((torch.cdist(rows, rows) + 10 * torch.eye(200)).min()) > 0.5  # no two levels look alike
 
 
+def test_cosines_can_come_first():
+    """As in the code that most published diffusion models come from."""
+    sines, cosines = LevelEmbedding(8, 4), LevelEmbedding(8, 4, cosines_first=True)
+    levels = torch.tensor([0, 7, 999])
+
+    assert torch.equal(cosines.waves(levels), sines.waves(levels).roll(4, dims=1))
+    assert cosines.waves(levels)[0].tolist() == [1] * 4 + [0] * 4
+    assert torch.equal(cosines(levels), cosines.mlp(cosines.waves(levels)))
+    assert "frequencies" not in cosines.state_dict()
+
+
 def test_an_embedding_has_an_even_number_of_dimensions():
     with pytest.raises(ValueError, match="even"):
         LevelEmbedding(7, 8)

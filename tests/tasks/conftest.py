@@ -37,6 +37,33 @@ data:
 """
 
 
+BOX_RUN_FILE = """
+name: boxes
+licence: CC0
+method:
+  method: cwdm
+  preset: tiny
+  target: any
+  network: {width: 8, groups: 4}
+  sampler: ddim
+  steps: 2
+preparation: {multiple: 8, depth_multiple: 8}
+training:
+  iterations: 6
+  batch_size: 2
+  crop: [16, 16, 8]
+  learning_rate: 1e-3
+  log_every: 1
+  validate_every: 3
+  save_every: 2
+  precision: fp32
+  augmentation: {affine: 0.5, gamma: 0.2}
+data:
+  validation: [judge]
+  exclude: [secret]
+"""
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Tiny networks are quicker on one thread, and bitwise the same from run to run."""
@@ -80,4 +107,26 @@ def finished_run(train_options, tmp_path_factory, train_steps):
     torch.set_num_threads(1)  # so small that threads only wait for each other
     out = tmp_path_factory.mktemp("runs") / "deep" / "whole"
     assert run(train_options(out), lambda *step: train_steps.append(step)) == out / "checkpoint.safetensors"
+    return out
+
+
+@pytest.fixture(scope="session")
+def box_options(training_data, tmp_path_factory):
+    """options(out, **changes): the request of a run that learns from boxes, for any target unless it is changed."""
+    file = tmp_path_factory.mktemp("config") / "boxes.yaml"
+    file.write_text(BOX_RUN_FILE)
+
+    def make(out, **changes):
+        overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
+        return replace(TrainOptions("cwdm", (training_data,), out, file, overrides, device="cpu"), **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished_boxes(box_options, tmp_path_factory):
+    """The folder of a run that learned from boxes and was never stopped."""
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs") / "boxes"
+    run(box_options(out))
     return out

@@ -106,7 +106,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     assert [(i["file"], i["sha256"]) for i in said["Inputs"]] == [
         (str(path), sha256(path.read_bytes()).hexdigest()) for path in scans
     ]
-    assert "99.5th percentile" in said["IntensityMapping"] and said["SkullStripped"] is True
+    assert "0.995 quantile" in said["IntensityMapping"] and said["SkullStripped"] is True
     assert said["SoftwareVersions"]["mrsynth"] == mrsynth.__version__ and "torch" in said["SoftwareVersions"]
     assert any("never evidence of contrast enhancement" in notice for notice in said["Notices"])
     assert any("less than a whole brain" in warning for warning in said["Warnings"])

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from mrsynth.contrasts import Contrast
+from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, WeightsError
 from mrsynth.tasks.inspect import inspect
 
@@ -49,6 +50,47 @@ def test_without_a_checkpoint_the_reason_is_shown(only_tiny, write_subject_folde
 
     monkeypatch.setattr("mrsynth.io.weights.manifest", broken)
     assert inspect(folder).choice == "None: the manifest is broken"
+
+
+T1CE_ALONE = {
+    "method": "cwdm",
+    "contrasts": STANDARD,
+    "requires": {Contrast.T1CE: (Contrast.T1, Contrast.T2, Contrast.FLAIR)},
+    "licence": "CC0",
+}
+
+
+def test_a_network_for_just_this_contrast_is_the_choice_and_why(
+    only_tiny, write_subject_folder, tmp_path, monkeypatch, run_cli
+):
+    """Of the file only the header is read: any tensor will do."""
+    import torch
+
+    from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
+
+    score = Score(pattern="t1+t2+flair", target="t1ce", metric="psnr_brain", value=24.5, subjects=4, protocol="v1")
+    (tmp_path / "weights").mkdir()
+    card = Card(name="special", **T1CE_ALONE, scores=(score,))
+    write_checkpoint(tmp_path / "weights" / "special.safetensors", Checkpoint(card, {}, {}, {"any": torch.zeros(1)}))
+    monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", f"{only_tiny.parent}:{tmp_path / 'weights'}")
+    one = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+    two = write_subject_folder(tmp_path, "p2", without=[Contrast.T1CE, Contrast.T2])
+
+    why = "special: makes t1ce from t1+t2+flair with 24.5 dB brain PSNR on 4 validation subjects, the best of those"
+    assert inspect(one).choice.startswith(why)
+    assert inspect(two).choice.startswith("tiny: makes t1ce and t2 from t1+flair, the only checkpoint at hand")
+    assert f"Checkpoint: {why}" in " ".join(run_cli("inspect", one)[1].split())
+
+
+def test_what_is_only_published_is_named_and_not_fetched(only_tiny, write_subject_folder, tmp_path, monkeypatch):
+    far = ManifestEntry(name="far", **T1CE_ALONE, repository="someone/cwdm", pattern="t1ce")
+    monkeypatch.setattr("mrsynth.io.weights.manifest", lambda: [far])
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+
+    assert inspect(folder).choice.startswith("tiny: ")
+    monkeypatch.delenv("MRSYNTH_WEIGHTS_DIR")
+    assert inspect(folder).choice.startswith("None: No checkpoint is at hand to make t1ce from t1+t2+flair")
+    assert "downloaded with --fetch: far (cwdm: t1ce from t1+t2+flair)" in inspect(folder).choice
 
 
 def test_files_can_be_named(only_tiny, write_subject_folder, tmp_path):

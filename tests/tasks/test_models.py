@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from mrsynth.card import ManifestEntry
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import MemoryExhausted, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mrsynth.io.weights import Resolved, sha256_of
+from mrsynth.methods import build_method, preset
+from mrsynth.preparation import PreparationConfig
 from mrsynth.tasks import models
 from mrsynth.tasks.models import build, choose_device, choose_precision, load_method, out_of_memory
 
@@ -97,6 +99,75 @@ def test_what_does_not_fit_is_refused(rewritten, changes, message):
 def test_an_unknown_name_lists_those_known(only_tiny):
     with pytest.raises(WeightsError, match="No checkpoint is called 'huge'\\. Known: tiny"):
         load_method("huge")
+
+
+# Networks for whole volumes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_cwdm(tmp_path):
+    """write_cwdm(target="t1ce", preparation={}, **card) -> path of a tiny cwdm checkpoint."""
+
+    def write(target="t1ce", preparation=None, **card):
+        method = build_method({**preset("cwdm", "tiny"), "target": target})
+        prepared = PreparationConfig(**{"multiple": 32, "depth_multiple": 32} | (preparation or {}))
+        said = {"name": "volumes", "contrasts": STANDARD, "licence": "CC0"} | card
+        said.setdefault("requires", {t: tuple(c for c in STANDARD if c is not t) for t in method.targets})
+        content = (method.config.model_dump(mode="json"), prepared.model_dump(mode="json"), method.state_dict())
+        write_checkpoint(tmp_path / "volumes.safetensors", Checkpoint(Card(method="cwdm", **said), *content))
+        return tmp_path / "volumes.safetensors"
+
+    return write
+
+
+def test_a_network_for_whole_volumes_is_ready_to_use(write_cwdm):
+    trained = load_method(write_cwdm())
+
+    assert (trained.method.dimensions, trained.method.targets) == (3, (Contrast.T1CE,))
+    assert not trained.method.training and not any(p.requires_grad for p in trained.method.parameters())
+    assert trained.card.ability == "t1ce from t1+t2+flair"
+    assert trained.preparation.multiples == (32, 32, 32)
+    assert (trained.sampler, trained.steps, trained.samples) == ("ddpm", 10, 1)  # all levels of the chain
+    own = load_method(write_cwdm(sampling={"sampler": "ddim", "steps": 2, "samples": 3}))
+    assert (own.sampler, own.steps, own.samples) == ("ddim", 2, 3)
+
+
+def test_one_network_for_any_target_is_loaded_too(write_cwdm):
+    trained = load_method(write_cwdm("any"))
+
+    assert trained.method.targets == STANDARD
+    for target in STANDARD:
+        others = {c for c in STANDARD if c is not target}
+        assert trained.card.supports(others, target) and trained.method.supports(others, target)
+        assert not trained.card.supports(set(list(others)[1:]), target)
+
+
+def test_the_grid_of_the_released_weights_is_read(write_cwdm):
+    grid = {"crop": "full", "grid": (64, 96, 32), "intensity": "volume_quantiles"}
+    preparation = load_method(write_cwdm(preparation=grid)).preparation
+
+    assert (preparation.crop, preparation.grid, preparation.intensity) == ("full", (64, 96, 32), "volume_quantiles")
+
+
+@pytest.mark.parametrize(
+    ("preparation", "found"), [({"depth_multiple": 1}, 1), ({"multiple": 6}, 6), ({"depth_multiple": 2}, 2)], ids=str
+)
+def test_all_three_axes_of_a_volume_must_halve(write_cwdm, preparation, found):
+    with pytest.raises(WeightsError, match=f"padded to multiples of {found}, expected of 4"):
+        load_method(write_cwdm(preparation=preparation))
+
+
+def test_tensors_for_another_target_fit_but_not_those_for_any(write_cwdm, tmp_path):
+    """Networks for single targets are alike in shape; what says which is the configuration, never a file's name."""
+    one, other = read_checkpoint(write_cwdm("t1ce")), read_checkpoint(write_cwdm("t2"))
+    anything = read_checkpoint(write_cwdm("any"))
+    path = tmp_path / "swapped.safetensors"
+
+    write_checkpoint(path, Checkpoint(one.card, one.config, one.preparation, other.tensors))
+    assert load_method(path).method.targets == (Contrast.T1CE,)
+    write_checkpoint(path, Checkpoint(one.card, one.config, one.preparation, anything.tensors))
+    with pytest.raises(WeightsError, match=r"unknown network\.embed_kind.*has shape"):
+        load_method(path)
 
 
 # Device and precision ------------------------------------------------------------------------------------------------

@@ -139,6 +139,20 @@ def test_the_seed_decides_the_first_weights():
     assert one.equal(two) and not one.equal(other)
 
 
+def test_the_weights_to_begin_with_may_stand_in_the_file_or_the_request(write):
+    path = write({"init": "one", "training": {"crop": [32, 32, 16]}})
+
+    assert read(path).init == "one" and read(path).training.crop == (32, 32, 16)
+    assert read(path, init="two").init == "two"
+    assert read().init is None and read().training.crop is None
+
+
+@pytest.mark.parametrize("crop", [[32, 32], [32, 32, 0], [32, 32, 1.5], 32])
+def test_a_crop_is_three_whole_numbers(crop, write):
+    with pytest.raises(UsageError, match=r"training\.crop"):
+        read(write({"training": {"crop": crop}}))
+
+
 def test_a_resumed_run_may_change_how_long_and_how_often():
     before = read()
     later = {f"training.{key}": 3 for key in ("iterations", "log_every", "save_every", "validate_every", "workers")}
@@ -154,6 +168,7 @@ def test_a_resumed_run_may_change_how_long_and_how_often():
         {"preparation.quantile": 0.99},
         {"training.batch_size": 3},
         {"training.augmentation.gain": 0.1},
+        {"init": "other"},
         {"data.validation": ["a"]},
         {"data.repeat": {"a": 2}},
     ],

@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, MrsynthError, UsageError, WeightsError
+from mrsynth.examples import TrainingConfig
 from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.tasks import train as task
-from mrsynth.tasks.train import gather, read_config, run
-from mrsynth.training import TrainingConfig, device_of, processes
+from mrsynth.tasks.cohort import Slices, gather
+from mrsynth.tasks.train import read_config, run
+from mrsynth.training import device_of, processes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -143,7 +145,7 @@ def test_a_subject_can_count_several_times_and_overlapping_folders_count_once(co
     found = cohort(training_data, training_data / "whole", training_data, data__repeat={"whole": 3})
 
     assert [s.name for s in found.training] == ["lacking", "whole", "whole", "whole"]
-    assert len(task.Slices(found.training, 0)) == len(found.training[0].slices) + 3 * len(found.training[1].slices)
+    assert len(Slices(found.training, 0)) == len(found.training[0].slices) + 3 * len(found.training[1].slices)
 
 
 @pytest.mark.parametrize("part", ["validation", "exclude"])

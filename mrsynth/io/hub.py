@@ -1,0 +1,282 @@
+"""The one door to a Hugging Face hub: from an entry of the manifest to the file its authors published.
+
+The hub is asked once what the repository holds; the one file the entry means is then downloaded at that very commit,
+into the cache that other programs use too. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean
+to them, and are read when a download begins, not when Python does.
+
+No token is sent, also not for somebody who is logged in: what the manifest names is public, and HF_ENDPOINT may be
+anybody's server. No telemetry is sent either. huggingface_hub is imported inside functions: it takes a while.
+"""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mrsynth.card import ManifestEntry
+from mrsynth.errors import MrsynthError, WeightsError
+from mrsynth.io.weights import sha256_of
+
+Progress = Callable[[str, int, int], None]
+
+SUFFIXES = (".pt", ".safetensors")
+MOST_RESTARTS = 5  # of a file from its first byte; the client alone would go on for ever
+CANNOT_WRITE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A file of a repository on this machine, in the cache of the hub's client.
+
+    path      where it lies
+    file      its path in the repository
+    revision  the commit it was taken from
+    sha256    of its bytes, hexadecimal
+    size      in bytes
+    """
+
+    path: Path
+    file: str
+    revision: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file as the hub announces it; the SHA-256 is known for files in large-file storage."""
+
+    file: str
+    revision: str
+    sha256: str | None
+
+
+def download(entry: ManifestEntry, progress: Progress | None = None) -> Downloaded:
+    """The published file of an entry, downloaded unless the cache has that commit's; `progress` counts megabytes.
+
+    With HF_HUB_OFFLINE set no socket is opened, and only the cache is looked at.
+    Raises WeightsError when the file cannot be had: no connection, no such repository or file, several files that
+    match, a transfer that breaks off, bytes other than those announced. Nothing then lies under the file's name.
+    """
+    if offline():
+        return from_cache(entry)
+    try:
+        with private():
+            published = look_up(entry)
+            path = transfer(entry, published, progress)
+    except (MrsynthError, MemoryError):
+        raise
+    except Exception as error:  # nothing in there is ours; and the client has changed its HTTP library twice
+        raise WeightsError(
+            f"{entry.name} cannot be downloaded from {entry.repository} at {endpoint()}: {reason(error)}"
+        ) from error
+    found = Downloaded(path, published.file, published.revision, sha256_of(path), path.stat().st_size)
+    if published.sha256 not in (None, found.sha256):
+        for link in {path.resolve(), path}:  # else the cache would give the same bytes again
+            link.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{entry.name}: what came for {found.file} of {entry.repository} is not what the hub announced.\n"
+            f"  sha256 found:    {found.sha256}\n  sha256 expected: {published.sha256}\nIt was deleted; try again."
+        )
+    return found
+
+
+def matching(entry: ManifestEntry, files: Iterable[str]) -> str:
+    """The one checkpoint (.pt or .safetensors) among the paths of a repository that fits the entry's pattern.
+
+    Raises WeightsError when none or several do, and says which files there are.
+    """
+    files = sorted(files)
+    found = fitting(entry, files)
+    if len(found) == 1:
+        return found[0]
+    seen = [f for f in files if is_checkpoint(f)] or files
+    shown = ", ".join(seen[:20]) + (f" and {len(seen) - 20} more" if len(seen) > 20 else "")
+    several = f"{len(found)} files can be meant ({', '.join(found)})" if found else "no file can be meant"
+    raise WeightsError(
+        f"{entry.name}: in {entry.repository} {several}; expected exactly one {' or '.join(SUFFIXES)} that matches "
+        f"{entry.pattern!r}. Files seen: {shown or 'none'}. Download the right one yourself and run "
+        f"`mrsynth weights import FILE --method {entry.method}`."
+    )
+
+
+def endpoint() -> str:
+    """The address of the hub: HF_ENDPOINT, or Hugging Face."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def cache_folder() -> Path:
+    """The folder the hub's client keeps downloads in: HF_HUB_CACHE, or `hub` in HF_HOME or in the user's cache."""
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    home = os.environ.get("HF_HOME") or os.path.join(user, "huggingface")
+    folder = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
+    return Path(os.path.expandvars(folder)).expanduser().absolute()
+
+
+def offline() -> bool:
+    """Whether the user has forbidden the network, with HF_HUB_OFFLINE."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def from_cache(entry: ManifestEntry) -> Downloaded:
+    """The entry's file from the newest commit in the cache that has it. Raises WeightsError when none has."""
+    name = "--".join(("models", *(entry.repository or "").split("/")))
+    snapshots = [p for p in (cache_folder() / name / "snapshots").glob("*") if p.is_dir()]
+    for snapshot in sorted(snapshots, key=lambda p: p.stat().st_mtime, reverse=True):
+        files = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
+        if fitting(entry, files):
+            path = snapshot / matching(entry, files)
+            return Downloaded(
+                path, path.relative_to(snapshot).as_posix(), snapshot.name, sha256_of(path), path.stat().st_size
+            )
+    raise WeightsError(
+        f"{entry.name} cannot be downloaded: HF_HUB_OFFLINE is set, and {cache_folder()} holds no file of "
+        f"{entry.repository} for it. Unset HF_HUB_OFFLINE, or copy that cache from a machine that has it."
+    )
+
+
+def fitting(entry: ManifestEntry, files: Iterable[str]) -> list[str]:
+    """The checkpoints among the paths of a repository that fit the entry's pattern."""
+    return [f for f in files if is_checkpoint(f) and re.search(entry.pattern or "", f, re.IGNORECASE)]
+
+
+def is_checkpoint(file: str) -> bool:
+    """Whether a path in a repository can be a checkpoint, by its suffix."""
+    return PurePosixPath(file).suffix.lower() in SUFFIXES
+
+
+def look_up(entry: ManifestEntry) -> Published:
+    """What the hub has for an entry now. Raises WeightsError, or whatever the client raises."""
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(endpoint=endpoint(), token=False)
+    try:
+        info = api.model_info(
+            entry.repository or "", timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True, token=False
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if getattr(error, "response", None) is not None:  # the client's name for HTTP 400 is a ValueError too
+            raise
+        raise WeightsError(
+            f"{entry.name} cannot be downloaded: what answers at {endpoint()} is no Hugging Face hub, or "
+            f"{entry.repository!r} is no repository's name ({type(error).__name__}). "
+            "Check HF_ENDPOINT, and whether the network asks for a login."
+        ) from error
+    files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    file = matching(entry, files)
+    if info.sha is None:
+        raise WeightsError(f"{entry.name}: {entry.repository} names no commit. Check HF_ENDPOINT ({endpoint()}).")
+    large = files[file].lfs
+    return Published(file, info.sha, None if large is None else large.sha256)
+
+
+def transfer(entry: ManifestEntry, published: Published, progress: Progress | None) -> Path:
+    """Download one file into the cache, whole or not at all. Raises whatever the client raises."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(
+        hf_hub_download(
+            entry.repository or "",
+            published.file,
+            revision=published.revision,
+            cache_dir=cache_folder(),
+            endpoint=endpoint(),
+            token=False,
+            tqdm_class=counter(f"downloading {entry.name}, MB", progress),
+        )
+    )
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """Inside, the client tells nobody about this machine and speaks plain HTTP.
+
+    Xet, its other protocol, is left aside: it brings its own network stack, with other time-outs and other errors.
+    """
+    from huggingface_hub import constants
+
+    wanted = {"HF_HUB_DISABLE_TELEMETRY": True, "HF_HUB_DISABLE_XET": True}
+    before = {name: getattr(constants, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(constants, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(constants, name, value)
+
+
+def counter(what: str, progress: Progress | None) -> type[Any]:
+    """A class that stands in for the client's progress bar: it draws nothing, and tells `progress` of megabytes."""
+
+    class Counter:
+        def __init__(self, *, total: int | None = None, initial: int = 0, **_: Any):
+            self.total, self.done, self.restarts = total or 0, initial, 0
+
+        def __enter__(self) -> "Counter":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def update(self, size: int) -> None:
+            """`size` more bytes have come; a negative number gives up those that must come again."""
+            self.restarts += size < 0
+            if self.restarts > MOST_RESTARTS:
+                raise ConnectionAbortedError(f"began again {self.restarts} times")
+            self.done += size
+            if progress is not None:
+                total = max(1, round(self.total / 1e6))
+                progress(what, min(total, round(self.done / 1e6)), total)
+
+    return Counter
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong and what to do, in words, from an exception of the client and those behind it."""
+    chain = [error]
+    while (behind := chain[-1].__cause__ or chain[-1].__context__) is not None and behind not in chain:
+        chain.append(behind)
+    kinds = {kind.__name__ for e in chain for kind in type(e).__mro__}  # names: the classes differ between versions
+    numbers = {e.errno for e in chain if isinstance(e, OSError)}
+    answers = [answer for e in chain if (answer := getattr(e, "response", None)) is not None]
+    if answers:
+        return refusal(answers[0].status_code, kinds)
+    if "OfflineModeIsEnabled" in kinds:
+        return "huggingface_hub was started offline. Unset HF_HUB_OFFLINE and run again."
+    if numbers & FULL:
+        return f"the disk or your quota is full at {cache_folder()}. Free some space, or set HF_HOME to another folder."
+    if kinds & {"Timeout", "TimeoutException", "TimeoutError"}:
+        return "the server does not answer in time. Try again later; HF_HUB_DOWNLOAD_TIMEOUT (seconds) waits longer."
+    if kinds & {"ConnectError", "ProxyError", "ConnectionRefusedError", "gaierror"}:
+        return "there is no connection to it. Check the network, HTTPS_PROXY and HF_ENDPOINT, and try again."
+    if "FileMetadataError" in kinds:
+        return "the answer lacks the commit or the ETag of a hub's file. Check HF_ENDPOINT, and any proxy in between."
+    if kinds & {"TransportError", "RequestException", "ConnectionError"} or "Consistency check" in str(error):
+        return "the transfer broke off before the file was whole. Check the connection and run it again."
+    if numbers & CANNOT_WRITE:
+        return f"its cache {cache_folder()} cannot be written. Set HF_HOME to a folder where it can."
+    return (
+        f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no more is known'}."
+    )
+
+
+def refusal(status: int, kinds: set[str]) -> str:
+    """What an HTTP status means here, and what to do."""
+    if status in (401, 403):
+        return (
+            f"it refuses access (HTTP {status}), which is also its answer for a repository that does not exist; "
+            "expected a public one. Download the file in a browser where you have access, and run `mrsynth weights "
+            "import`."
+        )
+    if status == 404:
+        missing = "the file was listed but is" if "EntryNotFoundError" in kinds else "the repository is"
+        return f"{missing} not there (HTTP 404). It may have moved: look for a newer mrsynth, or try again later."
+    if status == 429:
+        return "it has had too many requests from here (HTTP 429). Wait some minutes and try again."
+    return f"it answers with HTTP {status}, expected the file. Try again later."
