@@ -91,7 +91,7 @@ def example_batches(
 
 
 class Examples(Dataset[dict[str, Tensor]]):
-    """Slices or boxes made into examples; the one at a position of a run is the same wherever and whenever it is made."""
+    """Slices or boxes made into examples; that at one position of a run is always the same."""
 
     def __init__(self, source: ExampleSource, method: Method, config: TrainingConfig, processes: int = 1):
         self.source = source

@@ -54,7 +54,7 @@ class ValidationSlices:
         return len(self.slabs)
 
     def batch(self) -> Batch:
-        """All slices or volumes; `available` equals `present` until a pattern is chosen. What is absent is background."""
+        """All slices or volumes; `available` equals `present` until a pattern is chosen. Absent ones are background."""
         columns = []
         for slab in self.slabs:
             present = torch.from_numpy(slab.present)

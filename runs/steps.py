@@ -4,8 +4,9 @@ usage: python runs/steps.py SUBJECT_DIR [SUBJECT_DIR ...] --weights NAME|PATH [N
            [--samplers ddim ddpm] [--plans 1x1 2x4] [--every 8]
 
 A plan is STEPSxSAMPLES. Prints a Markdown table: PSNR in the brain as it is and after a straight-line intensity fit,
-means over the subjects and all that the checkpoints make, and the mean time of a volume. Scores are of every N-th slice;
-a method of two dimensions makes only those. `runs/validate.sh` scores whole volumes: compare rows of one table only.
+means over the subjects and all that the checkpoints make, and the mean time of a volume. Scores are of every N-th
+slice; a method of two dimensions makes only those. `runs/validate.sh` scores whole volumes: compare rows of one table
+only.
 """
 
 import argparse

@@ -37,6 +37,8 @@ from mrsynth.tasks.run_log import RunLog
 from mrsynth.training import Callbacks, TrainingState, begin, device_of, processes, train
 from mrsynth.validation import ValidationSlices, fill_in_every_pattern, picture, score_patterns
 
+MEANING = ("method", "contrasts", "wavelet", "low_scale")  # of a network's inputs, which the shapes do not show
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -180,12 +182,20 @@ def take_over(method: Method, init: str) -> None:
     tensors = dict(found.method.state_dict())
     if found.card.method == "cwdm" and len(found.method.targets) > 1 and len(method.targets) == 1:
         tensors = cwdm_for_target(tensors, method.contrasts.index(method.targets[0]))
-    if wrong := tensors_misfit(method, tensors):
+    theirs, ours = options_of(found.method), options_of(method)
+    wrong = [f"{key} is {theirs.get(key)}, here {ours.get(key)}" for key in MEANING if theirs.get(key) != ours.get(key)]
+    if wrong := wrong + tensors_misfit(method, tensors):
         raise WeightsError(
             f"{init} is of another network than this run's: {'; '.join(wrong[:3])}. Give the run the configuration of "
             "that checkpoint (`mrsynth weights show`), or begin without --init."
         )
     method.load_state_dict(tensors)
+
+
+def options_of(method: Method) -> dict[str, Any]:
+    """The configuration of a method as plain data."""
+    config: Any = method.config
+    return dict(config.model_dump())
 
 
 def load_state(state: TrainingState, file: Path, config: RunConfig) -> None:
