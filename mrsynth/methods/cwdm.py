@@ -151,7 +151,7 @@ class Cwdm(Method):
 
     def clipped(self, x_0: Tensor) -> Tensor:
         """Coefficients of the image clipped to [0, 1]."""
-        if self.config.wavelet == "haar":
+        if self._fast is not None and self.config.wavelet == "haar":
             return clip_haar(x_0, self.config.low_scale)
         return self.encode(self.decode(x_0).clamp(0, 1))
 

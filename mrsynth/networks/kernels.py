@@ -5,8 +5,10 @@ function here reads its input once and writes its output once. Values lie channe
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from mrsynth.wavelet import dwt, idwt
 log = logging.getLogger(__name__)
 
 SMALL = 1 << 18  # values
+TAKEN = ((0, 2, -1), (1, 2, 1), (2, 1, -1), (1, 3, -1))  # of four neighbours, by the points of F(2, 3): a +- b
 
 Sums = tuple[Tensor, Tensor]  # of the values and of their squares: (C,) each, float32
 
@@ -28,7 +31,7 @@ class Kernels(NamedTuple):
     activate: Callable[[Tensor, Tensor, Tensor, Tensor], None]
     activate_halved: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     store: Callable[[Tensor, Tensor | None, Tensor], Sums]
-    to_points: Callable[[Tensor], tuple[Tensor, ...]]
+    to_points: Callable[[list[Tensor], list[Tensor]], None]
     store_points: Callable[[list[Tensor], Tensor, Tensor | None, Tensor], Sums]
     clip_haar: Callable[[Tensor, float], Tensor]
 
@@ -49,10 +52,12 @@ def kernels(like: Tensor) -> Kernels:
 @cache
 def compiled(device: str) -> Kernels:
     """Compiled for this type of device, or as they are when compiling fails: tried once, with the smallest of them."""
-    made = Kernels._make(torch.compile(function, dynamic=True) for function in SOURCES)
     try:
-        some = torch.ones(4, 4, device=device)
-        made.activate(some, some[0].clone(), some[1].clone(), torch.empty_like(some))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the compiler itself imports
+            made = Kernels._make(torch.compile(function, dynamic=True) for function in SOURCES)
+            some = torch.ones(4, 4, device=device)
+            made.activate(some, some[0].clone(), some[1].clone(), torch.empty_like(some))
     except Exception as error:  # no compiler, no Triton, a platform that cannot: there are many ways
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         log.info("No kernels can be compiled for %s (%s). The same work is done step by step, slower.", device, reason)
@@ -88,19 +93,27 @@ def _store(y: Tensor, bias: Tensor | None, out: Tensor) -> Sums:
 
 
 def _store_points(products: list[Tensor], back: Tensor, bias: Tensor | None, out: Tensor) -> Sums:
-    """`_store` of a convolution made at four points (see `_to_points`).
+    """`_store` of a convolution made at 4 x 4 points (see `_to_points`).
 
-    products   4 of (T, H, W, C)
-    back       (2, 4) float32: two planes from four products
-    out        (T, 2, H, W, C)
+    products   16 of (T, H / 2, W, C), of which the last four differ along H first
+    back       (2, 4) float32: two neighbours from four products
+    out        (T, 2, H / 2, 2, W, C)
     """
-    terms = [back[:, k, None, None, None] * product[:, None].float() for k, product in enumerate(products)]
-    value = terms[0] + terms[1] + terms[2] + terms[3]
+    rows = [_two_from_four(products[k : k + 4], back, 2) for k in (0, 4, 8, 12)]
+    value = _two_from_four(rows, back, 1)
     if bias is not None:
         value = out.float() + value + bias
     out.copy_(value)
-    value = value.flatten(0, 2)
+    value = value.flatten(0, 3)
     return _sums(value), _sums(value * value)
+
+
+def _two_from_four(products: list[Tensor], back: Tensor, axis: int) -> Tensor:
+    """Sums of the four, weighed by the two rows of back, side by side along a new axis."""
+    a, b, c, d = (
+        back[:, k].view(2, *[1] * (p.dim() - axis)) * p.unsqueeze(axis).float() for k, p in enumerate(products)
+    )
+    return a + b + c + d
 
 
 def _sums(value: Tensor) -> Tensor:
@@ -108,10 +121,11 @@ def _sums(value: Tensor) -> Tensor:
     return value.sum(1).sum(0)
 
 
-def _to_points(x: Tensor) -> tuple[Tensor, ...]:
-    """Planes 0 ... 2T + 1, (2T + 2, N), as the four inputs of F(2, 3), (T, N) each: Lavin and Gray 2015, eq. 8."""
-    a, b, c, d = (x[k : x.shape[0] - 2 + k : 2].float() for k in range(4))  # fmt: skip
-    return (a - c).to(x.dtype), (b + c).to(x.dtype), (c - b).to(x.dtype), (b - d).to(x.dtype)
+def _to_points(parts: list[Tensor], points: list[Tensor]) -> None:
+    """The inputs of F(2, 3) along two axes: 16 parts x[a::2, b::2] with a, b < 4 into 16 points, all (T, H / 2, N)."""
+    part = [[p.float() for p in parts[k : k + 4]] for k in (0, 4, 8, 12)]
+    for point, ((a, b, along), (c, d, across)) in zip(points, product(TAKEN, TAKEN), strict=True):
+        point.copy_(part[a][c] + along * part[b][c] + across * (part[a][d] + along * part[b][d]))
 
 
 # Wavelets ------------------------------------------------------------------------------------------------------------

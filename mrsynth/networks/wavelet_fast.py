@@ -9,7 +9,7 @@ Nothing is approximated in float32. What is gained, and where:
   changes these sums.
 - Doubling and then convolving is one transposed convolution, with a third of the multiplications.
 - What the conditions add to the first convolution is the same at every step of sampling.
-- On processors without matrix units, F(2, 3) along D saves a third of the multiplications at the finest levels.
+- On processors without matrix units, F(2, 3) along D and H saves five of nine multiplications at the finest levels.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ from mrsynth.networks.wavelet_unet import ResidualBlock3d, WaveletUNet, check_gr
 __all__ = ["FastWaveletUNet", "clip_haar"]
 
 SLAB_BYTES = 8 << 20  # of a convolution's input: with its output it stays in the last level of the cache
+FEWEST_PLANES = 4  # in a slab; fewer would spend too much on their neighbours
 LEVELS_AT_POINTS = 2  # with F(2, 3): the finest, where most of the work is
 
 # Nearest doubling followed by three taps a, b, c equals these four taps of a transposed convolution, stride 2.
@@ -63,6 +64,10 @@ class FastWaveletUNet:
         self.head, self.head_bias = Convolution(plain.head.weight, dtype), copied(plain.head.bias)
         self.stem = Convolution(self.stem_weight, dtype)
         self.fixed: list[Tensor] = []
+        self.input_gate, self.input_weight, self.input_bias = deepcopy(plain.input_gate), None, None
+        if plain.input_head is not None:
+            self.input_weight, self.input_bias = copied(plain.input_head.weight), copied(plain.input_head.bias)
+        self.conditions: list[Source] = []
 
     @torch.inference_mode()  # views are not kept track of, which would make kernels compile again and again
     def condition(self, conditions: Tensor) -> None:
@@ -74,8 +79,11 @@ class FastWaveletUNet:
         self.fixed = [
             torch.empty(*c.shape[1:], constant.outputs, dtype=self.dtype, device=c.device) for c in conditions
         ]
-        for sample, out in zip(conditions, self.fixed, strict=True):
-            constant([self._source(sample)], out)
+        self.conditions = [self._source(sample) for sample in conditions]
+        for source, out in zip(self.conditions, self.fixed, strict=True):
+            constant([source], out)
+        if self.input_gate is None:  # then they are not needed any more
+            self.conditions = []
 
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
         return self._forward(x, level).clone()  # may be changed in place, unlike what inference mode makes
@@ -89,9 +97,10 @@ class FastWaveletUNet:
         expected = (len(fixed), self.stem.inputs, *fixed[0].shape[:3])
         if x.shape != expected:
             raise ValueError(f"x is {tuple(x.shape)}; with these weights and conditions it must be {expected}")
-        return torch.stack([self._one(*sample) for sample in zip(x, level, fixed, strict=True)])
+        conditions = [[c] for c in self.conditions] or [[] for _ in fixed]
+        return torch.stack([self._one(*sample) for sample in zip(x, level, fixed, conditions, strict=True)])
 
-    def _one(self, x: Tensor, level: Tensor, fixed: Tensor) -> Tensor:
+    def _one(self, x: Tensor, level: Tensor, fixed: Tensor, conditions: list["Source"]) -> Tensor:
         """One sample: x (own, D, H, W), level (), fixed (D, H, W, C) -> (out, D, H, W)."""
         embedding = F.silu(self.embed_level(level[None]))[0]
         out = fixed.clone()
@@ -114,6 +123,10 @@ class FastWaveletUNet:
         h = parts[0]
         result = torch.zeros(*h.values.shape[:3], self.head.outputs, dtype=self.dtype, device=x.device)
         self.head([Source(h.values, scale, shift)], result, self.head_bias)
+        if self.input_gate is not None and self.input_weight is not None:
+            gate = 1 + self.input_gate(embedding)
+            filtered = Convolution(self.input_weight * gate[None, :, None, None, None], self.dtype)
+            filtered([self._source(x), *conditions], result, self.input_bias)
         return result.permute(3, 0, 1, 2).float()
 
     def _source(self, sample: Tensor) -> "Source":
@@ -203,7 +216,7 @@ class Source(NamedTuple):
         if self.scale is None or self.shift is None:
             out.copy_(planes)
         elif stop > start:
-            kernels(planes).activate(planes.flatten(0, 2), self.scale, self.shift, out.flatten(0, 2))
+            kernels(planes).activate(planes.flatten(1, 2), self.scale, self.shift, out.flatten(1, 2))
 
 
 class Convolution:
@@ -223,25 +236,33 @@ class Convolution:
         self.from_points = torch.tensor(FROM_POINTS, device=weight.device)
         if points and not doubling:
             taps = torch.tensor(AT_POINTS, device=weight.device)
-            self.at_points = [packed(w, dtype) for w in torch.einsum("oidhw,pd->poihw", weight, taps)[:, :, :, None]]
+            spread = torch.einsum("oidhw,pd,qh->pqoiw", weight, taps, taps).flatten(0, 1)
+            self.at_points = [packed(w[:, :, None], dtype) for w in spread]
         if doubling:
             taps = torch.tensor(DOUBLED, device=weight.device)
             weight = torch.einsum("oidhw,pd,qh,rw->iopqr", weight, taps, taps, taps)
         self.weight = packed(weight, dtype)
 
     def __call__(self, sources: Sequence[Source], out: Tensor, bias: Tensor | None = None) -> Tensor:
-        shape = sources[0].values.shape[:3]
+        d, h, w = sources[0].values.shape[:3]
         step = planes_at_once(sources[0].values, self.inputs)
-        make = self._at_points if self.at_points and shape[0] % 2 == 0 else self._directly
-        # planes start - 1 to stop, the neighbours of a slab included; the first and the last are zero
-        slab = out.new_zeros(min(step, shape[0]) + 2, *shape[1:], self.inputs)
+        points = []
+        if self.at_points and d % 2 == h % 2 == 0:
+            points = [out.new_empty(step // 2, h // 2, w, self.inputs) for _ in self.at_points]
+        # planes start - 1 to stop, so with the neighbours of a slab; beyond the grid, as above and below it, zeros
+        slab = out.new_zeros(step + 2, h + 2, w, self.inputs)
         self._fill(slab[1:2], sources, 0)
         sums = torch.zeros(2, self.outputs, device=out.device)
-        for start in range(0, shape[0], step):
-            stop = min(start + step, shape[0])
+        for start in range(0, d, step):
+            stop = min(start + step, d)
             inside = slab[: stop - start + 2]
             self._fill(inside[2:], sources, start + 1)
-            sums += torch.stack(make(inside, bias, out[self.factor * start : self.factor * stop]))
+            made = out[self.factor * start : self.factor * stop]
+            sums += torch.stack(
+                self._at_points(inside, [p[: (stop - start) // 2] for p in points], bias, made)
+                if points
+                else self._directly(inside, bias, made)
+            )
             slab[:2] = inside[-2:].clone()
         return sums
 
@@ -252,25 +273,29 @@ class Convolution:
         first = 0
         for source in sources:
             last = first + source.values.shape[-1]
-            source.write(start, start + there, planes[:there, ..., first:last])
+            source.write(start, start + there, planes[:there, 1:-1, :, first:last])
             first = last
 
     def _directly(self, slab: Tensor, bias: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:
-        """slab (n + 2, H, W, in) into out (factor n, factor H, factor W, out)."""
+        """slab (n + 2, H + 2, W, in) into out (factor n, factor H, factor W, out)."""
         if self.factor == 2:
-            y = channels_last(F.conv_transpose3d(channels_first(slab), self.weight, stride=2, padding=(3, 1, 1)))
+            y = channels_last(F.conv_transpose3d(channels_first(slab), self.weight, stride=2, padding=(3, 3, 1)))
         else:
-            y = channels_last(F.conv3d(channels_first(slab), self.weight, padding=(0, 1, 1)))
+            y = channels_last(F.conv3d(channels_first(slab), self.weight, padding=(0, 0, 1)))
         return kernels(y).store(y.flatten(0, 1), bias, out.flatten(0, 1))
 
-    def _at_points(self, slab: Tensor, bias: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:
-        """The same by F(2, 3) along D, for an even number of planes."""
-        points = [p.view(-1, *slab.shape[1:]) for p in kernels(slab).to_points(slab.flatten(1))]
+    def _at_points(self, slab: Tensor, points: list[Tensor], bias: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by F(2, 3) along D and H, both even, with room for the points: 16 of (n / 2, H / 2, W, in)."""
+        n, h = out.shape[:2]
+        parts = [slab[a : a + n : 2, b : b + h : 2].flatten(2) for a in range(4) for b in range(4)]
+        kernels(slab).to_points(parts, [p.flatten(2) for p in points])
         products = [
-            channels_last(F.conv3d(channels_first(point), weight, padding=(0, 1, 1)))
-            for point, weight in zip(points, self.at_points, strict=True)
+            F.conv2d(p.permute(0, 3, 1, 2), weight, padding=(0, 1)).permute(0, 2, 3, 1).contiguous()
+            for p, weight in zip(points, self.at_points, strict=True)
         ]
-        return kernels(out).store_points(products, self.from_points, bias, out.unflatten(0, (-1, 2)))
+        return kernels(out).store_points(
+            products, self.from_points, bias, out.view(n // 2, 2, h // 2, 2, *out.shape[2:])
+        )
 
 
 def affine(norm: nn.GroupNorm, sums: Tensor, voxels: int, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -296,11 +321,14 @@ def added(parts: list[Features]) -> Features:
 
 def planes_at_once(x: Tensor, channels: int) -> int:
     """Planes of x (D, H, W, C) that make a slab of so many channels: an even number; on an accelerator all of them."""
-    whole = len(x) + len(x) % 2
+    depth = len(x)
     if x.device.type != "cpu":
-        return whole
+        return depth
     fitting = SLAB_BYTES // (x.shape[1] * x.shape[2] * channels * x.element_size())
-    return min(whole, max(2, fitting - fitting % 2))
+    step = max(FEWEST_PLANES, fitting - fitting % 2)
+    while depth % step == 2 and step < depth:  # for two planes left over kernels would be compiled anew
+        step += 2
+    return min(step, depth)
 
 
 def channels_first(x: Tensor) -> Tensor:
@@ -315,7 +343,8 @@ def channels_last(y: Tensor) -> Tensor:
 
 def packed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy of weights as the convolutions want them."""
-    return weight.to(dtype, copy=True).contiguous(memory_format=torch.channels_last_3d)
+    last = torch.channels_last if weight.dim() == 4 else torch.channels_last_3d
+    return weight.to(dtype, copy=True).contiguous(memory_format=last)
 
 
 def copied(parameter: Tensor | None) -> Tensor:

@@ -22,6 +22,7 @@ CONFIGS = {
     "one block": {"width": 16, "multipliers": (1, 2, 2), "blocks": 1, "groups": 8},
     "one level": {"width": 8, "multipliers": (1,), "groups": 4},
     "additive": {"width": 16, "multipliers": (1, 2, 3), "groups": 8, "skips": "additive"},
+    "as shipped": {"width": 16, "multipliers": (1, 1, 2), "groups": 8, "skips": "additive", "input_skip": True},
 }
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rms, in standard deviations of the output
 
