@@ -34,6 +34,12 @@ def main() -> None:
     parser.add_argument("--only-memory", action="store_true", help="run the fast form alone; what this script starts")
     args = parser.parse_args()
 
+    if not args.only_memory:  # first, since a new process begins with the peak of the one that starts it
+        size = ["--width", str(args.width), "--grid", *map(str, args.grid)]
+        alone = subprocess.run([sys.executable, __file__, "--only-memory", *size], stdout=subprocess.PIPE, check=True)
+        peak = json.loads(alone.stdout)["peak_gb"]
+        print(f"peak memory of a process with the fast form and the plain weights: {peak:.2f} GB", flush=True)
+
     plain = random_network(args.width)
     x, conditions = torch.randn(1, 4 * CHANNELS, *args.grid).split([CHANNELS, 3 * CHANNELS], dim=1)
     level = torch.tensor([500])
@@ -54,9 +60,6 @@ def main() -> None:
         )
         clip_haar(x, 3.0)
         table("clipping", *compare(lambda: clipped(x, 3.0), lambda: clip_haar(x, 3.0), args.rounds))
-    command = [sys.executable, __file__, "--only-memory", "--width", str(args.width), "--grid", *map(str, args.grid)]
-    alone = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    print(f"peak memory of a process with the fast form and the plain weights: {alone['peak_gb']:.2f} GB")
 
 
 def random_network(width: int) -> WaveletUNet:

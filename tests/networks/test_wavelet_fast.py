@@ -49,7 +49,7 @@ def deviation(made: Tensor, expected: Tensor) -> float:
     return float((made - expected).square().mean().sqrt() / expected.std())
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("points", [False, True])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_equals_the_plain_network(config: dict[str, object], points: bool, dtype: torch.dtype) -> None:
@@ -66,7 +66,7 @@ def test_equals_the_plain_network(config: dict[str, object], points: bool, dtype
     assert deviation(made, plain(torch.cat([x, conditions], 1), level)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("points", [False, True])
 def test_equals_the_published_network(shared_data: Path, points: bool, dtype: torch.dtype) -> None:
     """Outputs of the official code, for its own topology with narrow levels."""
@@ -190,7 +190,7 @@ def test_without_a_compiler_the_same_work_is_done_step_by_step(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_compiled_kernels_give_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks through compiled kernels, as large ones use them. Skips where nothing can be compiled."""
     if kernels.compiled("cpu") is PLAIN:
