@@ -157,7 +157,11 @@ def test_interrupted_by_a_signal(run_cli, folder, monkeypatch, number):
     before = content(folder)
     monkeypatch.setattr("mrsynth.methods.fgc2f.FgC2F.synthesise", lambda *_, **__: os.kill(os.getpid(), number))
 
-    status, _, err = run_cli("complete", folder)
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits deafness
+    try:
+        status, _, err = run_cli("complete", folder)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert (status, err) == (130, "Error: Interrupted.\n")
     assert content(folder) == before
 
