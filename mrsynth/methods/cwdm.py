@@ -170,8 +170,8 @@ class Cwdm(Method):
         """The noisy coefficients as the network sees them."""
         if self.config.noisy_input == "as_is":
             return x_t
-        abar = self.schedule.abar.to(x_t.device)[level]
-        return x_t * abar.sqrt().to(x_t.dtype)[:, None, None, None, None]
+        signal = self.schedule.abar.sqrt().to(x_t.dtype).to(x_t.device)[level]  # there are devices without float64
+        return x_t * signal[:, None, None, None, None]
 
     # --- Training -------------------------------------------------------------------------------------------------
 
