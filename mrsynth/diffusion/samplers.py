@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from mrsynth.diffusion.schedules import Schedule
+from mrsynth.errors import UsageError
 from mrsynth.noise import Noise
 
 Denoiser = Callable[[Tensor, int], Tensor]
@@ -97,6 +98,13 @@ def dpm_solver_pp(
 
 
 SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm_solver_pp": dpm_solver_pp}
+
+
+def known_sampler(name: str) -> str:
+    """The same name, if there is a sampler of it. Raises UsageError."""
+    if name not in SAMPLERS:
+        raise UsageError(f"Unknown sampler {name!r}; there are {', '.join(SAMPLERS)}.")
+    return name
 
 
 def _steps(schedule: Schedule, levels: Sequence[int]) -> Iterator[tuple[int, float, float]]:

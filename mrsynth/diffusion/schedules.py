@@ -116,6 +116,12 @@ def levels(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
     raise UsageError(f"Unknown spacing of levels {spacing!r}; there are trailing, linspace and leading.")
 
 
+def draw_levels(T: int, count: int, bias: float, generator: torch.Generator) -> Tensor:
+    """Training levels (count,) int64 in 0..T-1: evenly with bias 1, more at the noisy end above; t = T (1 - r^bias)."""
+    r = torch.rand(count, generator=generator, dtype=torch.float64)
+    return (T * (1 - r**bias)).ceil().long().clamp(1, T) - 1
+
+
 def _from_betas(betas: Tensor, name: str) -> Schedule:
     """abar_t = product of (1 - beta) up to t: Ho et al. 2020, eq. 4."""
     return Schedule(torch.cumprod(1 - betas, dim=0), name)

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import noised
-from mrsynth.diffusion.samplers import SAMPLERS
-from mrsynth.diffusion.schedules import Spacing, levels, make_schedule
-from mrsynth.errors import UsageError
+from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
+from mrsynth.diffusion.schedules import Spacing, draw_levels, levels, make_schedule
 from mrsynth.methods.base import Batch, Method, MethodConfig, Objective
 from mrsynth.networks.kernels import clip_haar
 from mrsynth.networks.wavelet_fast import FastWaveletUNet
@@ -189,8 +188,7 @@ class Cwdm(Method):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of the predicted coefficients, at one random level per example."""
         b, _, *space = batch.images.shape
-        r = torch.rand(b, generator=generator, dtype=torch.float64)
-        level = (self.config.T * (1 - r**self.config.level_bias)).ceil().long().clamp(1, self.config.T) - 1
+        level = draw_levels(self.config.T, b, self.config.level_bias, generator)
         noise = torch.randn((b, 1, *space), generator=generator)
         return {"loss": self.band_errors(batch, level, noise).mean()}
 
@@ -236,9 +234,7 @@ class Cwdm(Method):
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Make the one contrast that is not available, see Method; `noise` is asked for (B, targets, 8, D, H, W)."""
-        sampler = sampler or self.config.sampler
-        if sampler not in SAMPLERS:
-            raise UsageError(f"Unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}.")
+        sampler = known_sampler(sampler or self.config.sampler)
         made = self.missing_channel(available)
         conditions = self.conditions(images, available)
         network = self.denoiser(conditions, available)

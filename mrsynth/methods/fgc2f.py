@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from mrsynth.card import Plain
 from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
-from mrsynth.diffusion.samplers import SAMPLERS
-from mrsynth.diffusion.schedules import levels, make_schedule
-from mrsynth.errors import UsageError
+from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
+from mrsynth.diffusion.schedules import draw_levels, levels, make_schedule
 from mrsynth.frequency import low_pass
 from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, legal_patterns
 from mrsynth.networks.unet import UNet, UNetConfig
@@ -258,8 +257,7 @@ class FgC2F(Method):
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Training levels (count,) int64 in 0..T-1."""
-        r = torch.rand(count, generator=generator, dtype=torch.float64)
-        return (self.config.T * (1 - r**self.config.level_bias)).ceil().long().clamp(1, self.config.T) - 1
+        return draw_levels(self.config.T, count, self.config.level_bias, generator)
 
     def draw_available(
         self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
@@ -290,9 +288,7 @@ class FgC2F(Method):
         progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """Fill in every contrast that is not available, all of them in one chain: see Method."""
-        sampler = sampler or self.config.sampler
-        if sampler not in SAMPLERS:
-            raise UsageError(f"Unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}.")
+        sampler = known_sampler(sampler or self.config.sampler)
         if not bool(available.any(1).all()):
             raise ValueError("every row of `available` needs at least one contrast")
         visited = levels(self.config.T, steps or self.config.steps or self.config.T)

@@ -83,17 +83,21 @@ def training_data(tmp_path_factory, write_subject_folder):
     return root
 
 
-@pytest.fixture(scope="session")
-def train_options(training_data, tmp_path_factory):
-    """options(out, **changes): the request."""
-    file = tmp_path_factory.mktemp("config") / "run.yaml"
-    file.write_text(RUN_FILE)
+def request_maker(method, data, file, text):
+    """options(out, **changes): the request of a run of `method` with the run file `text`."""
+    file.write_text(text)
 
     def make(out, **changes):
         overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
-        return replace(TrainOptions("fgc2f", (training_data,), out, file, overrides, device="cpu"), **changes)
+        return replace(TrainOptions(method, (data,), out, file, overrides, device="cpu"), **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def train_options(training_data, tmp_path_factory):
+    """options(out, **changes): the request."""
+    return request_maker("fgc2f", training_data, tmp_path_factory.mktemp("config") / "run.yaml", RUN_FILE)
 
 
 @pytest.fixture(scope="session")
@@ -113,14 +117,7 @@ def finished_run(train_options, tmp_path_factory, train_steps):
 @pytest.fixture(scope="session")
 def box_options(training_data, tmp_path_factory):
     """options(out, **changes): the request of a run that learns from boxes, for any target unless it is changed."""
-    file = tmp_path_factory.mktemp("config") / "boxes.yaml"
-    file.write_text(BOX_RUN_FILE)
-
-    def make(out, **changes):
-        overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
-        return replace(TrainOptions("cwdm", (training_data,), out, file, overrides, device="cpu"), **changes)
-
-    return make
+    return request_maker("cwdm", training_data, tmp_path_factory.mktemp("config") / "boxes.yaml", BOX_RUN_FILE)
 
 
 @pytest.fixture(scope="session")
