@@ -1,5 +1,6 @@
 """Random changes to training examples, seeded example by example, on MONAI's transforms."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,23 +32,47 @@ def augment_geometry(stack: Tensor, config: AugmentationConfig, random: np.rando
 
     Background must be 0. Returns the same shape. Volumes are turned about, and scaled along, each of their axes.
     """
+    return _moved([stack], ["bilinear"], config, random)[0]
+
+
+def augment_labelled(
+    stack: Tensor, labels: Tensor, config: AugmentationConfig, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """`augment_geometry` of a stack, and of the labels that belong to it by the nearest neighbour.
+
+    labels  (H, W) or (I, J, K) int64; 0 comes in from outside. If any is negative, there are none to move: returned as
+            they are
+    """
+    if bool((labels < 0).any()):
+        return augment_geometry(stack, config, random), labels
+    moved, turned = _moved([stack, labels[None].float()], ["bilinear", "nearest"], config, random)
+    return moved, turned[0].round().long()
+
+
+def _moved(
+    stacks: Sequence[Tensor], modes: Sequence[str], config: AugmentationConfig, random: np.random.Generator
+) -> list[Tensor]:
+    """Stacks of images of one slice or volume, all moved alike, each interpolated in its own way."""
     from monai.transforms import RandAffine
 
+    moved = list(stacks)
     if random.random() < config.flip:
-        stack = stack.flip(1)
+        moved = [stack.flip(1) for stack in moved]
     if random.random() < config.affine:
         # of slices a single number, which scales the first axis only and so varies the proportions too
-        axes = 1 if stack.dim() == 3 else 3
+        axes = 1 if moved[0].dim() == 3 else 3
         transform: Any = RandAffine(
             prob=1.0,
             rotate_range=[config.rotation] * axes,
             scale_range=[config.scaling] * axes,
-            mode="bilinear",
             padding_mode="zeros",
         )
         transform.set_random_state(seed=int(random.integers(2**31)))
-        stack = plain_tensor(transform(stack)).contiguous()
-    return stack
+        moved = [  # only the first draws the change; the others follow it
+            plain_tensor(transform(stack, mode=mode, randomize=n == 0)).contiguous()
+            for n, (stack, mode) in enumerate(zip(moved, modes, strict=True))
+        ]
+    return moved
 
 
 def augment_intensity(

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,12 +13,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity
+from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
 from mrsynth.card import Plain
 from mrsynth.methods.base import Batch, Method
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 
 class TrainingConfig(Plain):
@@ -55,10 +52,13 @@ class Slab:
     images   (C, 1 + N, H, W) float32, u in [0, 1], the slice itself first; or (C, 1, D, H, W); anything in channels
              that are not present
     present  (C,) bool
+    labels   (H, W) or (D, H, W), whole numbers: the segmentation; -1 everywhere in a subject without one; None where
+             nobody asked. All slabs of a source have them, or none
     """
 
     images: NDArray[np.float32]
     present: NDArray[np.bool_]
+    labels: NDArray[np.integer[Any]] | None = None
 
 
 class ExampleSource(Protocol):
@@ -71,10 +71,14 @@ class ExampleSource(Protocol):
 
 @contextmanager
 def example_batches(
-    method: Method, iteration: int, source: ExampleSource, config: TrainingConfig, accelerator: "Accelerator"
+    method: Method,
+    iteration: int,
+    source: ExampleSource,
+    config: TrainingConfig,
+    process: int = 0,
+    processes: int = 1,
 ) -> Iterator[Iterator[Batch]]:
-    """The batches that this process still has to see after so many iterations."""
-    process, processes = accelerator.process_index, accelerator.num_processes
+    """The batches that one process of so many still has to see after so many iterations."""
     loader: DataLoader[Any] = DataLoader(
         Examples(source, method, config, processes),
         batch_sampler=PositionSampler(len(source), config, iteration, process, processes),
@@ -106,7 +110,12 @@ class Examples(Dataset[dict[str, Tensor]]):
         available = self.draw_available(slab.present, position / self.total, random)
         c, n = slab.images.shape[:2]
         stack = torch.from_numpy(np.ascontiguousarray(slab.images, dtype=np.float32)).flatten(0, 1)
-        stack = augment_geometry(stack, self.config.augmentation, random)
+        labels: dict[str, Tensor] = {}
+        if slab.labels is None:
+            stack = augment_geometry(stack, self.config.augmentation, random)
+        else:
+            values = torch.from_numpy(slab.labels.astype(np.int64))
+            stack, labels["labels"] = augment_labelled(stack, values, self.config.augmentation, random)
         inputs = np.where(available, np.arange(c), -1).repeat(n)
         images = augment_intensity(stack, inputs, self.config.augmentation, random).unflatten(0, (c, n)) * 2 - 1
         return {
@@ -114,6 +123,7 @@ class Examples(Dataset[dict[str, Tensor]]):
             "context": images[:, 1:],
             "present": torch.from_numpy(slab.present.copy()),
             "available": torch.from_numpy(available),
+            **labels,
         }
 
 
@@ -145,16 +155,22 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
 
 
 def collate(examples: Sequence[Mapping[str, Tensor]]) -> Batch:
-    """Stack examples; smaller slices and boxes are padded with background (-1) to the largest of the batch."""
+    """Stack examples; smaller slices and boxes are padded with background (-1) to the largest of the batch.
+
+    Labels are padded with background too, which is 0; and with -1 where there are none.
+    """
     largest = [max(sizes) for sizes in zip(*(e["images"].shape[1:] for e in examples), strict=True)]
 
-    def padded(x: Tensor) -> Tensor:
+    def padded(x: Tensor, value: float = -1.0) -> Tensor:
         lacking = [size - own for size, own in zip(largest, x.shape[-len(largest) :], strict=True)]
         ends = [end for n in reversed(lacking) for end in (n // 2, n - n // 2)]  # from the last axis to the first
-        return nn.functional.pad(x, ends, value=-1.0)
+        return nn.functional.pad(x, ends, value=value)
 
     columns = {name: torch.stack([padded(e[name]) for e in examples]) for name in ("images", "context")}
     flags = {name: torch.stack([e[name] for e in examples]) for name in ("present", "available")}
+    if "labels" in examples[0]:
+        segmentations = [e["labels"] for e in examples]
+        columns["labels"] = torch.stack([padded(s, -1.0 if bool((s < 0).any()) else 0.0) for s in segmentations])
     return Batch(**columns, **flags)
 
 

@@ -9,7 +9,8 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -27,16 +28,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingState:
-    """All that a run needs to go on: weights, averaged weights, optimisers, and the number of finished iterations."""
+    """All that a run needs to go on: weights, averaged weights, the stage, its optimisers and its iterations so far."""
 
     method: Method
     average: Method
+    stage: str
     optimizers: list[torch.optim.Optimizer]
     iteration: int = 0
+
+    @property
+    def of_stage(self) -> str:
+        """` of stage NAME`, for a sentence; nothing where there is only one."""
+        return f" of stage {self.stage}" if len(self.method.stages) > 1 else ""
+
+    def enter(self, stage: str) -> None:
+        """Go over to a stage: the averaged weights become the weights, the optimisers are fresh, no iteration done."""
+        self.method.load_state_dict(self.average.state_dict())
+        self._begin(stage)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data only, so that it can be read back with `weights_only=True`."""
         return {
+            **({"stage": self.stage} if len(self.method.stages) > 1 else {}),
             "iteration": self.iteration,
             "method": self.method.state_dict(),
             "average": self.average.state_dict(),
@@ -44,12 +57,20 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state."""
+        """Take over a saved state. Raises ValueError when it is in a stage that the method does not have."""
+        self._begin(state["stage"] if "stage" in state else self.method.stages[0])
         self.method.load_state_dict(state["method"])
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.iteration = state["iteration"]
+
+    def _begin(self, stage: str) -> None:
+        if stage not in self.method.stages:
+            raise ValueError(f"the stage {stage!r} is none of {', '.join(self.method.stages)}")
+        self.stage = self.method.stage = self.average.stage = stage
+        self.optimizers = optimizers_of(self.method, stage)
+        self.iteration = 0
 
 
 @dataclass(frozen=True)
@@ -68,23 +89,28 @@ class Callbacks:
     stop: Callable[[], bool]
 
 
-def begin(method: Method, config: TrainingConfig) -> TrainingState:
-    """A run at iteration 0: Adam per objective, averaged weights equal to the weights."""
+def begin(method: Method, stage: str | None = None) -> TrainingState:
+    """A run at iteration 0 of a stage, the first if not told: averaged weights equal to the weights."""
     average = copy.deepcopy(method).eval().requires_grad_(False)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Adam(objective.parameters, lr=config.learning_rate, betas=(0.9, 0.999))
-        for objective in method.objectives()
-    ]
-    return TrainingState(method, average, optimizers)
+    state = TrainingState(method, average, "", [])
+    state.enter(stage or method.stages[0])
+    return state
+
+
+def optimizers_of(method: Method, stage: str) -> list[torch.optim.Optimizer]:
+    """Adam for each objective of a stage; AdamW for those that decay their weights. Every step sets the rate anew."""
+    chosen = [(torch.optim.AdamW if o.weight_decay else torch.optim.Adam, o) for o in method.objectives(stage)]
+    return [kind(o.parameters, lr=1e-4, betas=o.betas, weight_decay=o.weight_decay) for kind, o in chosen]
 
 
 def train(
     state: TrainingState, source: ExampleSource, config: TrainingConfig, callbacks: Callbacks, device: str = "auto"
-) -> None:
-    """Run from state.iteration to config.iterations.
+) -> bool:
+    """Run from state.iteration to config.iterations of the stage that the state is in.
 
     Under `accelerate launch` every process takes its own batches, gradients are averaged, and all hold equal weights.
-    Raises Interrupted, after saving, when told to stop; MrsynthError when the gradient is no longer finite.
+    Returns whether somebody asked to stop when it was done anyway, which is all that a next stage needs to know.
+    Raises Interrupted, after saving, when told to stop before; MrsynthError when the gradient is no longer finite.
     """
     from accelerate import Accelerator
 
@@ -92,7 +118,7 @@ def train(
     # Precision and placement are ours: Accelerate would fix both for the life of the process at the first run in it.
     accelerator = Accelerator(mixed_precision="no", device_placement=False)
     place = accelerator.device if several else device_of(device) or accelerator.device
-    state.method.to(place).train()
+    state.method.to(place)
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # of convolutions: what CPU and tensor cores like
     for parameter in state.method.parameters():
         if parameter.dim() in layouts:
@@ -100,10 +126,15 @@ def train(
     state.average.to(place)
     for optimizer in state.optimizers:
         to_device(optimizer, place)
+    process, number = accelerator.process_index, accelerator.num_processes
+    if not state.iteration:
+        enter_stage(state, source, config, accelerator, place)
+    train_only_what_is_listed(state.method, state.stage)
+    stopped = False
     if state.iteration and accelerator.is_main_process and config.due(config.validate_every, state.iteration):
         callbacks.validate(state.average, state.iteration)
     began, finished = time.perf_counter(), state.iteration
-    with example_batches(state.method, state.iteration, source, config, accelerator) as batches:
+    with example_batches(state.method, state.iteration, source, config, process, number) as batches:
         while state.iteration < config.iterations:
             terms = descend(state, [next(batches).to(place) for _ in range(config.accumulation)], config, accelerator)
             save_due = config.due(config.save_every, state.iteration)
@@ -117,13 +148,52 @@ def train(
                 if config.due(config.validate_every, state.iteration):
                     callbacks.validate(state.average, state.iteration)
                     began, finished = time.perf_counter(), state.iteration
-            if any_process(callbacks.stop(), accelerator, place) and state.iteration < config.iterations:
+            stopped = any_process(callbacks.stop(), accelerator, place)
+            if stopped and state.iteration < config.iterations:
                 if accelerator.is_main_process and not save_due:
                     callbacks.save(state)
                 break
     accelerator.wait_for_everyone()  # the first process to end takes the others with it, even one that is saving
     if state.iteration < config.iterations:
-        raise Interrupted(f"Stopped after {state.iteration} of {config.iterations} iterations; --resume goes on.")
+        done = f"{state.iteration} of {config.iterations} iterations{state.of_stage}"
+        raise Interrupted(f"Stopped after {done}; --resume goes on.")
+    return stopped
+
+
+def enter_stage(
+    state: TrainingState, source: ExampleSource, config: TrainingConfig, accelerator: "Accelerator", place: torch.device
+) -> None:
+    """Let the method make itself ready for the stage that begins, alike in all processes; the average follows."""
+
+    def one_pass() -> Generator[Batch, None, None]:  # that of the main process, for all
+        count = math.ceil(len(source) / config.batch_size)
+        alone = config.model_copy(update={"iterations": count, "accumulation": 1, "workers": 0})
+        with example_batches(state.method, 0, source, alone) as batches:
+            yield from (batch.to(place) for batch in batches)
+
+    torch.manual_seed(seed_of(config.seed, state.stage))
+    with torch.no_grad(), closing(one_pass()) as batches:
+        state.method.eval().enter_stage(state.stage, batches)
+    if accelerator.num_processes > 1:  # what was measured may differ by rounding
+        from accelerate.utils import broadcast
+
+        for tensor in state.method.state_dict().values():
+            tensor.copy_(broadcast(tensor.contiguous()))
+    state.average.load_state_dict(state.method.state_dict())
+
+
+def train_only_what_is_listed(method: Method, stage: str) -> None:
+    """Freeze every parameter that no objective of the stage lists; parts all of whose parameters are frozen run as in
+    use: without dropout, and with their running statistics left alone.
+    """
+    listed = {id(parameter) for objective in method.objectives(stage) for parameter in objective.parameters}
+    method.train()
+    for part in method.modules():
+        own = [id(parameter) for parameter in part.parameters()]
+        if own and listed.isdisjoint(own):
+            part.eval()
+    for parameter in method.parameters():
+        parameter.requires_grad_(id(parameter) in listed)
 
 
 def descend(
@@ -134,7 +204,7 @@ def descend(
     Raises MrsynthError when a gradient is not finite, before it reaches a weight.
     """
     rate = learning_rate(state.iteration, config)
-    objectives = state.method.objectives()
+    objectives = state.method.objectives(state.stage)
     terms: dict[str, list[Tensor]] = {}
     for objective, optimizer in zip(objectives, state.optimizers, strict=True):
         for group in optimizer.param_groups:
@@ -154,8 +224,9 @@ def descend(
         norm = accelerator.clip_grad_norm_(objective.parameters, config.clip)
         if norm is not None and not bool(torch.isfinite(norm)):
             raise MrsynthError(
-                f"Training diverged at iteration {state.iteration + 1}: the norm of the {objective.name} gradient is "
-                f"{float(norm)}. What was saved before is untouched. Begin again with a lower training.learning_rate."
+                f"Training diverged at iteration {state.iteration + 1}{state.of_stage}: the norm of the "
+                f"{objective.name} gradient is {float(norm)}. What was saved before is untouched. "
+                "Begin again with a lower training.learning_rate."
             )
         optimizer.step()
     state.iteration += 1
@@ -189,11 +260,13 @@ def update_average(state: TrainingState, decay: float) -> None:
     """Exponential moving average; its memory grows from ten iterations so that early noise is forgotten.
 
     Buffers, such as running statistics, are averages or constants already: the averaged method takes them as they are.
+    Frozen parameters are what they were when the stage began, in both.
     """
     weight = 1 - min(decay, (1 + state.iteration) / (10 + state.iteration))
     with torch.no_grad():
         for ours, theirs in zip(state.average.parameters(), state.method.parameters(), strict=True):
-            ours.lerp_(theirs.to(ours), weight)
+            if theirs.requires_grad:
+                ours.lerp_(theirs.to(ours), weight)
         for kept, current in zip(state.average.buffers(), state.method.buffers(), strict=True):
             kept.copy_(current)
 

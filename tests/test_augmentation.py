@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.transforms import RandAffine
 
-from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity
+from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
 
 ALL = AugmentationConfig(flip=0.5, affine=1, gamma=0.3, gain=0.2, bias_field=0.3)
 NOTHING = AugmentationConfig(flip=0)
@@ -210,3 +210,60 @@ def test_the_bias_field_of_a_volume_is_smooth_in_three_dimensions():
 
     assert all(float(logarithm.diff(dim=d).abs().max()) > 1e-4 for d in range(3))
     assert max(float(logarithm.diff(n=4, dim=d).abs().max()) for d in range(3)) < 1e-5
+
+
+# Labels --------------------------------------------------------------------------------------------------------------
+
+
+def blocks(*size):
+    """int64: large blocks with the labels 1, 2 and 4 on 0, none of them symmetric."""
+    labels = torch.zeros(size, dtype=torch.long)
+    i, j = size[0], size[1]
+    labels[i // 8 : i // 2, j // 4 : j // 2] = 1
+    labels[i // 2 : 5 * i // 8, j // 4 : 3 * j // 4] = 2
+    labels[i // 4 : i // 2, j // 2 : 3 * j // 4] = 4
+    return labels
+
+
+@pytest.mark.parametrize("size", [(40, 48), (24, 32, 16)])
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_move_with_the_images(size, seed):
+    """The images are one for each label, 1 where it is: moved along, each shows the share of its label in a voxel."""
+    labels = blocks(*size)
+    values = torch.tensor([0, 1, 2, 4])
+    images = torch.stack([(labels == value).float() for value in values])
+    shares, turned = augment_labelled(images, labels, AugmentationConfig(flip=0.5, affine=0.7), random(seed))
+
+    assert turned.dtype == torch.long and turned.shape == labels.shape
+    assert turned.unique().tolist() == values.tolist()
+    chosen = torch.stack([turned == value for value in values])
+    assert float(shares[1:][chosen[1:]].min()) > 0.99 * 0.5 ** len(size)  # of the nearest of 2 or 4 or 8 voxels
+    certain = shares > 0.999
+    assert bool(chosen[certain].all()) and float(certain.any(0).float().mean()) > 0.6
+
+
+def test_there_are_flips_and_turns_among_those_seeds():
+    labels, flip = blocks(40, 48), AugmentationConfig(flip=0.5)
+    turned = [augment_labelled(labels[None] / 4, labels, ALL, random(seed))[1] for seed in range(6)]
+    flipped = [augment_labelled(labels[None] / 4, labels, flip, random(seed))[1] for seed in range(6)]
+
+    assert sum(not (torch.equal(t, labels) or torch.equal(t, labels.flip(0))) for t in turned) >= 4
+    assert {torch.equal(f, labels) for f in flipped} == {True, False}
+    assert all(torch.equal(f, labels) or torch.equal(f, labels.flip(0)) for f in flipped)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_change_nothing_for_the_images(seed):
+    """Neither what becomes of them nor what the generator gives afterwards."""
+    one, other = random(seed), random(seed)
+    moved, _ = augment_labelled(stack(), blocks(40, 48), ALL, one)
+
+    assert torch.equal(moved, augment_geometry(stack(), ALL, other))
+    assert one.random() == other.random()
+
+
+def test_where_there_are_no_labels_none_come_in_from_outside():
+    none = torch.full((40, 48), -1)
+    moved, turned = augment_labelled(stack(), none, ALL, random())
+
+    assert torch.equal(turned, none) and torch.equal(moved, augment_geometry(stack(), ALL, random()))

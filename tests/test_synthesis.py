@@ -28,7 +28,7 @@ class Recorder(Method):
         self.answer = answer
         self.asked = []
 
-    def objectives(self):
+    def objectives(self, stage):
         return []
 
     def synthesise(self, images, available, *, context, noise, steps=None, sampler=None, progress=None):

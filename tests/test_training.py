@@ -70,7 +70,7 @@ class Straight(Method):
 
         return loss
 
-    def objectives(self):
+    def objectives(self, stage):
         if len(self.gain) == 1:
             return [Objective("straight", [self.gain, self.offset], self.loss_of(0))]
         return [Objective("gains", [self.gain], self.loss_of(0)), Objective("offsets", [self.offset], self.loss_of(1))]
@@ -116,7 +116,7 @@ def config(**options):
 def run(method, source, settings, diary=None, state=None):
     """Train from the start or from a saved state; returns the state and the diary."""
     diary = diary or Diary()
-    fresh = begin(method, settings)
+    fresh = begin(method)
     if state is not None:
         fresh.load_state_dict(torch.load(io.BytesIO(state), weights_only=True))
     train(fresh, source, settings, diary.callbacks(), "cpu")

@@ -1,5 +1,7 @@
 """What is learned from, in which order: functions of the seed and the position in the run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ class Reads(Method):
     def __init__(self):
         super().__init__(MethodConfig(method="reads"))
 
-    def objectives(self):
+    def objectives(self, stage):
         return []
 
     def synthesise(self, images, available, **_):
@@ -161,3 +163,64 @@ def test_boxes_of_different_sizes_are_padded_with_background_on_every_side():
 def test_a_crop_is_three_sides(crop):
     with pytest.raises(ValueError, match="crop"):
         config(crop=crop)
+
+
+# Labels --------------------------------------------------------------------------------------------------------------
+
+
+def labelled(slab, labelled=True):
+    """The slab whose labels are 0 to 5, and encoded in the images as u = label / 5; or -1, where it has none."""
+    shape = slab.images.shape[2:]
+    labels = np.zeros(shape, np.int16)
+    labels[tuple(slice(n // 4, n // 2) for n in shape)] = 2
+    labels[tuple(slice(n // 2, 3 * n // 4) for n in shape)] = 5
+    images = np.broadcast_to(labels / np.float32(5), slab.images.shape).astype(np.float32)
+    return replace(slab, images=images, labels=labels if labelled else np.full(shape, -1, np.int16))
+
+
+@pytest.mark.parametrize("source", [slabs(1, neighbours=1, size=32), boxes((16, 24, 12))], ids=["slices", "boxes"])
+def test_labels_of_an_example_lie_where_its_image_says(source):
+    examples = Examples([labelled(source[0])], Reads(), config(augmentation=AugmentationConfig(affine=0.7)))
+    moved = 0
+    for position in range(6):
+        example = examples[position, 0]
+        values, labels = (example["images"][0] + 1) / 2 * 5, example["labels"]
+        assert labels.dtype == torch.int64 and labels.shape == example["images"].shape[1:]
+        assert float(((values - labels).abs() < 0.01).float().mean()) > 0.6  # not so at edges, where images are blurred
+        assert (
+            float((values - labels).abs().max()) < 5 * (1 - 0.5 ** labels.dim()) + 0.01
+        )  # of the nearest of the voxels
+        assert {2, 5} <= set(labels.unique().tolist()) <= {0, 2, 5}
+        moved += not np.array_equal(labels, labelled(source[0]).labels)
+    assert moved > 1
+
+
+def test_without_labels_an_example_has_none():
+    batch = collate([Examples(slabs(1), Reads(), config())[0, 0]])
+
+    assert batch.labels is None and batch.to("cpu").labels is None
+
+
+@pytest.mark.parametrize("source", [slabs, lambda count, size: boxes(*[(size, size, 6)] * count)], ids=["2d", "3d"])
+def test_labels_are_padded_with_background_and_what_is_not_known_stays_unknown(source):
+    small, large = source(2, size=16), source(1, size=24)
+    slabs_ = [labelled(small[0]), labelled(small[1], False), labelled(large[0])]
+    examples = Examples(slabs_, Reads(), config(augmentation=AugmentationConfig(affine=1)))
+    batch = collate([examples[i, i] for i in range(3)]).to("cpu")
+
+    assert batch.labels.dtype == torch.int64 and batch.labels.shape == (3, *batch.images.shape[2:])
+    assert torch.equal(batch.labels[0, 4:20, 4:20], examples[0, 0]["labels"])
+    assert int((batch.labels[0] > 0).sum()) == int((examples[0, 0]["labels"] > 0).sum()) > 0
+    assert int(batch.labels[0].min()) == 0
+    assert bool((batch.labels[1] == -1).all())
+    assert torch.equal(batch.labels[2], examples[2, 2]["labels"])
+
+
+def test_labels_change_no_image_and_no_choice():
+    source = slabs(1, neighbours=1, size=32)
+    settings = config(augmentation=EVERYTHING)
+    plain = Examples([replace(labelled(source[0]), labels=None)], Reads(), settings)[3, 0]
+    other = Examples([labelled(source[0])], Reads(), settings)[3, 0]
+    other.pop("labels")
+
+    assert same(plain, other)

@@ -37,7 +37,7 @@ class Fading(Method):
         self.only = only
         self.batches, self.noises, self.precisions = [], [], []
 
-    def objectives(self):
+    def objectives(self, stage):
         return []
 
     def supports(self, available, target):

@@ -45,6 +45,11 @@ def linear(T: int, start: float = 1e-4, end: float = 0.02) -> Schedule:
     return _from_betas(torch.linspace(start, end, _positive(T), dtype=torch.float64), "linear")
 
 
+def sqrt_linear(T: int, start: float = 0.0015, end: float = 0.0195) -> Schedule:
+    """The root of beta rises evenly: Rombach et al. 2022 for latents (elsewhere "scaled linear"). Made for T = 1000."""
+    return _from_betas(torch.linspace(start**0.5, end**0.5, _positive(T), dtype=torch.float64) ** 2, "sqrt_linear")
+
+
 def linear_scaled(T: int) -> Schedule:
     """The linear schedule with betas times 1000 / T, so that a short chain destroys as much signal as a long one."""
     scale = 1000 / _positive(T)
@@ -72,6 +77,7 @@ SCHEDULES: dict[str, Callable[[int], Schedule]] = {
     "linear_scaled": linear_scaled,
     "direct": linear_scaled,  # as fast-cwdm calls it
     "sampled": sampled,
+    "sqrt_linear": sqrt_linear,
 }
 
 

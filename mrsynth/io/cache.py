@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError
 from mrsynth.io.dataset import SubjectFiles, load_subject
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.preparation import PreparationConfig, Prepared, prepare
@@ -20,6 +21,7 @@ FORMAT = 2  # to be raised with any change of these files, or of the numbers tha
 LEVELS = 65535  # u in [0, 1] is stored in 16 bits: an error of 1e-5 at half the memory
 FOREGROUND = 0.01  # slices with less brain than this share of their area are not worth training on
 BINS = 64
+LARGEST_LABEL = 255  # of a segmentation: stored in 8 bits
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class CachedSubject:
     present     (C,) bool
     slices      indices along K with more than 1 % foreground
     histograms  (C, 64): share of the brain voxels in each of 64 bins of u over [0, 1]
+    labels      a `.npy` file (K, I, J) uint8, the values of the segmentation; None if there is none or nobody asked
     """
 
     name: str
@@ -37,6 +40,7 @@ class CachedSubject:
     present: tuple[bool, ...]
     slices: tuple[int, ...]
     histograms: tuple[tuple[float, ...], ...]
+    labels: Path | None = None
 
     @property
     def stored(self) -> NDArray[np.uint16]:
@@ -68,53 +72,115 @@ class CachedSubject:
         lacking = [(0, 0), *((0, n - m) for n, m in zip(size, part.shape[1:], strict=True))]
         return np.pad(part.astype(np.float32) / np.float32(LEVELS), lacking)
 
+    def label_slice(self, index: int) -> NDArray[np.int16]:
+        """(I, J): the values of the segmentation in slice `index`; -1 everywhere if there is none."""
+        i, j, _ = self.shape
+        return self.label_box((0, 0, index), (i, j, 1))[..., 0]
+
+    def label_box(self, corner: Sequence[int], size: Sequence[int]) -> NDArray[np.int16]:
+        """(*size): the values of the segmentation in the box of `box`, 0 beyond the ends; all -1 if there is none."""
+        if self.labels is None:
+            return np.full(tuple(size), -1, np.int16)
+        i, j, k = (slice(c, c + n) for c, n in zip(corner, size, strict=True))
+        part = np.load(self.labels, mmap_mode="r")[k, i, j].transpose(1, 2, 0)
+        return np.pad(part.astype(np.int16), [(0, n - m) for n, m in zip(size, part.shape, strict=True)])
+
 
 def cached(
-    files: SubjectFiles, contrasts: Sequence[Contrast], preparation: PreparationConfig, folder: Path
+    files: SubjectFiles,
+    contrasts: Sequence[Contrast],
+    preparation: PreparationConfig,
+    folder: Path,
+    labels: bool = False,
 ) -> CachedSubject:
     """The prepared subject, made now unless the same files were already prepared in the same way.
 
+    labels   whether to prepare its segmentation too, if it has one; the images are the same files either way
     Files of other contrasts are not looked at. Raises InputError when a file cannot be used.
     """
     files = replace(files, files={c: files.files[c] for c in contrasts if c in files.files})
     array = folder / f"{files.name}-{_key(files, contrasts, preparation)}.npy"
-    header = array.with_suffix(".json")
-    known = _read(header, array)
-    if known is None:
+    segmentation = files.segmentation if labels else None
+    drawn = None if segmentation is None else folder / f"{array.stem}-labels-{_label_key(segmentation)}.npy"
+    known = _read(array)
+    if known is None or (drawn is not None and _read(drawn) is None):
         ensure_folder(folder)
-        known = _write(header, array, prepare(load_subject(files), contrasts, preparation))
+        subject = load_subject(files, segmentation=drawn is not None)
+        prepared = prepare(subject, contrasts, preparation)
+        if known is None:
+            known = _write(array, prepared)
+        if drawn is not None and subject.segmentation is not None:
+            _write_labels(drawn, prepared, _whole_numbers(segmentation, subject.segmentation.voxels))
     return CachedSubject(
         files.name,
         array,
         tuple(known["present"]),
         tuple(known["slices"]),
         tuple(tuple(histogram) for histogram in known["histograms"]),
+        drawn,
     )
 
 
-def _write(header: Path, array: Path, prepared: Prepared) -> dict[str, Any]:
+def _write(array: Path, prepared: Prepared) -> dict[str, Any]:
     u = np.rint(prepared.images.transpose(3, 0, 1, 2) * LEVELS).astype(np.uint16)
-    buffer = io.BytesIO()
-    np.save(buffer, u)
-    write_bytes(
-        array, buffer.getvalue()
-    )  # not through a map: on a full disk that would be a SIGBUS, here it is an error
     brain = u.any(axis=1)
     counts = [np.histogram(u[:, c][brain], bins=BINS, range=(0, LEVELS))[0] for c in range(u.shape[1])]
     facts: dict[str, Any] = {
-        "bytes": buffer.tell(),
         "present": prepared.available.tolist(),
         "slices": np.flatnonzero(prepared.mask.mean(axis=(0, 1)) > FOREGROUND).tolist(),
         "histograms": [(count / max(count.sum(), 1)).tolist() for count in counts],
     }
-    write_text(header, json.dumps(facts))  # last: its presence says that the array is whole
+    _save(array, u, facts)
     return facts
 
 
-def _read(header: Path, array: Path) -> dict[str, Any] | None:
-    """What was written, or None when it is not there or not whole."""
+def _write_labels(array: Path, prepared: Prepared, labels: NDArray[np.uint8]) -> None:
+    """The segmentation on the model's grid, 0 outside the foreground.
+
+    Between spacings every voxel takes the value with the largest share in it; without resampling, its own.
+    """
+    grid = prepared.grid
+    turned = grid.orientation.apply(labels)
+    whole = turned
+    if grid.resampling.needed:
+        whole = np.zeros(grid.resampling.new_shape, np.uint8)
+        largest = np.zeros(whole.shape, np.float32)
+        for value in np.unique(turned):
+            share = grid.resampling.forward((turned == value).astype(np.float32))
+            whole[share > largest] = value
+            largest = np.maximum(largest, share)
+    placed = np.zeros(prepared.mask.shape, np.uint8)
+    placed[grid.inside] = whole[grid.box]
+    _save(array, np.where(prepared.mask, placed, 0).astype(np.uint8).transpose(2, 0, 1), {})
+
+
+def _whole_numbers(file: Path | None, voxels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The values of a segmentation. Raises InputError for what is none."""
+    labels = np.clip(voxels, 0, LARGEST_LABEL).astype(np.uint8)
+    if (wrong := labels != voxels).any():
+        raise InputError(
+            f"{file}: a segmentation holds whole numbers from 0 to {LARGEST_LABEL}; found "
+            f"{', '.join(f'{v:g}' for v in np.unique(voxels[wrong])[:3])}. Give the labels themselves, not "
+            "probabilities, or move the file elsewhere to train without it."
+        )
+    return labels
+
+
+def _save(array: Path, values: NDArray[Any], facts: dict[str, Any]) -> None:
+    """Write an array and, beside it, how long its file is and the facts about it."""
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    write_bytes(
+        array, buffer.getvalue()
+    )  # not through a map: on a full disk that would be a SIGBUS, here it is an error
+    # last: its presence says that the array is whole
+    write_text(array.with_suffix(".json"), json.dumps({"bytes": buffer.tell(), **facts}))
+
+
+def _read(array: Path) -> dict[str, Any] | None:
+    """What was written about an array, or None when it is not there or not whole."""
     try:
-        facts: dict[str, Any] = json.loads(header.read_text())
+        facts: dict[str, Any] = json.loads(array.with_suffix(".json").read_text())
         return facts if array.stat().st_size == facts["bytes"] else None
     except (FileNotFoundError, ValueError, KeyError):
         return None
@@ -123,6 +189,16 @@ def _read(header: Path, array: Path) -> dict[str, Any] | None:
 def _key(files: SubjectFiles, contrasts: Sequence[Contrast], preparation: PreparationConfig) -> str:
     """Changes when a file, the list of contrasts or the preparation does."""
     named = {c.value: path for c, path in files.files.items()} | ({"mask": files.mask} if files.mask else {})
-    stamps = [(name, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for name, p in named.items()]
-    text = json.dumps([FORMAT, sorted(stamps), list(contrasts), preparation.model_dump(mode="json")])
+    stamps = sorted((name, *_stamp(path)) for name, path in named.items())
+    text = json.dumps([FORMAT, stamps, list(contrasts), preparation.model_dump(mode="json")])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _label_key(file: Path) -> str:
+    """Changes when a segmentation does; what it is prepared like is in the name of the images it lies beside."""
+    return hashlib.sha256(json.dumps([FORMAT, *_stamp(file)]).encode()).hexdigest()[:8]
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Where a file is, how large, and from when."""
+    return str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns

@@ -32,6 +32,9 @@ class Batch:
     present    (B, C) bool: the truth is in `images`
     available  (B, C) bool: the method may read it; a subset of `present`
     context    (B, C, N, H, W) float32: the N neighbouring slices, below and above; N may be 0, and is for volumes
+    labels     (B, H, W) or (B, D, H, W) int64: the values of the subject's segmentation file, whatever their
+               convention; -1 everywhere in an example of a subject without one. None when no subject has one, or when
+               the method does not ask for them (`Method.wants_labels`)
     Whatever stands in a channel that is not present must not matter: it may be NaN.
     """
 
@@ -39,20 +42,28 @@ class Batch:
     present: Tensor
     available: Tensor
     context: Tensor
+    labels: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        moved = {name: getattr(self, name).to(device) for name in ("images", "present", "available", "context")}
-        return replace(self, **moved)
+        names = ("images", "present", "available", "context", *(("labels",) if self.labels is not None else ()))
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing to minimise: `loss(batch, generator)` gives named terms, of which "loss" is the one to descend."""
+    """One thing to minimise: `loss(batch, generator)` gives named terms, of which "loss" is the one to descend.
+
+    parameters    what it moves; in a stage of training everything that no objective lists stays as it is
+    betas         of Adam
+    weight_decay  decoupled from the gradient (AdamW); 0 is plain Adam
+    """
 
     name: str
     parameters: Sequence[nn.Parameter]
     loss: Callable[[Batch, torch.Generator], dict[str, Tensor]]
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
 
 
 class Method(nn.Module, ABC):
@@ -63,6 +74,11 @@ class Method(nn.Module, ABC):
     multiple      every side of its slices or volumes must be a multiple of this
     shared_noise  all slices of a volume start from the same noise field: SeededNoise(..., shared=True)
     targets       the contrasts it can make; `noise` has one stream for each
+    wants_labels  it learns from segmentations too: `Batch.labels`
+    needs_labels  and cannot do without: subjects of which none has a segmentation cannot train it
+    stages        trained one after the other, each on the averaged weights of those before it
+    judged_stages the stages whose synthesis is worth validating; None: all of them
+    stage         while training, the stage it is in; None in use. Set by the training loop, never by the method
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -70,6 +86,11 @@ class Method(nn.Module, ABC):
     neighbours: int = 0
     multiple: int = 1
     shared_noise: bool = False
+    wants_labels: bool = False
+    needs_labels: bool = False
+    stages: tuple[str, ...] = ("all",)
+    judged_stages: tuple[str, ...] | None = None
+    stage: str | None = None
 
     def __init__(self, config: MethodConfig):
         super().__init__()
@@ -77,8 +98,38 @@ class Method(nn.Module, ABC):
         self.targets: tuple[Contrast, ...] = config.contrasts
 
     @abstractmethod
-    def objectives(self) -> list[Objective]:
-        """What to train, in order; one for most papers."""
+    def objectives(self, stage: str) -> list[Objective]:
+        """What to train in a stage, in order; one for most papers.
+
+        Within the stage only the parameters listed here move, and what holds none of them runs as in use (`eval`).
+        """
+
+    def enter_stage(self, stage: str, batches: Iterable[Batch]) -> None:
+        """Be ready for a stage that begins now, such as by measuring the latents of the one before it.
+
+        batches   one pass over the training data as the stage will see it, on the method's device; each is made when it
+                  is asked for
+
+        Called once, without gradients and under a fixed seed, before the first iteration; not for a stage that is
+        skipped, and not again when a run is resumed within it. So it may change parameters and buffers, which are
+        saved, and nothing else. Does nothing unless a method says other.
+        """
+        return None
+
+    def stage_tensors(self, stage: str) -> tuple[str, ...]:
+        """Beginnings of the names, in `state_dict`, of what a stage trains or measures: what a checkpoint given in
+        its place supplies. All of them, ("",), unless a method says other.
+        """
+        return ("",)
+
+    def training_only(self) -> tuple[str, ...]:
+        """Beginnings of the names, in `state_dict`, of what synthesis does without; a checkpoint may lack them."""
+        return ()
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """The tensors that a checkpoint holds: all of `state_dict` but what only training needs."""
+        dropped = self.training_only()
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(dropped)}
 
     @abstractmethod
     def synthesise(
@@ -122,7 +173,7 @@ class Method(nn.Module, ABC):
         """Choose for one training example which of its present contrasts the method may read.
 
         present   (C,) bool
-        progress  0 at the first step of training, 1 at the last
+        progress  0 at the first step of training (of a stage), 1 at the last
         returns   (C,) bool: a subset of `present` that leaves at least one present contrast to be made
         """
         legal = legal_patterns(present, self.contrasts)

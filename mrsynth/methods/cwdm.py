@@ -174,7 +174,7 @@ class Cwdm(Method):
 
     # --- Training -------------------------------------------------------------------------------------------------
 
-    def objectives(self) -> list[Objective]:
+    def objectives(self, stage: str) -> list[Objective]:
         """One: to denoise."""
         return [Objective("denoise", list(self.parameters()), self.loss)]
 

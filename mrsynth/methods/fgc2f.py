@@ -237,7 +237,7 @@ class FgC2F(Method):
 
     # --- Training -------------------------------------------------------------------------------------------------
 
-    def objectives(self) -> list[Objective]:
+    def objectives(self, stage: str) -> list[Objective]:
         """One: to denoise."""
         return [Objective("denoise", list(self.parameters()), self.loss)]
 

@@ -32,15 +32,19 @@ def examples_of(subjects: Sequence[CachedSubject], method: Method, crop: Sequenc
     """What the method learns from in these subjects: slices, or boxes for a method of three dimensions.
 
     crop   voxels of the boxes; None for whole volumes
+    With labels, where the method wants them and any of the subjects has a segmentation.
     """
-    return Boxes(subjects, crop) if method.dimensions == 3 else Slices(subjects, method.neighbours)
+    labels = method.wants_labels and any(subject.labels is not None for subject in subjects)
+    if method.dimensions == 3:
+        return Boxes(subjects, crop, labels)
+    return Slices(subjects, method.neighbours, labels)
 
 
 class Slices:
     """Every training slice of a cohort, addressed by one index."""
 
-    def __init__(self, subjects: Sequence[CachedSubject], neighbours: int):
-        self.subjects, self.neighbours = subjects, neighbours
+    def __init__(self, subjects: Sequence[CachedSubject], neighbours: int, labels: bool = False):
+        self.subjects, self.neighbours, self.labels = subjects, neighbours, labels
         self.places = [(s, k) for s, subject in enumerate(subjects) for k in subject.slices]
 
     def __len__(self) -> int:
@@ -49,14 +53,15 @@ class Slices:
     def __getitem__(self, index: int) -> Slab:
         s, k = self.places[index]
         subject = self.subjects[s]
-        return Slab(subject.slab(k, self.neighbours), np.array(subject.present))
+        labels = subject.label_slice(k) if self.labels else None
+        return Slab(subject.slab(k, self.neighbours), np.array(subject.present), labels)
 
 
 class Boxes:
     """Boxes of a cohort's volumes, half overlapping and none of them empty; or the whole volumes."""
 
-    def __init__(self, subjects: Sequence[CachedSubject], size: Sequence[int] | None):
-        self.subjects = subjects
+    def __init__(self, subjects: Sequence[CachedSubject], size: Sequence[int] | None, labels: bool = False):
+        self.subjects, self.labels = subjects, labels
         self.places: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []  # subject, corner, size
         for s, subject in enumerate(subjects):
             whole = subject.shape
@@ -74,7 +79,9 @@ class Boxes:
 
     def __getitem__(self, index: int) -> Slab:
         s, corner, size = self.places[index]
-        return Slab(self.subjects[s].box(corner, size)[:, None], np.array(self.subjects[s].present))
+        subject = self.subjects[s]
+        labels = subject.label_box(corner, size) if self.labels else None
+        return Slab(subject.box(corner, size)[:, None], np.array(subject.present), labels)
 
 
 def corners(whole: int, size: int) -> list[int]:
@@ -92,9 +99,13 @@ class Cohort:
     left_out: list[str]
 
     def listing(self) -> dict[str, Any]:
-        """As plain data: {training: [{name: slices}, ...], validation: ..., left out: ...}."""
+        """As plain data: {training: [{name: slices}, ...], validation: ..., left out: ...}.
+
+        With `labelled: [name, ...]` where segmentations are learned from.
+        """
         named = {part: [{s.name: len(s.slices)} for s in getattr(self, part)] for part in ("training", "validation")}
-        return {**named, "left out": self.left_out}
+        labelled = list(dict.fromkeys(s.name for s in self.training if s.labels is not None))
+        return {**named, **({"labelled": labelled} if labelled else {}), "left out": self.left_out}
 
 
 def gather(
@@ -135,7 +146,7 @@ def gather(
         if stopped():
             raise Interrupted(f"Stopped after preparing {done} of {len(wanted)} subjects; they need not be done again.")
         report(f"preparing {files.name}", done, len(wanted))
-        prepared.append(cached(files, method.contrasts, config.preparation, cache))
+        prepared.append(cached(files, method.contrasts, config.preparation, cache, method.wants_labels))
     training = [
         s for s in prepared if s.name not in config.data.validation for _ in range(config.data.repeat.get(s.name, 1))
     ]
@@ -147,6 +158,12 @@ def gather(
             f"{', '.join(method.contrasts)}; found {len(found)} subjects, {len(config.data.validation)} of them for "
             f"validation.{' Left out:' if why else ''}{why}"
         )
+    if method.needs_labels and all(s.labels is None for s in training):
+        raise InputError(
+            f"None of the {len(training)} training subjects below {', '.join(map(str, roots))} has a segmentation, and "
+            "the method is configured to need one. Expected a file such as NAME_seg.nii.gz beside the scans of at "
+            "least one subject; or configure the method to do without."
+        )
     return Cohort(training, [s for s in prepared if s.name in config.data.validation], left_out)
 
 
@@ -154,9 +171,14 @@ def refuse_other_subjects(cohort: Cohort, listing: Path) -> None:
     """Raise UsageError when a resumed run would see other slices, in another order."""
     if not listing.exists():
         return
-    before = yaml.safe_load(listing.read_text(encoding="utf-8"))
+    before, now = yaml.safe_load(listing.read_text(encoding="utf-8")), cohort.listing()
+    if (had := before.get("labelled", [])) != (have := now.get("labelled", [])):
+        raise UsageError(
+            f"Not the same training subjects have a segmentation as when the run was begun. Then: "
+            f"{', '.join(had) or 'none'}. Now: {', '.join(have) or 'none'}. Put the files back, or begin a new run."
+        )
     for part in ("training", "validation"):
-        old, new = ([str(subject) for subject in data[part]] for data in (before, cohort.listing()))
+        old, new = ([str(subject) for subject in data[part]] for data in (before, now))
         if old != new:
             gone, come = (", ".join(s.strip("{}") for s in a if s not in b) for a, b in ((old, new), (new, old)))
             raise UsageError(

@@ -1,5 +1,6 @@
 """Trained methods: reading a checkpoint, and the device and precision it runs with."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from mrsynth.io.weights import Resolved, resolve
 from mrsynth.methods import build_method
 from mrsynth.methods.base import Method
 from mrsynth.preparation import PreparationConfig
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def build(found: Resolved) -> TrainedMethod:
             f"{found.path}: the weights do not fit the {found.card.method} network that its header describes: "
             f"{'; '.join(wrong[:3])}{more}. The file was changed or made by another version; get it again."
         )
-    method.load_state_dict(checkpoint.tensors)
+    if checkpoint.card.note.startswith("Unfinished"):  # as a training of several stages says of itself on the way
+        log.warning("%s: %s What it makes may be worth nothing.", found.path, checkpoint.card.note)
+    method.load_state_dict({**method.state_dict(), **checkpoint.tensors})  # it may lack what only training needs
     method.eval().requires_grad_(False)
     # the manifest may leave the long histograms to the file
     card = found.card.model_copy(update={"intensity": found.card.intensity or checkpoint.card.intensity})
@@ -99,10 +104,14 @@ def misfits(method: Method, preparation: PreparationConfig, card: Card, checkpoi
     return wrong + tensors_misfit(method, checkpoint.tensors)
 
 
-def tensors_misfit(method: Method, given: Mapping[str, torch.Tensor]) -> list[str]:
-    """What keeps these tensors from being the state of the method, in words."""
-    expected = method.state_dict()
-    wrong = [f"missing {key}" for key in expected if key not in given]
+def tensors_misfit(method: Method, given: Mapping[str, torch.Tensor], beginnings: tuple[str, ...] = ("",)) -> list[str]:
+    """What keeps these tensors from being the state of the method, in words; they may lack what only training needs.
+
+    beginnings   of the names that matter: a part of the state
+    """
+    expected = {key: tensor for key, tensor in method.state_dict().items() if key.startswith(beginnings)}
+    spared = method.training_only()
+    wrong = [f"missing {key}" for key in expected if key not in given and not key.startswith(spared)]
     wrong += [f"unknown {key}" for key in given if key not in expected]
     return wrong + [
         f"{key} has shape {tuple(given[key].shape)}, expected {tuple(expected[key].shape)}"

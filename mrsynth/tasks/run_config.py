@@ -1,5 +1,6 @@
 """The run file of a training: what it may hold, how it is read, and when two are of the same run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ MAY_CHANGE = {  # between a run and its resumption; everything else would make i
     "data.sources",
     *(f"training.{key}" for key in ("iterations", "log_every", "save_every", "validate_every", "workers")),
 }
+OF_STAGE = re.compile(r"stages\.[^.]+\.")  # in the place of `training.`, for one stage
 
 
 class DataConfig(Plain):
@@ -38,8 +40,27 @@ class RunConfig(Plain):
     method: dict[str, Any] = Field(description="method, optional preset, and the options of the method's configuration")
     preparation: PreparationConfig = PreparationConfig()
     training: TrainingConfig = TrainingConfig()
+    stages: dict[str, dict[str, Any]] = Field(
+        {},
+        description="by stage of the method: keys of `training` that are different there, and `init`, a checkpoint "
+        "that supplies the stage so that it is not trained: {vq: {iterations: 2000, init: NAME_OR_PATH}}",
+    )
     data: DataConfig = DataConfig()
     licence: str = "not stated"
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Stages that are not trained, and the name or path of the checkpoint that supplies each."""
+        return {stage: str(options["init"]) for stage, options in self.stages.items() if options.get("init")}
+
+    def training_of(self, stage: str) -> TrainingConfig:
+        """How one stage is trained."""
+        different = {key: value for key, value in self.stages.get(stage, {}).items() if key != "init"}
+        return TrainingConfig.model_validate(merged(self.training.model_dump(mode="json"), different))
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for YAML; without stages where none differs."""
+        return self.model_dump(mode="json", exclude=None if self.stages else {"stages"})
 
 
 def read_run_file(file: Path | None, method: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -72,9 +93,36 @@ def read_run_file(file: Path | None, method: str, overrides: Mapping[str, Any] |
         config = RunConfig.model_validate({**text, "method": wanted})
     except ValidationError as error:
         wrong += complaints(error)
+    else:
+        stages, complaints_of_stages = checked_stages(config, method_class(method).stages)
+        wrong += complaints_of_stages
+        config = config.model_copy(update={"stages": stages})
     if wrong:
         raise UsageError(f"The configuration of the run is not valid ({file or 'no file'}):\n" + "\n".join(wrong))
     return config
+
+
+def checked_stages(config: RunConfig, known: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The `stages` of a run file as plain data of the right types; and what is wrong with them, line by line.
+
+    known   the stages of the method
+    """
+    checked: dict[str, dict[str, Any]] = {}
+    wrong: list[str] = []
+    for stage, options in config.stages.items():
+        if stage not in known:
+            wrong.append(f"  stages.{stage}: unknown stage; there are {', '.join(known)}")
+            continue
+        init = options.get("init")
+        if init is not None and not isinstance(init, str):
+            wrong.append(f"  stages.{stage}.init: expected the name or path of a checkpoint, found {init!r}")
+        try:
+            training = config.training_of(stage).model_dump(mode="json")
+        except ValidationError as error:
+            wrong += complaints(error, "stages", stage)
+        else:
+            checked[stage] = {key: init if key == "init" else training[key] for key in options}
+    return checked, wrong
 
 
 def complaints(error: ValidationError, *place: str) -> list[str]:
@@ -109,7 +157,8 @@ def flat(value: Any, place: str = "") -> dict[str, Any]:
 def refuse_another_run(saved: RunConfig, wanted: RunConfig, out: Path) -> None:
     """Raise UsageError when a resumed run would not be the same run."""
     before, now = flat(saved.model_dump(mode="json")), flat(wanted.model_dump(mode="json"))
-    differing = [k for k in {**before, **now} if before.get(k) != now.get(k) and k not in MAY_CHANGE]
+    changed = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+    differing = [k for k in changed if OF_STAGE.sub("training.", k) not in MAY_CHANGE]
     if differing:
         lines = [f"  {key}: {before.get(key)!r} in the run, {now.get(key)!r} asked for" for key in differing]
         raise UsageError(

@@ -16,7 +16,8 @@ class RunLog:
     """What a run leaves for people: losses and scores as CSV and for TensorBoard, and pictures.
 
     Rows of iterations after the one a run resumes from are dropped: they will come again. Nothing is written before the
-    first row is, so that of several processes only the one that is called writes.
+    first row is, so that of several processes only the one that is called writes. Iterations are those of the run, over
+    all its stages.
     """
 
     def __init__(self, out: Path, iteration: int):
@@ -24,10 +25,11 @@ class RunLog:
         self.rows: dict[str, list[dict[str, str]]] = {}
         self.board: Any = None
 
-    def losses(self, iteration: int, terms: Mapping[str, float]) -> None:
-        """One row of `losses.csv`."""
-        self.add("losses.csv", [{"iteration": iteration, **terms}])
-        self.scalars(iteration, {f"train/{name}": value for name, value in terms.items()})
+    def losses(self, iteration: int, terms: Mapping[str, float], stage: str = "") -> None:
+        """One row of `losses.csv`; with the stage, where a method has several."""
+        self.add("losses.csv", [{"iteration": iteration, **({"stage": stage} if stage else {}), **terms}])
+        group = f"train_{stage}" if stage else "train"
+        self.scalars(iteration, {f"{group}/{name}": value for name, value in terms.items()})
 
     def validation(self, iteration: int, rows: Sequence[ValidationRow]) -> None:
         """One row of `validation.csv` per pattern and target."""

@@ -10,6 +10,7 @@ A run folder holds
     samples/                 pictures of the validation slices
     tensorboard/             the same figures for TensorBoard
     cache/                   prepared subjects; may be deleted
+A method of several stages is trained in one stage after the other; iterations are then counted over all of them.
 """
 
 import io
@@ -24,20 +25,17 @@ from typing import Any
 
 import torch
 
-from mrsynth.errors import UsageError, WeightsError
+from mrsynth.errors import Interrupted, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.methods import build_method
-from mrsynth.methods.adapters import cwdm_for_target
 from mrsynth.methods.base import Method
 from mrsynth.tasks.cohort import Cohort, card_of, examples_of, gather, refuse_other_subjects
-from mrsynth.tasks.models import load_method, tensors_misfit
 from mrsynth.tasks.run_config import RunConfig, read_run_file, refuse_another_run, yaml_text
 from mrsynth.tasks.run_log import RunLog
+from mrsynth.tasks.stages import Plan, take_over
 from mrsynth.training import Callbacks, TrainingState, begin, device_of, processes, train
 from mrsynth.validation import ValidationSlices, fill_in_every_pattern, picture, score_patterns
-
-MEANING = ("method", "contrasts", "wavelet", "low_scale")  # of a network's inputs, which the shapes do not show
 
 Progress = Callable[[str, int, int], None]
 
@@ -76,14 +74,17 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     if not options.resume and (state_file.exists() or (out / "checkpoint.safetensors").exists()):
         raise UsageError(f"{out} already holds a run. Give --resume to go on with it, or another --out.")
     config = read_config(options)
-    if options.resume:
-        refuse_another_run(read_run_file(out / "config.yaml", options.method), config, out)
+    saved = read_run_file(out / "config.yaml", options.method) if options.resume else config
+    refuse_another_run(saved, config, out)
     method = fresh_method(config)
-    if config.init and not options.resume:
-        take_over(method, config.init)
-    state = begin(method, config.training)
+    plan = Plan.of(config, method)
+    for stage, init in ([(None, config.init)] if config.init else []) + list(config.given.items()):
+        if not options.resume:
+            take_over(method, init, stage)
+    state = begin(method, plan.stages[0])
     if options.resume:
-        load_state(state, state_file, config)
+        load_state(state, state_file, plan)
+        plan.refuse_changed_past(saved, state)
     ensure_folder(out)
     process = processes(options.device)
     report: Progress = progress if progress is not None and process.is_main_process else lambda *_: None
@@ -94,8 +95,8 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
             if options.resume:
                 refuse_other_subjects(cohort, out / "subjects.yaml")
             write_text(out / "subjects.yaml", yaml_text(cohort.listing()))
-            write_text(out / "config.yaml", yaml_text(config.model_dump(mode="json")))
-        work(state, cohort, config, out, report, stopped, options.device)
+            write_text(out / "config.yaml", yaml_text(config.plain()))
+        work(state, cohort, config, plan, out, report, stopped, options.device)
     return out / "checkpoint.safetensors"
 
 
@@ -103,33 +104,35 @@ def work(
     state: TrainingState,
     cohort: Cohort,
     config: RunConfig,
+    plan: Plan,
     out: Path,
     report: Progress,
     stopped: Callable[[], bool],
     device: str,
 ) -> None:
-    """Everything is ready: train, and keep the run folder up to date."""
-    total, bf16 = config.training.iterations, config.training.precision == "bf16"
+    """Everything is ready: train one stage after the other, and keep the run folder up to date."""
     card = card_of(config, state.method, cohort.training)
-    source = examples_of(cohort.training, state.method, config.training.crop)
+    judged = state.method.stages if state.method.judged_stages is None else state.method.judged_stages
     each = [examples_of([s], state.method) for s in cohort.validation]
     judges = ValidationSlices.whole(each) if state.method.dimensions == 3 else ValidationSlices.of(each)
-    log = RunLog(out, state.iteration)
+    log = RunLog(out, plan.done(state))
 
     def save(state: TrainingState) -> None:
         buffer = io.BytesIO()  # torch.save into a file hides a full disk behind an error of its own
         torch.save(state.state_dict(), buffer)
         write_bytes(out / "state.pt", buffer.getvalue())
-        finished = card.model_copy(update={"iterations": state.iteration})
-        tensors = state.average.state_dict()
-        content = Checkpoint(finished, config.method, config.preparation.model_dump(mode="json"), tensors)
+        current = card.model_copy(update={"iterations": plan.done(state), "note": plan.note(state)})
+        tensors = state.average.saved_state()
+        content = Checkpoint(current, config.method, config.preparation.model_dump(mode="json"), tensors)
         write_checkpoint(out / "checkpoint.safetensors", content)
 
     def validate(average: Method, iteration: int) -> None:
-        if not len(judges) or log.has("validation.csv", iteration):
+        iteration += plan.before(state.stage)
+        if state.stage not in judged or not len(judges) or log.has("validation.csv", iteration):
             return
-        report("validating", iteration, total)
+        report(plan.text("validating", state.stage), iteration, plan.total)
         batch, made = judges.batch(), {}
+        bf16 = plan.training[state.stage].precision == "bf16"
         for pattern, images in fill_in_every_pattern(average, batch, bf16):
             if stopped():
                 return
@@ -138,12 +141,20 @@ def work(
         log.picture(iteration, picture(average, batch, made))
 
     def note(iteration: int, terms: dict[str, float]) -> None:
-        log.losses(iteration, terms)
-        report(f"training, loss {terms['loss']:.4f}", iteration, total)
+        iteration += plan.before(state.stage)
+        log.losses(iteration, terms, state.stage if plan.named else "")
+        report(f"{plan.text('training', state.stage)}, loss {terms['loss']:.4f}", iteration, plan.total)
 
-    report("training", state.iteration, total)
+    callbacks = Callbacks(note, save, validate, stopped)
     try:
-        train(state, source, config.training, Callbacks(note, save, validate, stopped), device)
+        for stage in plan.stages[plan.stages.index(state.stage) :]:
+            if stage != state.stage:
+                state.enter(stage)
+            training = plan.training[stage]
+            source = examples_of(cohort.training, state.method, training.crop)
+            report(plan.text("training", stage), plan.done(state), plan.total)
+            if train(state, source, training, callbacks, device) and stage != plan.stages[-1]:
+                raise Interrupted(f"Stopped after the stage {stage}, which is finished; --resume goes on.")
     finally:
         log.close()
 
@@ -169,36 +180,17 @@ def fresh_method(config: RunConfig) -> Method:
                 f"preparation.{key} is {side}; this network needs {'slices' if method.dimensions == 2 else 'volumes'} "
                 f"whose sides are multiples of {method.multiple}. Set preparation.{key} to that."
             )
-    if config.training.crop and method.dimensions == 2:
-        raise UsageError("training.crop is for methods that learn from volumes; this one learns from slices.")
-    if config.training.crop and any(side % method.multiple for side in config.training.crop):
-        raise UsageError(f"training.crop {config.training.crop}: every side must be a multiple of {method.multiple}.")
+    places = {"training.crop": config.training.crop}
+    places |= {f"stages.{stage}.crop": config.training_of(stage).crop for stage in config.stages}
+    for place, crop in places.items():
+        if crop and method.dimensions == 2:
+            raise UsageError(f"{place} is for methods that learn from volumes; this one learns from slices.")
+        if crop and any(side % method.multiple for side in crop):
+            raise UsageError(f"{place} {crop}: every side must be a multiple of {method.multiple}.")
     return method
 
 
-def take_over(method: Method, init: str) -> None:
-    """Begin with the weights of a checkpoint. Raises WeightsError when there is none, or one of another network."""
-    found = load_method(init)
-    tensors = dict(found.method.state_dict())
-    if found.card.method == "cwdm" and len(found.method.targets) > 1 and len(method.targets) == 1:
-        tensors = cwdm_for_target(tensors, method.contrasts.index(method.targets[0]))
-    theirs, ours = options_of(found.method), options_of(method)
-    wrong = [f"{key} is {theirs.get(key)}, here {ours.get(key)}" for key in MEANING if theirs.get(key) != ours.get(key)]
-    if wrong := wrong + tensors_misfit(method, tensors):
-        raise WeightsError(
-            f"{init} is of another network than this run's: {'; '.join(wrong[:3])}. Give the run the configuration of "
-            "that checkpoint (`mrsynth weights show`), or begin without --init."
-        )
-    method.load_state_dict(tensors)
-
-
-def options_of(method: Method) -> dict[str, Any]:
-    """The configuration of a method as plain data."""
-    config: Any = method.config
-    return dict(config.model_dump())
-
-
-def load_state(state: TrainingState, file: Path, config: RunConfig) -> None:
+def load_state(state: TrainingState, file: Path, plan: Plan) -> None:
     """Take over what a run saved. Raises WeightsError for a damaged file, UsageError for a run that is further on."""
     try:
         state.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -208,10 +200,10 @@ def load_state(state: TrainingState, file: Path, config: RunConfig) -> None:
             f"{file} cannot be resumed from: {reason}. It is damaged, or of another version of mrsynth. "
             "checkpoint.safetensors beside it can still be used; training must begin anew in another --out."
         ) from error
-    if state.iteration > config.training.iterations:
+    if state.iteration > (asked := plan.training[state.stage].iterations):
         raise UsageError(
-            f"{file.parent} has {state.iteration} iterations already; training.iterations asks for only "
-            f"{config.training.iterations}."
+            f"{file.parent} has {state.iteration} iterations{state.of_stage} already; training.iterations asks for "
+            f"only {asked}."
         )
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.errors import OutputError
+from mrsynth.errors import InputError, OutputError
 from mrsynth.io import cache, files
 from mrsynth.io.cache import cached
 from mrsynth.io.dataset import find_subject, load_subject
+from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.preparation import PreparationConfig, prepare
+from mrsynth.volume import Volume
 
 CONFIG = PreparationConfig()
 
@@ -230,3 +232,117 @@ def test_the_format_is_part_of_the_name(subject, store, monkeypatch):
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
 
     assert get(subject, store).path != first.path
+
+
+# Labels --------------------------------------------------------------------------------------------------------------
+
+
+def write_labels(subject, labels):
+    """A segmentation beside the scans."""
+    t1 = read_volume(subject / "sub-1_t1.nii.gz")
+    write_volume(subject / "sub-1_seg.nii.gz", Volume(labels.astype(np.float32), t1.affine))
+
+
+@pytest.fixture
+def labelled(subject):
+    """The subject with its upper quarter of T1 intensities labelled 1 to 4, and T1 the label itself (times 100)."""
+    t1 = read_volume(subject / "sub-1_t1.nii.gz")
+    ranks = np.digitize(t1.voxels, np.quantile(t1.voxels, [0.75, 0.8, 0.85, 0.9]))
+    labels = np.where(t1.voxels > 0, ranks, 0)
+    write_volume(subject / "sub-1_t1.nii.gz", Volume((100 * labels + (t1.voxels > 0)).astype(np.float32), t1.affine))
+    write_labels(subject, labels)
+    return subject
+
+
+def get_labelled(subject, store, config=CONFIG):
+    return cached(find_subject(subject), STANDARD, config, store, labels=True)
+
+
+@pytest.mark.parametrize("config", [CONFIG, PreparationConfig(axes="RAS", crop="full", multiple=8)])
+def test_labels_lie_on_the_grid_of_the_images(config, labelled, store):
+    """Whatever was turned, cropped and padded; T1 says everywhere what the label should be."""
+    found = get_labelled(labelled, store, config)
+    labels = np.stack([found.label_slice(k) for k in range(found.shape[2])], axis=-1)
+    u = found.box((0, 0, 0), found.shape)[0]
+
+    assert labels.dtype == np.int16 and labels.shape == found.shape
+    assert sorted(np.unique(labels)) == [0, 1, 2, 3, 4]
+    assert all(np.ptp(u[labels == value]) < 0.01 for value in range(1, 5))
+    assert all(u[labels == v].mean() < u[labels == v + 1].mean() for v in range(4))
+    assert np.array_equal(np.load(found.labels), labels.transpose(2, 0, 1)) and np.load(found.labels).dtype == np.uint8
+
+
+def test_boxes_of_labels_are_zero_beyond_the_ends(labelled, store):
+    found = get_labelled(labelled, store)
+    i, _, k = found.shape
+    whole = found.label_box((0, 0, 0), found.shape)
+    box = found.label_box((i - 4, 2, k - 3), (8, 16, 16))
+
+    assert np.array_equal(found.label_box((3, 5, 2), (8, 6, 4)), whole[3:11, 5:11, 2:6])
+    assert np.array_equal(box[:4, :, :3], whole[i - 4 :, 2:18, k - 3 :])
+    assert not box[4:].any() and not box[..., 3:].any()
+
+
+def test_between_spacings_labels_stay_labels(subject, store):
+    """Two halves, 1 and 4: no 2 or 3 between them, and the boundary where it was."""
+    t1 = read_volume(subject / "sub-1_t1.nii.gz")
+    labels = np.ones(t1.shape)
+    labels[t1.shape[0] // 2 :] = 4
+    write_labels(subject, labels)
+    found = get_labelled(subject, store, PreparationConfig(spacing=0.7))
+    made = found.label_box((0, 0, 0), found.shape)
+    brain = found.box((0, 0, 0), found.shape).any(0)
+
+    assert sorted(np.unique(made)) == [0, 1, 4] and not made[~brain].any()
+    share = [float((made[brain] == value).mean()) for value in (1, 4)]
+    prepared = prepare(load_subject(subject, segmentation=True), STANDARD, CONFIG)
+    middle = prepared.grid.orientation.apply(labels)[prepared.grid.box][prepared.mask[prepared.grid.inside]]
+    assert share == pytest.approx([float((middle == value).mean()) for value in (1, 4)], abs=0.03)
+
+
+def test_labels_are_prepared_once_and_beside_the_same_images(labelled, store):
+    """Neither the key nor the bytes of the images change; a segmentation that changes is prepared again, alone."""
+    plain = get(labelled, store)
+    content, stamp = plain.path.read_bytes(), plain.path.stat().st_mtime_ns
+    found = get_labelled(labelled, store)
+
+    assert plain.labels is None and (plain.label_slice(0) == -1).all()
+    assert (plain.label_box((0, 0, 0), (3, 4, 5)) == np.full((3, 4, 5), -1)).all()
+    assert (found.path, found.slices) == (plain.path, plain.slices)
+    assert plain.path.read_bytes() == content and plain.path.stat().st_mtime_ns == stamp
+    written = found.labels.stat().st_mtime_ns
+    assert get_labelled(labelled, store) == found and found.labels.stat().st_mtime_ns == written
+
+    write_labels(labelled, np.minimum(read_volume(labelled / "sub-1_seg.nii.gz").voxels, 1))
+    age(labelled / "sub-1_seg.nii.gz", 100)
+    again = get_labelled(labelled, store)
+    assert again.labels != found.labels and again.path == found.path
+    assert sorted(np.unique(np.load(again.labels))) == [0, 1]
+    assert get(labelled, store) == plain
+
+
+@pytest.mark.parametrize("damage", [break_array, lose_array, lose_header])
+def test_labels_that_are_not_whole_are_made_again(damage, labelled, store):
+    first = get_labelled(labelled, store)
+    content = first.labels.read_bytes()
+    damage(first.labels, first.labels.with_suffix(".json"))
+
+    assert get_labelled(labelled, store) == first and first.labels.read_bytes() == content
+
+
+def test_a_subject_without_a_segmentation_has_no_labels(subject, store):
+    found = get_labelled(subject, store)
+
+    assert found.labels is None and found == get(subject, store)
+
+
+@pytest.mark.parametrize(("value", "named"), [(0.5, "0.5"), (300, "300"), (-1, "-1")])
+def test_what_is_no_segmentation_is_refused(value, named, subject, store):
+    shape = read_volume(subject / "sub-1_t1.nii.gz").shape
+    labels = np.zeros(shape)
+    labels[5:9, 5:9, 5:9] = value
+    write_labels(subject, labels)
+
+    with pytest.raises(InputError, match=rf"sub-1_seg\.nii\.gz.*whole numbers from 0 to 255; found {named}"):
+        get_labelled(subject, store)
+    assert get(subject, store).slices

@@ -12,6 +12,7 @@ import torch
 
 from mrsynth.contrasts import STANDARD
 from mrsynth.methods import METHODS, build_method, preset
+from mrsynth.training import train_only_what_is_listed
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 WRITE = bool(os.environ.get("MRSYNTH_WRITE_GOLDEN"))
@@ -70,23 +71,26 @@ def recipes(name):
 
 
 def train(config, batch_for):
-    """(STEPS, objectives) losses, each before its step."""
+    """(STEPS, objectives of all stages) losses, each before its step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         method = build_method(config)
     makeable = [tuple(c for c in STANDARD if c is not target) for target in method.targets]
     batch = batch_for(method, BATCH if method.dimensions == 2 else makeable)
-    objectives = method.objectives()
-    optimisers = [torch.optim.Adam(o.parameters, lr=1e-3) for o in objectives]
-    rows = []
-    for step in range(STEPS):
-        rows.append([])
-        for objective, optimiser in zip(objectives, optimisers, strict=True):
-            loss = objective.loss(batch, torch.Generator().manual_seed(step))["loss"]
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            rows[-1].append(float(loss.detach()))
+    rows = [[] for _ in range(STEPS)]
+    for stage in method.stages:
+        with torch.no_grad():
+            method.eval().enter_stage(stage, [batch])
+        train_only_what_is_listed(method, stage)
+        objectives = method.objectives(stage)
+        optimisers = [torch.optim.Adam(o.parameters, lr=1e-3) for o in objectives]
+        for step in range(STEPS):
+            for objective, optimiser in zip(objectives, optimisers, strict=True):
+                loss = objective.loss(batch, torch.Generator().manual_seed(step))["loss"]
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                rows[step].append(float(loss.detach()))
     return np.array(rows)
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
+from mrsynth.examples import Examples, TrainingConfig, collate
 from mrsynth.io.cache import cached
 from mrsynth.io.dataset import find_subject
 from mrsynth.methods import build_method, preset
@@ -148,6 +149,52 @@ def test_boxes_of_prepared_files(tmp_path, write_subject_folder):
     whole = examples_of([subject], build_method(tiny("cwdm")))
     assert whole[0].images.shape == (4, 1, *subject.shape)
     assert np.array_equal(whole[0].images[:, 0, ..., 5], subject.slab(5, 0)[:, 0])
+
+
+# Labels --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(tmp_path, write_subject_folder):
+    """Two prepared subjects, of which the first has a segmentation."""
+    folders = [write_subject_folder(tmp_path, name, shape=(20, 24, 12), segmentation=name == "one") for name in WHO]
+    config = PreparationConfig(multiple=8, depth_multiple=4)
+    return [cached(find_subject(f), STANDARD, config, tmp_path / "cache", labels=True) for f in folders]
+
+
+WHO = ("one", "two")
+
+
+def wanting(name):
+    method = build_method(tiny(name))
+    method.wants_labels = True
+    return method
+
+
+def test_slices_come_with_labels_and_with_none_known_for_who_has_none(mixed):
+    source = examples_of(mixed, wanting("fgc2f"))
+    labelled = [source[i].labels for i, (s, _) in enumerate(source.places) if s == 0]
+    bare = [source[i].labels for i, (s, _) in enumerate(source.places) if s == 1]
+
+    assert {value for labels in labelled for value in np.unique(labels)} == {0, 1, 2, 4}
+    assert len(bare) > 4 and all((labels == -1).all() for labels in bare)
+    assert all(source[i].labels.shape == source[i].images.shape[2:] for i in range(len(source)))
+    batch = collate([Examples(source, wanting("fgc2f"), TrainingConfig())[p, p] for p in range(len(source))])
+    assert [bool((labels < 0).all()) for labels in batch.labels] == [s == 1 for s, _ in source.places]
+
+
+def test_boxes_come_with_labels(mixed):
+    source = examples_of(mixed, wanting("cwdm"), (8, 8, 8))
+    for i, (s, corner, size) in enumerate(source.places):
+        assert np.array_equal(source[i].labels, mixed[s].label_box(corner, size))
+    whole = examples_of(mixed, wanting("cwdm"))
+    assert whole[0].labels.shape == mixed[0].shape and (whole[1].labels == -1).all()
+
+
+def test_labels_come_only_where_somebody_has_them_and_somebody_wants_them(mixed):
+    assert examples_of(mixed, build_method(tiny("fgc2f")))[0].labels is None
+    assert examples_of(mixed[1:], wanting("fgc2f"))[0].labels is None
+    assert examples_of(mixed[1:], wanting("cwdm"))[0].labels is None
 
 
 # Which subjects ------------------------------------------------------------------------------------------------------

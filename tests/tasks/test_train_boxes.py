@@ -15,7 +15,8 @@ from mrsynth.errors import Interrupted, UsageError, WeightsError
 from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.methods.adapters import cwdm_for_target
-from mrsynth.tasks.train import fresh_method, read_config, run, take_over
+from mrsynth.tasks.stages import take_over
+from mrsynth.tasks.train import fresh_method, read_config, run
 
 T1, T1CE, T2, FLAIR = STANDARD
 
