@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mrsynth.cli_benchmark import benchmark, compare
 from mrsynth.cli_weights import weights_app
 from mrsynth.console import (
     T1,
@@ -36,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(weights_app, name="weights")
+app.command()(benchmark)
+app.command()(compare)
 
 
 class Lesion(StrEnum):
@@ -222,9 +225,12 @@ def phantom(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Option(help="Method to train.")],
     data: Annotated[list[Path], typer.Option(metavar="ROOT", help="Folder of subjects, any depth; repeatable.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
+    method: Annotated[str | None, typer.Option(help="Method to train.", show_default=False)] = None,
+    segmenter: Annotated[
+        bool, typer.Option("--segmenter", help="Train the tumour segmenter of the benchmark instead of a method.")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="Run file (YAML).", show_default="the paper's settings")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file; repeatable.")
@@ -241,11 +247,23 @@ def train(
     verbose: Verbose = False,
     no_progress: NoProgress = False,
 ) -> None:
-    """Train a method on folders of subjects. Stops cleanly on SIGTERM or Ctrl-C; --resume goes on exactly."""
+    """Train on folders of subjects. Stops cleanly on SIGTERM or Ctrl-C; --resume goes on exactly."""
     speak(quiet, verbose)
+    changes = settings(set_ or [])
+    if segmenter:
+        if method is not None or init is not None:
+            raise UsageError(f"--segmenter is no method: leave {'--init' if method is None else '--method'} out.")
+        from mrsynth.tasks import segmenter_training
+
+        wanted = segmenter_training.SegmenterOptions(tuple(data), out, config, changes, resume, device)
+        with progress_bar(no_progress) as progress:
+            print_result(str(segmenter_training.run(wanted, progress)))
+        return
+    if method is None:
+        raise UsageError("Give --method NAME, the method to train, or --segmenter.")
     from mrsynth.tasks import train as task
 
-    options = task.TrainOptions(method, tuple(data), out, config, settings(set_ or []), resume, device, init=init)
+    options = task.TrainOptions(method, tuple(data), out, config, changes, resume, device, init=init)
     with progress_bar(no_progress) as progress:
         checkpoint = task.run(options, progress)
     print_result(str(checkpoint))

@@ -69,7 +69,10 @@ _AFTER_TREATMENT = re.compile(r"op.*|surg.*|treat.*|therap.*|chemo.*|radi.*|rt|t
 _TOWARDS = {"to", "in", "on", "onto", "into", "regto"}  # "flair_to_t1": the T1 is the reference
 _NOT_A_SCAN_AFTER = {"map", "mapping", "star", "rho", "relaxation", "subtraction"}  # T1 map, T2 star, ...
 _NOT_A_SCAN_BEFORE = {"q", "inplane"}
-_LABELS = {"label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "pve", "parc", "parcellation", "atlas"}
+_LABELS = {
+    *("label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "segm"),
+    *("pve", "parc", "parcellation", "atlas"),
+}
 
 
 def contrast_in_name(filename: str) -> Contrast | None:

@@ -4,11 +4,11 @@ What was made and how far to trust it, the picture, the figures, warnings, input
 anywhere else: style and pictures are inside. Every text that comes from outside passes `html.escape`.
 """
 
-from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from mrsynth.elements import counted, document, folded, picture, section, table
 from mrsynth.metrics import MetricName, Region
 from mrsynth.report import Report, ScoreRow, intensity_mapping
 from mrsynth.trust import Trust, assess, spelled
@@ -26,28 +26,6 @@ COLUMNS: dict[tuple[Region, MetricName], str] = {
 }
 KINDS = {"reference": "against the true image", "self-check": "self-check: hidden and remade"}
 
-STYLE = """
-body { font: 16px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; color: #1b1e23; background: #f4f5f7; margin: 0; }
-main { max-width: 1340px; margin: 0 auto; padding: 0 20px 40px; }
-header { background: #8f1111; color: #fff; padding: 14px 20px; text-align: center; }
-header strong { font-size: 26px; letter-spacing: .3em; display: block; }
-section { background: #fff; border: 1px solid #dfe2e7; border-radius: 8px; padding: 4px 20px 16px; margin-top: 18px; }
-h1 { font-size: 24px; margin: 24px 0 4px; } h2 { font-size: 19px; margin: 14px 0 8px; }
-h3 { font-size: 16px; margin: 12px 0 4px; }
-.rating { border-radius: 4px; padding: 2px 10px; color: #fff; font-weight: 600; }
-.close { background: #1c6b3a; } .good { background: #3d7a1c; } .fair { background: #93650a; }
-.rough { background: #b04a0c; } .poor { background: #a31515; } .unknown { background: #5b6270; }
-.notice { border-left: 5px solid #a31515; background: #fdf0ef; padding: 6px 14px; margin: 8px 0; }
-.warning { border-left: 5px solid #d08a00; background: #fff8e6; padding: 6px 14px; margin: 8px 0; }
-.wide { overflow-x: auto; } img { max-width: 100%; display: block; margin: 0 auto; background: #0b0b0d; }
-table { border-collapse: collapse; font-size: 14px; }
-th, td { border-bottom: 1px solid #e3e6ea; padding: 4px 12px 4px 0; text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } td { overflow-wrap: anywhere; }
-figure { margin: 8px 0; } figcaption, .small { color: #5b6270; font-size: 13px; }
-code { font-size: 12px; overflow-wrap: anywhere; } summary { cursor: pointer; font-weight: 600; margin-top: 8px; }
-@media print { body { background: #fff; } section { break-inside: avoid; } header { print-color-adjust: exact; } }
-""".strip()
-
 
 def report_html(report: Report, montage_png: Mapping[str, bytes]) -> str:
     """Lay out the report.
@@ -58,25 +36,17 @@ def report_html(report: Report, montage_png: Mapping[str, bytes]) -> str:
     made = " and ".join(t.label for t in targets) or "nothing"
     title = f"Synthetic {made} of {report.subject}"
     trust = [assess(report, target) for target in targets]
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
-            f"<header><strong>SYNTHETIC</strong>{escape(made)} made by mrsynth; not for diagnosis</header><main>",
-            f"<h1>{escape(title)}</h1>",
-            _made(report),
-            _section("How far to trust it", _verdicts(report, trust)),
-            _section("Pictures", _pictures(montage_png)) if montage_png else "",
-            _section("Scores", _scores(report)),
-            _section("Warnings", _warnings(report), anchor="warnings"),
-            _section("Inputs and outputs", _files(report)),
-            _section("How it was made", _provenance(report)),
-            "</main></body></html>",
-            "",
-        ]
-    )
+    header = f"<strong>SYNTHETIC</strong>{escape(made)} made by mrsynth; not for diagnosis"
+    body = [
+        _made(report),
+        section("How far to trust it", _verdicts(report, trust)),
+        section("Pictures", _pictures(montage_png)) if montage_png else "",
+        section("Scores", _scores(report)),
+        section("Warnings", _warnings(report), anchor="warnings"),
+        section("Inputs and outputs", _files(report)),
+        section("How it was made", _provenance(report)),
+    ]
+    return document(title, header, "\n".join(body))
 
 
 # The sections, from top to bottom ------------------------------------------------------------------------------------
@@ -103,18 +73,13 @@ def _verdicts(report: Report, trust: Sequence[Trust]) -> str:
         )
     parts += [f'<p class="notice">{escape(notice)}</p>' for notice in report.notices]
     if report.warnings:
-        count = _counted(len(report.warnings), "warning")
+        count = counted(len(report.warnings), "warning")
         parts.append(f'<p class="warning">Before you rely on this: <a href="#warnings">{count} below</a>.</p>')
     return "".join(parts)
 
 
 def _pictures(montage_png: Mapping[str, bytes]) -> str:
-    figures = "".join(
-        f'<figure><div class="wide"><img alt="{escape(caption)}" '
-        f'src="data:image/png;base64,{b64encode(png).decode("ascii")}"></div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, png in montage_png.items()
-    )
+    figures = "".join(picture(caption, png) for caption, png in montage_png.items())
     return (
         f'{figures}<p class="small">Radiological convention: the patient\'s right is on the left. The red frame marks '
         "what is synthetic. Bright uncertainty means that repeated samples disagree; dark uncertainty does not mean "
@@ -127,7 +92,7 @@ def _scores(report: Report) -> str:
         return "<p>Nothing was measured on this subject.</p>"
     comparisons: dict[tuple[str, str, str, str], list[ScoreRow]] = {}
     for row in report.scores:
-        slices = _counted(len(row.slices), "slice") if row.slices else "whole volume"
+        slices = counted(len(row.slices), "slice") if row.slices else "whole volume"
         key = (KINDS[row.kind], row.target.label, spelled(row.pattern), slices)
         comparisons.setdefault(key, []).append(row)
     shown = [column for column in COLUMNS if any((row.region, row.metric) == column for row in report.scores)]
@@ -138,7 +103,7 @@ def _scores(report: Report) -> str:
         lines.append([*key, *(values.get(column) for column in shown), protocols])
     head = ["Comparison", "Made", "from", "on", *(COLUMNS[column] for column in shown), "Protocol"]
     return (
-        f'<div class="wide">{_table(head, lines)}</div>'
+        f'<div class="wide">{table(head, lines)}</div>'
         '<p class="small">PSNR: higher is better, 20 dB is an error of 10 % of the intensity range; "after fit" '
         "forgives overall brightness and contrast. SSIM: likeness of structure, at most 1. MSE, MAE: squared and "
         "absolute error in fractions of the range, lower is better. Figures over all voxels count the empty background "
@@ -163,9 +128,9 @@ def _files(report: Report) -> str:
     mapping = intensity_mapping(report.preparation.get("rule", "not recorded"))
     return (
         f"<p>Subject {escape(report.subject)}, layout {escape(report.layout)}.</p>"
-        f'<div class="wide">{_table(["Read", "File", "Voxels", "Spacing (mm)", "Axes"], read)}</div><br>'
-        f'<div class="wide">{_table(["Made", "File", "Standard deviation", "Sidecar"], written)}</div>'
-        f"<details><summary>SHA-256</summary>{_table(['File', 'SHA-256'], sums)}</details>"
+        f'<div class="wide">{table(["Read", "File", "Voxels", "Spacing (mm)", "Axes"], read)}</div><br>'
+        f'<div class="wide">{table(["Made", "File", "Standard deviation", "Sidecar"], written)}</div>'
+        f"<details><summary>SHA-256</summary>{table(['File', 'SHA-256'], sums)}</details>"
         f'<p class="small">Intensities of what was made: {escape(mapping)}</p>'
     )
 
@@ -176,7 +141,7 @@ def _provenance(report: Report) -> str:
         "Checkpoint": f"{weights.name} (method {weights.method}, licence {weights.licence})",
         "SHA-256": weights.sha256 or "unknown",
         "Why this one": report.selection,
-        "Sampler": f"{sampler.name}, {_counted(sampler.steps, 'step')}, {_counted(sampler.samples, 'sample')}, "
+        "Sampler": f"{sampler.name}, {counted(sampler.steps, 'step')}, {counted(sampler.samples, 'sample')}, "
         f"seed {sampler.seed}",
         "Device": f"{sampler.device}, {sampler.precision}",
         "mrsynth": f"{report.version}, {report.created.isoformat(timespec='seconds')}",
@@ -192,38 +157,8 @@ def _provenance(report: Report) -> str:
     }
     return "".join(
         [
-            _table([], [[name, fact] for name, fact in facts.items() if fact]),
-            _details("Training data", _table(["Data", "Subjects", "Licence", "Citation"], data)) if data else "",
-            *(_details(name, _table([], [[k, str(v)] for k, v in d.items()])) for name, d in details.items() if d),
+            table([], [[name, fact] for name, fact in facts.items() if fact]),
+            folded("Training data", table(["Data", "Subjects", "Licence", "Citation"], data)) if data else "",
+            *(folded(name, table([], [[k, str(v)] for k, v in d.items()])) for name, d in details.items() if d),
         ]
     )
-
-
-# Elements: everything below escapes what it is given -----------------------------------------------------------------
-
-
-def _section(heading: str, body: str, anchor: str = "") -> str:
-    identity = f' id="{escape(anchor)}"' if anchor else ""
-    return f"<section{identity}><h2>{escape(heading)}</h2>{body}</section>"
-
-
-def _details(summary: str, body: str) -> str:
-    return f'<details><summary>{escape(summary)}</summary><div class="wide">{body}</div></details>'
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> str:
-    """Strings on the left; figures on the right with four digits; None is an empty cell."""
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f"<table>{f'<thead><tr>{top}</tr></thead>' if head else ''}<tbody>{body}</tbody></table>"
-
-
-def _cell(value: str | float | None) -> str:
-    if isinstance(value, float):
-        return f'<td class="number">{value:.4g}</td>'
-    return f"<td>{escape(value or '')}</td>"
-
-
-def _counted(number: int, noun: str) -> str:
-    """`1 slice`, `6 slices`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -19,7 +19,7 @@ LONGEST = 400
 # Library -> the only files that may import it, as paths inside the package.
 DOORS = {
     "nibabel": ("io/nifti.py",),
-    "typer": ("cli.py", "cli_weights.py", "console.py"),
+    "typer": ("cli.py", "cli_benchmark.py", "cli_weights.py", "console.py"),
     "rich": ("console.py",),
     "huggingface_hub": ("io/hub.py",),
     "torchvision": (),  # has no CPU build beside the pinned torch

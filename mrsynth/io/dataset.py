@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from mrsynth.subject import Subject
     from mrsynth.volume import Volume
 
-_LESION_WORDS = {"autoseg", "dseg", "label", "labels", "segmentation", "lesion", "lesions", "lesionmask", "lesionseg"}
+_LESION_WORDS = {
+    *("autoseg", "dseg", "label", "labels", "segm", "segmentation"),
+    *("lesion", "lesions", "lesionmask", "lesionseg"),
+}
 _ANATOMY_WORDS = {"aseg", "synthseg", "probseg", "parc", "parcellation", "atlas", "pve", "pveseg"}
 
 
@@ -130,13 +133,18 @@ def find_subjects(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
     if not subjects and not reasons:
         reasons.append(nothing_found(read_folder(root, sessions=False)))
     subjects.sort(key=lambda subject: subject.name)
+    check_names(subjects)
+    return subjects, reasons
+
+
+def check_names(subjects: Sequence[SubjectFiles]) -> None:
+    """Raise InputError when two subjects, sorted by name, have the same one."""
     for one, other in pairwise(subjects):
         if one.name == other.name:
             raise InputError(
                 f"Two subjects are named {one.name}:\n  {one.folder}\n  {other.folder}\n"
                 "Rename one of them, or give a folder that holds only one: names tell subjects apart in results."
             )
-    return subjects, reasons
 
 
 def load_subject(
@@ -164,8 +172,8 @@ def load_subject(
     first, *others = found.available
     reference = read_volume(found.files[first])
 
-    def on_same_grid(path: Path) -> "Volume":
-        volume = read_volume(path)
+    def on_same_grid(path: Path, labels: bool = False) -> "Volume":
+        volume = read_volume(path, labels=labels)
         if not same_grid(reference, volume):
             raise InputError(
                 f"{found.name}: {found.files[first].name} and {path.name} lie on different grids.\n"
@@ -175,7 +183,7 @@ def load_subject(
         return volume
 
     volumes = {first: reference} | {contrast: on_same_grid(found.files[contrast]) for contrast in others}
-    labels = on_same_grid(found.segmentation) if segmentation and found.segmentation else None
+    labels = on_same_grid(found.segmentation, labels=True) if segmentation and found.segmentation else None
     brain = on_same_grid(found.mask) if mask and found.mask else None
     return Subject(found.name, volumes, labels, brain)
 

@@ -46,9 +46,9 @@ def read_folder(folder: Path, sessions: bool) -> Content:
     sessions  whether to look into its only `ses-*` when the folder itself has no scan
     Raises InputError when the folder cannot be read, holds a link to nowhere, or holds several sessions.
     """
-    niftis, others = _entries(folder)
+    niftis, others = entries(folder)
     if "anat/" in others:
-        niftis += _entries(folder / "anat")[0]
+        niftis += entries(folder / "anat")[0]
     channels, problem = _channels(folder) if any(is_channel(path.name) for path in niftis) else ({}, "")
     content = Content(folder, channels, problem, others=others)
     for path in niftis:
@@ -69,8 +69,11 @@ def read_folder(folder: Path, sessions: bool) -> Content:
     return content
 
 
-def _entries(folder: Path) -> tuple[list[Path], list[str]]:
-    """The NIfTI files of a folder, links followed, and the names of all else; hidden ones left out."""
+def entries(folder: Path) -> tuple[list[Path], list[str]]:
+    """The NIfTI files of a folder, links followed, and the names of all else; hidden ones left out.
+
+    Raises InputError when the folder cannot be read or holds a link to nowhere.
+    """
     niftis, others = [], []
     try:
         with os.scandir(folder) as listing:

@@ -1,6 +1,7 @@
 """NIfTI files in and out. Nothing else in mrsynth knows nibabel."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,10 @@ UNREADABLE = (
 )
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, *, labels: bool = False) -> Volume:
     """Read one three-dimensional image: float32 with the file's scaling applied, affine from the sform, else the qform.
 
+    labels   it is a segmentation, which may be 0 everywhere: of somebody healthy
     Raises InputError when the file cannot be read or is no image of a head: not NIfTI, 4-D, coloured, with NaN or
     infinite voxels, constant, or without a usable affine.
     """
@@ -51,8 +53,24 @@ def read_volume(path: Path) -> Volume:
         raise
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    _check_voxels(path, voxels)
+    _check_voxels(path, voxels, constant=labels)
     return Volume(voxels, affine)
+
+
+def read_geometry(path: Path) -> Volume:
+    """Read where the voxels of an image lie, from its header alone: shape and affine, with 0 in place of every voxel.
+
+    The zeros are one number seen many times, so that thousands of files can be compared in little memory. Raises
+    InputError for a file that cannot be read, is no three-dimensional image, or is a .nii shorter than its header says;
+    a .nii.gz that breaks off later is found by `read_volume` only.
+    """
+    image = _open(path)
+    shape, affine = _checked_grid(path, image)
+    if path.suffix.lower() == ".nii":
+        promised = image.dataobj.offset + math.prod(shape) * image.get_data_dtype().itemsize
+        if path.stat().st_size < promised:
+            raise _unreadable(path, EOFError())
+    return Volume(np.broadcast_to(np.float32(0), shape), affine)
 
 
 def write_volume(path: Path, volume: Volume, like: Path | None = None, description: str = "") -> None:
@@ -157,8 +175,8 @@ def _check_gzip(path: Path) -> None:
                 pass
 
 
-def _check_voxels(path: Path, voxels: NDArray[np.float32]) -> None:
-    """Raise InputError for voxels that are not finite or all the same."""
+def _check_voxels(path: Path, voxels: NDArray[np.float32], *, constant: bool) -> None:
+    """Raise InputError for voxels that are not finite or, unless they may be `constant`, all the same."""
     low, high = float(voxels.min()), float(voxels.max())  # NaN if there is one
     if not (np.isfinite(low) and np.isfinite(high)):
         nan, infinite = int(np.isnan(voxels).sum()), int(np.isinf(voxels).sum())
@@ -166,7 +184,7 @@ def _check_voxels(path: Path, voxels: NDArray[np.float32]) -> None:
             f"{path}: {nan} voxels are NaN and {infinite} infinite (beyond 3.4e38), of {voxels.size}. Expected finite "
             "intensities. Set them to 0 if they lie outside the brain; otherwise export the image again."
         )
-    if low == high:
+    if low == high and not constant:
         raise InputError(
             f"{path}: every voxel is {low:g}. Expected an image of a brain; check that the export finished."
         )

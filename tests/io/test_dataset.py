@@ -606,3 +606,15 @@ def test_load_a_real_subject(shared_data: Path) -> None:
     assert (subject.name, subject.available) == ("ms19", STANDARD)
     assert subject.reference.shape == (182, 218, 182)
     assert subject.segmentation is not None
+
+
+def test_a_segmentation_may_be_empty(tmp_path, write_subject_folder):
+    """Somebody healthy, or a slab beside the lesion; an image that is 0 everywhere stays an error."""
+    folder = write_subject_folder(tmp_path, "healthy", segmentation=True)
+    path = folder / "healthy_seg.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), path)
+    assert not load_subject(folder, segmentation=True).segmentation.voxels.any()
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), folder / "healthy_t2.nii.gz")
+    with pytest.raises(InputError, match="every voxel is 0"):
+        load_subject(folder)

@@ -1,0 +1,227 @@
+"""The data sets of the benchmark: opening a copy of one on disk, and dividing its subjects.
+
+Opening reads names and headers, never voxels. Nothing is downloaded: the user brings the root.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrsynth.errors import InputError
+from mrsynth.io.catalogue import DATASETS, DatasetSpec, describe_dataset, list_datasets, spec_of
+from mrsynth.io.dataset import SubjectFiles, read_split, write_split
+from mrsynth.io.folders import few
+from mrsynth.io.layouts import FOREIGN, LAYOUTS, Survey, in_test_folder, patient_of, read_subjects, survey
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetSpec",
+    "Split",
+    "describe_dataset",
+    "list_datasets",
+    "open_dataset",
+    "split_of",
+    "write_split_file",
+]
+
+PARTS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # part -> where it ends, of a patient's number in [0, 1)
+PARTS_BESIDE_A_TEST_SET = {"train": 0.9, "validation": 1.0}
+LEAST_OF_FOLDER = 2  # contrasts: one to make and one to make it from
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A copy of a data set at hand.
+
+    subjects  those that can be used, sorted by name: every contrast there, headers readable, one grid
+    problems  "NAME: what is wrong", one for each subject or folder left out
+    """
+
+    spec: DatasetSpec
+    root: Path
+    subjects: tuple[SubjectFiles, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def unlabelled(self) -> tuple[str, ...]:
+        """Subjects without the segmentation the regions are drawn from; none where the data set has no regions."""
+        return tuple(s.name for s in self.subjects if self.spec.regions and s.segmentation is None)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which subjects belong to which part.
+
+    parts   part -> names, sorted; a part of the rule may be empty, one of a file never is
+    absent  names in the file that are not among the subjects at hand
+    """
+
+    parts: Mapping[str, tuple[str, ...]]
+    absent: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """8 hex digits of the SHA-256 over the sorted names of each part that has any: who was scored, in short."""
+        content = {part: sorted(names) for part, names in self.parts.items() if names}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def open_dataset(name: str, root: Path) -> Dataset:
+    """Find the subjects of a data set below its root, and say of each that cannot be used why.
+
+    Raises UsageError for an unknown name; InputError when the root is no folder, is empty or that of another data set,
+    when two subjects have one name, or when no subject can be used.
+    """
+    spec, root = spec_of(name), Path(root).expanduser()
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: found {'a file' if root.exists() else 'nothing'}, expected the folder of {spec.title}. "
+            "Give that folder with --data."
+        )
+    seen = survey(root)
+    _check_root(spec, root, seen)
+    found, problems = read_subjects(name, root, seen)
+    usable = []
+    for subject in found:
+        if flaw := _flaw(spec, subject):
+            problems.append(f"{subject.name}: {flaw}")
+        else:
+            usable.append(subject)
+    if not usable:
+        first = "\n".join(f"  {problem}" for problem in problems[:3])
+        raise InputError(
+            f"{root}: none of {len(problems)} subjects or folders of {name} can be used; expected {spec.layout}\n"
+            f"{first}\n{spec.preparation}".rstrip()
+        )
+    return Dataset(spec, root, tuple(usable), tuple(problems))
+
+
+def split_of(dataset: Dataset, file: Path | None = None) -> Split:
+    """Divide the subjects: as a file of names says (`read_split`), else by the data set's rule.
+
+    Raises InputError when the file cannot be read, when nobody of one of its parts is at hand, or when it has one
+    patient in two parts.
+    """
+    if file is not None:
+        return _split_from(dataset, file)
+    ends = PARTS_BESIDE_A_TEST_SET if dataset.spec.has_tests else PARTS
+    parts: dict[str, list[str]] = {part: [] for part in PARTS}
+    for subject in dataset.subjects:
+        if dataset.spec.has_tests and in_test_folder(subject.folder):
+            parts["test"].append(subject.name)
+        else:
+            number = _number(dataset.spec.name, patient_of(dataset.spec.name, subject.name))
+            parts[next(part for part, end in ends.items() if number < end)].append(subject.name)
+    return Split({part: tuple(sorted(names)) for part, names in parts.items()})
+
+
+def write_split_file(path: Path, split: Split) -> None:
+    """Write what `split_of` reads back to the same parts and hash. Raises OutputError from the disk."""
+    write_split(path, {part: names for part, names in split.parts.items() if names})
+
+
+def _split_from(dataset: Dataset, file: Path) -> Split:
+    listed = read_split(file)
+    at_hand = {subject.name for subject in dataset.subjects}
+    parts = {part: tuple(sorted(at_hand & set(names))) for part, names in listed.items()}
+    absent = tuple(sorted(name for names in listed.values() for name in names if name not in at_hand))
+    if not parts:
+        raise InputError(f"{file} names no part; expected for example `validation: [{dataset.subjects[0].name}]`.")
+    for part, names in parts.items():
+        if not names:
+            known = few(sorted(at_hand), 3)
+            raise InputError(
+                f"{file}: the part {part} is empty: {len(listed[part])} names, none of them a usable subject below "
+                f"{dataset.root}. Found there: {known}. Named but absent: {few(absent) or 'nobody'}. "
+                "Correct the names, or remove the part."
+            )
+    homes: dict[str, tuple[str, str]] = {}
+    for part, names in parts.items():
+        for name in names:
+            other, where = homes.setdefault(patient_of(dataset.spec.name, name), (name, part))
+            if where != part:
+                raise InputError(
+                    f"{file}: {other} in {where} and {name} in {part} are one patient. Divide by patient: scores on "
+                    "someone a model has seen say nothing."
+                )
+    return Split(parts, absent)
+
+
+def _number(dataset: str, patient: str) -> float:
+    """A number in [0, 1) that depends on nothing but data set and patient: the first 53 bits of their SHA-256."""
+    shared = (LAYOUTS[dataset].shares if dataset in LAYOUTS else "") or dataset
+    digest = hashlib.sha256(f"{shared}/{patient}".encode()).digest()
+    return (int.from_bytes(digest[:8]) >> 11) / 2**53  # as many bits as a float holds: never rounded up to 1
+
+
+# What can be wrong ---------------------------------------------------------------------------------------------------
+
+
+def _check_root(spec: DatasetSpec, root: Path, seen: Survey) -> None:
+    """Raise InputError when the folder holds no scan, or holds those of another data set."""
+    if not seen.scans:
+        packed = [name for name in seen.others if name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".7z"))]
+        todo = f"Unpack {few(packed)} first." if packed else f"Give the folder of {spec.title}."
+        found = few(seen.others) or "nothing at all"
+        raise InputError(f"{root} holds no NIfTI file (.nii, .nii.gz), here or below: found {found}. {todo}")
+    if spec.name not in LAYOUTS:
+        return
+    layout = LAYOUTS[spec.name]
+    own = sum(seen.votes[name] for name in (spec.name, *layout.kin))
+    strangers = [(votes, name) for name, votes in seen.votes.items() if name not in ("", spec.name, *layout.kin)]
+    if not seen.votes[spec.name]:
+        strangers += [(seen.votes[name], name) for name in layout.kin if seen.votes[name]]
+        own = 0
+    most, other = max(strangers, default=(0, ""))
+    if own >= most and own:
+        return
+    found = f"{own} of {len(seen.scans)} NIfTI files are named as in {spec.title} ({layout.example})"
+    if not most:
+        raise InputError(
+            f"{root}: {found}; found {few(sorted(seen.scans), 3)}. Give the folder of {spec.title}, or take "
+            "--dataset folder, which understands any layout."
+        )
+    todo = "--dataset folder" if other in FOREIGN else f"--dataset {other}"
+    title = other if other in FOREIGN else DATASETS[other].title
+    raise InputError(
+        f"{root}: {found}, and {most} as in {title}. It looks like the root of that: take {todo}, or give the folder "
+        f"of {spec.title}."
+    )
+
+
+def _flaw(spec: DatasetSpec, subject: SubjectFiles) -> str:
+    """Why a subject cannot be used, from the names and headers of its files; empty where nothing is wrong."""
+    from mrsynth.io.nifti import read_geometry
+    from mrsynth.subject import describe_grid
+    from mrsynth.volume import same_grid
+
+    has = [c for c in spec.contrasts if c in subject.files]
+    lacks = [c.label for c in spec.contrasts if c not in subject.files]
+    least = LEAST_OF_FOLDER if spec.name == "folder" else len(spec.contrasts)
+    if len(has) < least:
+        there = ", ".join(c.label for c in has) or "no scan"
+        todo = f"give at least {least} contrasts" if spec.name == "folder" else "copy or download the subject again"
+        return f"{', '.join(lacks)} missing in {subject.folder} (found {there}); {todo}."
+    try:
+        grids = [(label, path, read_geometry(path)) for label, path in _files(subject)]
+    except InputError as error:
+        return str(error)
+    (first, path, reference), *others = grids
+    for label, other, geometry in others:
+        if not same_grid(reference, geometry):
+            return (
+                f"{first} and {label} lie on different grids.\n{describe_grid(str(path), reference)}\n"
+                f"{describe_grid(str(other), geometry)}\nRegister and resample them to one grid first."
+            )
+    return ""
+
+
+def _files(subject: SubjectFiles) -> Iterator[tuple[str, Path]]:
+    yield from ((contrast.label, subject.files[contrast]) for contrast in subject.available)
+    if subject.segmentation is not None:
+        yield "segmentation", subject.segmentation
+    if subject.mask is not None:
+        yield "mask", subject.mask

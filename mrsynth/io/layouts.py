@@ -1,0 +1,310 @@
+"""How each data set of the benchmark is laid out: which files are its own, whose they are, and who is one patient.
+
+Reads names, never voxels, and imports neither numpy nor nibabel. BraTS and free layouts are understood by
+`find_subjects`; IXI, ISLES, WMH and SynthRAD keep a subject in folders that it would take for several.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from mrsynth.contrasts import Contrast, contrast_in_name
+from mrsynth.errors import InputError
+from mrsynth.io.dataset import SubjectFiles, check_names, find_subjects
+from mrsynth.io.folders import entries, is_nifti, walk
+from mrsynth.io.naming import stem_of
+
+SEGMENTATION, MASK = "segmentation", "mask"
+ORGANISERS_FOLDER = re.compile(r"(?i)(?:.*[ _-])?(train|test)(?:ing)?")  # test, training, SISS2015_Testing
+FOLDERS_ABOVE = 4  # of a subject, in which the organisers' test and training folders are looked for
+
+
+class Place(NamedTuple):
+    """What one file is: of which subject, in which folder (None: wherever its files lie), and what it shows."""
+
+    subject: str
+    folder: Path | None
+    kind: Contrast | str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a data set are told from those of others, and its subjects read.
+
+    named     what `FOLDER/FILE` of its scans looks like
+    example   such a name, for messages
+    place     understands one file; None where `find_subjects` does all of it
+    patient   its first group in a subject's name is the patient; None where every subject is a patient of its own
+    shares    the data set under whose name patients are divided, where several hold the same patients
+    kin       data sets whose files may lie among its own: the same patients, contrasts and labels under other names
+    own_only  whether files that look like those of no data set known are left out
+    home      the name of a subject's folder, so that one without scans is noticed
+    """
+
+    named: re.Pattern[str]
+    example: str
+    place: Callable[[Path], Place | None] | None = None
+    patient: re.Pattern[str] | None = None
+    shares: str = ""
+    kin: frozenset[str] = frozenset()
+    own_only: bool = False
+    home: re.Pattern[str] | None = None
+
+
+@dataclass
+class Survey:
+    """What the names below a folder say.
+
+    votes    NIfTI files by the data set they look like, "" for none
+    scans    the names of all NIfTI files
+    others   the names of all else in the folder itself
+    folders  the folder and all below it
+    """
+
+    votes: Counter[str] = field(default_factory=Counter)
+    scans: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+
+def survey(root: Path) -> Survey:
+    """Look at every name below a folder once."""
+    found = Survey()
+    for folder in walk(root, []):
+        found.folders.append(folder)
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue  # said by whoever reads the subjects
+        for name in names:
+            if name.startswith("."):
+                continue
+            if is_nifti(name) and not (folder / name).is_dir():
+                found.scans.append(name)
+                found.votes[looks_like(folder / name)] += 1
+            elif folder == root:
+                found.others.append(name)
+    return found
+
+
+def looks_like(path: Path) -> str:
+    """The data set a file is named as in: a key of LAYOUTS or of FOREIGN, or "" where its name says nothing."""
+    name = f"{path.parent.name}/{path.name}"
+    patterns = FOREIGN | {key: layout.named for key, layout in LAYOUTS.items()}
+    return next((key for key, pattern in patterns.items() if pattern.search(name)), "")
+
+
+def read_subjects(dataset: str, root: Path, seen: Survey) -> tuple[list[SubjectFiles], list[str]]:
+    """Every subject of a data set below a folder, sorted by name, whole or not; and for each left out, why.
+
+    dataset  a key of LAYOUTS, or "folder" for whatever `find_subjects` understands
+    Raises InputError when two subjects have the same name.
+    """
+    if dataset not in LAYOUTS:
+        return find_subjects(root)
+    layout = LAYOUTS[dataset]
+    if layout.place is not None:
+        subjects, problems = _collected(root, layout.place)
+    else:
+        subjects, problems = find_subjects(root)
+        subjects, strangers = _without_strangers(dataset, layout, subjects)
+        problems += strangers
+    if layout.home is not None:
+        at_hand = {folder for subject in subjects for folder in (subject.folder, *subject.folder.parents)}
+        named = " ".join(problems)
+        empty = [f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named]
+        problems += [f"{f.name}: {f} holds no scan. Copy or download the subject again." for f in empty]
+    return subjects, problems
+
+
+def patient_of(dataset: str, subject: str) -> str:
+    """The patient a subject (one examination) is of: its own name unless the data set's names tell the two apart.
+
+    `BraTS-GLI-00005-101` of brats24 -> `BraTS-GLI-00005`
+    """
+    pattern = LAYOUTS[dataset].patient if dataset in LAYOUTS else _SEVERAL_TIMES
+    match = pattern.match(subject) if pattern else None
+    return match[1] if match else subject
+
+
+def in_test_folder(home: Path) -> bool:
+    """Whether of the folders around a subject's own, the nearest that says training or test says test."""
+    above = list(home.absolute().parents)[:FOLDERS_ABOVE]
+    said = [match[1].lower() for folder in above if (match := ORGANISERS_FOLDER.fullmatch(folder.name))]
+    return said[:1] == ["test"]
+
+
+# Where files belong --------------------------------------------------------------------------------------------------
+
+
+def _ixi(path: Path) -> Place | None:
+    """IXI-T1/IXI002-Guys-0828-T1.nii.gz; or any names in a folder IXI002-Guys-0828."""
+    subject = _IXI.search(path.name) or _IXI.fullmatch(path.parent.name)
+    contrast = contrast_in_name(path.name)
+    if subject is None or contrast not in (Contrast.T1, Contrast.T2, Contrast.PD):
+        return None
+    return Place(subject[0], None, contrast)
+
+
+def _isles15(path: Path) -> Place | None:
+    """1/VSD.Brain.XX.O.MR_Flair.70614/VSD.Brain.XX.O.MR_Flair.70614.nii; OT is the lesion."""
+    match = _ISLES15.search(path.name)
+    if match is None:
+        return None
+    home = path.parent.parent if path.parent.name.startswith("VSD") else path.parent
+    kind = SEGMENTATION if match[1] is None else contrast_in_name(match[1])
+    test = "test-" if in_test_folder(home) else ""  # numbers begin anew in each folder
+    return None if kind is None else Place(f"siss-{test}{home.name.rjust(2, '0')}", home, kind)
+
+
+def _wmh(path: Path) -> Place | None:
+    """Utrecht/0/pre/{T1,FLAIR}.nii.gz and Utrecht/0/wmh.nii.gz; numbers are unique over all sites."""
+    stem, home = stem_of(path.name).lower(), path.parent
+    if home.name == "pre" and stem in ("t1", "flair"):
+        home = home.parent
+        return Place(f"wmh-{home.name.rjust(3, '0')}", home, Contrast(stem))
+    return Place(f"wmh-{home.name.rjust(3, '0')}", home, SEGMENTATION) if stem == "wmh" else None
+
+
+def _synthrad23(path: Path) -> Place | None:
+    """1BA001/{ct,mr,mask}.nii.gz; the mask is the outline of the head."""
+    kinds = {"ct": Contrast.CT, "mr": Contrast.MR, "mask": MASK}
+    kind = kinds.get(stem_of(path.name).lower())
+    return Place(path.parent.name, path.parent, kind) if kind and _SYNTHRAD.fullmatch(path.parent.name) else None
+
+
+_IXI = re.compile(r"IXI\d+-[A-Za-z]+-\d+")
+_ISLES15 = re.compile(r"(?i)^VSD\..*\.(?:MR_(Flair|DWI|T1|T2)|OT)\.")
+_SYNTHRAD = re.compile(r"1B[A-Z]\d{3}")
+_SEVERAL_TIMES = re.compile(r"(sub-[A-Za-z0-9]+(?=_ses-)|BraTS-[A-Z]+-\d+(?=-\d{3}$))")
+_EXAMINATION = re.compile(r"BraTS(?:2021_|-GLI-)(\d+)(?:-(\d+))?")
+
+LAYOUTS: dict[str, Layout] = {
+    "brats20": Layout(
+        named=re.compile(r"/BraTS20_[A-Za-z]+_\d+_"),
+        example="BraTS20_Training_001_t1.nii",
+        home=re.compile(r"BraTS20_[A-Za-z]+_\d+"),
+    ),
+    "brats21": Layout(
+        named=re.compile(r"/BraTS2021_\d+_"),
+        example="BraTS2021_00000_t1.nii.gz",
+        patient=re.compile(r"BraTS(?:2021_|-GLI-)(\d+)"),
+        kin=frozenset({"brats23"}),
+        home=re.compile(r"BraTS2021_\d+|BraTS-GLI-\d+-0\d\d"),
+    ),
+    "brats23": Layout(
+        named=re.compile(r"/BraTS-GLI-\d+-0\d\d[-_]"),
+        example="BraTS-GLI-00000-000-t1n.nii.gz",
+        patient=re.compile(r"BraTS(?:2021_|-GLI-)(\d+)"),
+        shares="brats21",
+        kin=frozenset({"brats21"}),
+        home=re.compile(r"BraTS2021_\d+|BraTS-GLI-\d+-0\d\d"),
+    ),
+    "brats24": Layout(
+        named=re.compile(r"/BraTS-GLI-\d+-1\d\d[-_]"),
+        example="BraTS-GLI-00005-100-t1n.nii.gz",
+        patient=re.compile(r"(BraTS-GLI-\d+)-\d+"),
+        own_only=True,  # its label 4 means something else than everywhere before
+        home=re.compile(r"BraTS-GLI-\d+-1\d\d"),
+    ),
+    "ixi": Layout(
+        named=re.compile(r"/IXI\d+-[A-Za-z]+-\d+[-_]|^IXI\d+-[A-Za-z]+-\d+/"),
+        example="IXI002-Guys-0828-T1.nii.gz",
+        place=_ixi,
+        patient=re.compile(r"(IXI\d+)"),
+    ),
+    "isles15": Layout(
+        named=re.compile(r"(?i)/VSD\..*\.(MR_(Flair|DWI|T1|T2)|OT)\."),
+        example="VSD.Brain.XX.O.MR_Flair.70614.nii",
+        place=_isles15,
+    ),
+    "wmh": Layout(
+        named=re.compile(r"(?i)^pre/(T1|FLAIR)\.nii|/wmh\.nii"),
+        example="Utrecht/0/pre/FLAIR.nii.gz",
+        place=_wmh,
+    ),
+    "synthrad23": Layout(
+        named=re.compile(r"(?i)^1B[A-Z]\d{3}/(ct|mr)\.nii"),
+        example="1BA001/mr.nii.gz",
+        place=_synthrad23,
+        home=_SYNTHRAD,
+    ),
+    "phantom": Layout(
+        named=re.compile(r"/phantom-\d+_"), example="phantom-000_t1.nii.gz", home=re.compile(r"phantom-\d+")
+    ),
+}
+
+# Names of data sets the benchmark does not know, so that they are not taken for those it knows.
+FOREIGN: dict[str, re.Pattern[str]] = {
+    "BraTS 2017 to 2019": re.compile(r"(?i)/BraTS1[789]_"),
+    "another task of BraTS (metastases, meningioma, children, Africa)": re.compile(r"/BraTS-(?!GLI)[A-Za-z]+-\d+"),
+    "ISLES 2015 SPES": re.compile(r"(?i)/VSD\..*\.MR_(CBF|CBV|TTP|Tmax|T1c|4DPWI)\."),
+    "another task of SynthRAD2023 (pelvis, or cone-beam CT)": re.compile(r"^(1P|2B|2P)[A-Z]\d{3}/"),
+}
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+def _collected(root: Path, place: Callable[[Path], Place | None]) -> tuple[list[SubjectFiles], list[str]]:
+    problems: list[str] = []
+    found: dict[tuple[str, Path | None], dict[Contrast | str, list[Path]]] = {}
+    for folder in walk(root, problems):
+        try:
+            paths = entries(folder)[0]
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        for path in paths:
+            if at := place(path):
+                found.setdefault((at.subject, at.folder), {}).setdefault(at.kind, []).append(path)
+    subjects = []
+    for (name, home), kinds in sorted(found.items(), key=lambda item: item[0][0]):
+        twice = {kind: paths for kind, paths in kinds.items() if len(paths) > 1 and isinstance(kind, Contrast)}
+        if twice:
+            both = "; ".join(f"{kind.label}: {', '.join(map(str, paths))}" for kind, paths in twice.items())
+            problems.append(f"{name}: more than one file for a contrast ({both}). Move all but one elsewhere.")
+            continue
+        files = {contrast: kinds[contrast][0] for contrast in Contrast if contrast in kinds}
+        around = home or Path(os.path.commonpath([path.parent for path in files.values()]))
+        labels, mask = (kinds.get(kind, []) for kind in (SEGMENTATION, MASK))
+        subject = SubjectFiles(name, around, "free", files)
+        subject = replace(subject, segmentation=labels[0]) if len(labels) == 1 else subject
+        subjects.append(replace(subject, mask=mask[0]) if len(mask) == 1 else subject)
+    check_names(subjects)
+    return subjects, problems
+
+
+def _without_strangers(
+    dataset: str, layout: Layout, subjects: list[SubjectFiles]
+) -> tuple[list[SubjectFiles], list[str]]:
+    """Leave out what is of another data set, and examinations that are there under two names."""
+    kept, problems = [], []
+    looks = {subject.name: looks_like(next(iter(subject.files.values()))) for subject in subjects}
+    own = {_examination(name): name for name, look in looks.items() if look == dataset}
+    for subject in subjects:
+        look = looks[subject.name]
+        if look not in ("", dataset, *layout.kin):
+            problems.append(f"{subject.name}: named as in {look}, not as in {dataset}. Open that data set by itself.")
+        elif look == "" and layout.own_only:
+            problems.append(
+                f"{subject.name}: not named as in {dataset} ({layout.example}), so that nobody knows what its label 4 "
+                "means. Open it with --dataset folder."
+            )
+        elif look in layout.kin and (same := own.get(_examination(subject.name))):
+            problems.append(
+                f"{subject.name}: the same examination as {same}, under its other name. Remove one of them."
+            )
+        else:
+            kept.append(subject)
+    return kept, problems
+
+
+def _examination(name: str) -> tuple[str, int]:
+    """Patient and time point in the names of BraTS 2021 and 2023: BraTS2021_00027 is BraTS-GLI-00027-000."""
+    match = _EXAMINATION.match(name)
+    return (match[1], int(match[2] or 0)) if match else (name, 0)

@@ -1,0 +1,5 @@
+"""`mrsynth benchmark --list` and `--describe`: what data sets there are and what each must look like. Without torch."""
+
+from mrsynth.io.catalogue import describe_dataset, list_datasets
+
+__all__ = ["describe_dataset", "list_datasets"]
