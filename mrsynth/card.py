@@ -36,7 +36,7 @@ class Score(Plain):
 class Card(Plain):
     """Everything about a checkpoint that can be known without loading its tensors.
 
-    requires   target -> the exact inputs it needs; None when any non-empty subset of `contrasts` will do
+    requires   target -> the inputs it needs at least; None when any non-empty subset of `contrasts` will do
     intensity  contrast -> normalised histogram (fractions, sum 1) of brain voxels of the training data over u in [0, 1]
     sampling   how to sample unless told otherwise: {"sampler": "ddim", "steps": 1, "samples": 4}
     """
@@ -56,10 +56,10 @@ class Card(Plain):
 
     def supports(self, available: frozenset[Contrast] | set[Contrast], target: Contrast) -> bool:
         """Whether this checkpoint can make `target` from exactly the contrasts at hand."""
-        if target not in self.contrasts or target in available:
+        if target not in self.contrasts or target in available or not available & set(self.contrasts):
             return False
         if self.requires is None:
-            return bool(available & set(self.contrasts))
+            return True
         return target in self.requires and set(self.requires[target]) <= available
 
     @property

@@ -27,7 +27,7 @@ class SegmenterTraining(Plain):
     each as likely: a net that never saw a contrast missing would be no fair judge of one that is left out.
     """
 
-    iterations: int = Field(800, gt=0)
+    iterations: int = Field(700, gt=0)
     batch_size: int = Field(1, gt=0, description="subjects whose gradients are averaged in an iteration")
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; falls along a half cosine to a hundredth")
     warmup: int = Field(20, ge=0, description="iterations")
@@ -40,9 +40,7 @@ class SegmenterTraining(Plain):
     log_every: int = Field(10, gt=0)
     validate_every: int = Field(100, gt=0)
     save_every: int = Field(50, gt=0)
-    augmentation: AugmentationConfig = AugmentationConfig(
-        affine=0.7, rotation=0.3, scaling=0.15, gamma=0.5, bias_field=0.3
-    )
+    augmentation: AugmentationConfig = AugmentationConfig(affine=0.7, rotation=0.3, scaling=0.15, gamma=0.3)
 
     def due(self, every: int, iteration: int) -> bool:
         """Whether something done every so many iterations, and at the end, is to be done after this one."""

@@ -121,10 +121,7 @@ def test_the_shipped_one_finds_a_tumour_it_was_not_trained_on(shared_data):
     found = open_segmenter("builtin", "cpu").segment(subject.volumes)
     whole = region_masks(subject.segmentation.voxels, REGIONS, "seg")[0]
 
-    assert dice_and_hd95(found["WT"], whole, (1, 1, 1))[0] > WT_AT_LEAST
-
-
-WT_AT_LEAST = 0.7
+    assert dice_and_hd95(found["WT"], whole, (1, 1, 1))[0] > 0.65
 
 
 # A MONAI bundle ------------------------------------------------------------------------------------------------------
