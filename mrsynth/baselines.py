@@ -67,6 +67,11 @@ class CopyBaseline:
 
     def __init__(self, sample: VoxelSample):
         self.sample = sample
+        self.nearest: dict[tuple[str, Contrast], Contrast] = {}
+
+    def fit(self, available: Sequence[Contrast], target: Contrast) -> None:
+        """Be ready for this case."""
+        self.source(available, target)
 
     def predict(self, subject: Subject, target: Contrast) -> Volume:
         """u in [0, 1] on the subject's grid, 0 outside its foreground. The subject must lack the target."""
@@ -74,9 +79,12 @@ class CopyBaseline:
 
     def source(self, available: Sequence[Contrast], target: Contrast) -> Contrast:
         """The contrast with the least mean squared distance to the target."""
-        truth = self.sample.truths[target]
         known = [c for c in available if c in self.sample.sources]
-        return min(known, key=lambda c: float(np.square(self.sample.sources[c] - truth).mean(dtype=np.float64)))
+        key = pattern_name(known), target
+        if key not in self.nearest:
+            truth = self.sample.truths[target]
+            self.nearest[key] = min(known, key=lambda c: float(np.square(self.sample.sources[c] - truth).mean()))
+        return self.nearest[key]
 
 
 class RegressionBaseline:
@@ -96,6 +104,10 @@ class RegressionBaseline:
             raise UsageError(
                 "The regression baseline needs scikit-learn: pip install 'mrsynth[benchmark]', or --no-baselines."
             ) from error
+
+    def fit(self, available: Sequence[Contrast], target: Contrast) -> None:
+        """Be ready for this case: takes seconds, once."""
+        self._model([c for c in available if c in self.sample.sources], target)
 
     def predict(self, subject: Subject, target: Contrast) -> Volume:
         """u in [0, 1] on the subject's grid, 0 outside its foreground. The subject must lack the target."""

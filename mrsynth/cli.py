@@ -71,7 +71,11 @@ def complete(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the checkpoint's")] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="ddpm, ddim or dpm_solver_pp.", show_default="the checkpoint's")
+        str | None,
+        typer.Option(
+            help="ddpm, ddim or dpm_solver_pp; some methods have others.",
+            show_default="the checkpoint's",
+        ),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Half the steps, one sample, a shorter self-check.")] = False,
     samples: Annotated[

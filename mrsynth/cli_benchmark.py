@@ -44,7 +44,11 @@ def benchmark(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N subjects.", show_default="all")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the checkpoint's")] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="ddpm, ddim or dpm_solver_pp.", show_default="the checkpoint's")
+        str | None,
+        typer.Option(
+            help="ddpm, ddim or dpm_solver_pp; some methods have others.",
+            show_default="the checkpoint's",
+        ),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Samples to average.", show_default="the checkpoint's")

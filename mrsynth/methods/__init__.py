@@ -6,7 +6,12 @@ from typing import Any
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import Method, MethodConfig
 
-METHODS: dict[str, str] = {"fgc2f": "mrsynth.methods.fgc2f:FgC2F", "cwdm": "mrsynth.methods.cwdm:Cwdm"}
+METHODS: dict[str, str] = {
+    "fgc2f": "mrsynth.methods.fgc2f:FgC2F",
+    "cwdm": "mrsynth.methods.cwdm:Cwdm",
+    "msg-ldm": "mrsynth.methods.msg_ldm:MsgLdm",
+    "dfbk": "mrsynth.methods.dfbk:Dfbk",
+}
 
 
 def method_class(name: str) -> type[Method]:
@@ -24,6 +29,11 @@ def build_method(config: dict[str, Any]) -> Method:
     return found(found.Config.model_validate(config))
 
 
+def sampler_names() -> tuple[str, ...]:
+    """Every sampler that some method knows."""
+    return tuple(dict.fromkeys(name for method in METHODS for name in method_class(method).samplers))
+
+
 def preset(method: str, name: str) -> dict[str, Any]:
     """The configuration of a named preset as plain data."""
     module = import_module(METHODS[method].split(":")[0]) if method in METHODS else None
@@ -33,4 +43,4 @@ def preset(method: str, name: str) -> dict[str, Any]:
     return {"method": method, **presets[name]}
 
 
-__all__ = ["METHODS", "Method", "MethodConfig", "build_method", "method_class", "preset"]
+__all__ = ["METHODS", "Method", "MethodConfig", "build_method", "method_class", "preset", "sampler_names"]

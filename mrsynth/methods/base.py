@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mrsynth.card import Plain
 from mrsynth.contrasts import STANDARD, Contrast, patterns
+from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.noise import Noise
 
 ABSENT = 0.0  # what stands in for a contrast that is not there, where a paper does not say
@@ -74,6 +75,7 @@ class Method(nn.Module, ABC):
     multiple      every side of its slices or volumes must be a multiple of this
     shared_noise  all slices of a volume start from the same noise field: SeededNoise(..., shared=True)
     targets       the contrasts it can make; `noise` has one stream for each
+    samplers      what `synthesise` takes as `sampler`
     wants_labels  it learns from segmentations too: `Batch.labels`
     needs_labels  and cannot do without: subjects of which none has a segmentation cannot train it
     stages        trained one after the other, each on the averaged weights of those before it
@@ -82,6 +84,7 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type[MethodConfig]]
+    samplers: ClassVar[tuple[str, ...]] = tuple(SAMPLERS)
     dimensions: int = 2
     neighbours: int = 0
     multiple: int = 1

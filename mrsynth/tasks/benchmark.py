@@ -23,7 +23,6 @@ from mrsynth import __version__
 from mrsynth.baselines import Baseline, CopyBaseline, RegressionBaseline, sample_voxels
 from mrsynth.card import Plain
 from mrsynth.contrasts import Contrast
-from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import InputError, MrsynthError, UsageError
 from mrsynth.io.dataset import SubjectFiles, load_subject
 from mrsynth.io.datasets import Dataset, Split, open_dataset, split_of, write_split_file
@@ -34,6 +33,7 @@ from mrsynth.protocols import PROTOCOLS, brasyn_dropped
 from mrsynth.results import BASELINES, LEFT_OUT, REAL, ResultRow, results_csv
 from mrsynth.scoreboard.page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
 from mrsynth.scoreboard.statistics import require_scipy
+from mrsynth.tasks.complete import check_sampler
 from mrsynth.tasks.contenders import BRASYN, Case, Contender, contenders, dropped_case, read_patterns
 from mrsynth.tasks.measuring import Choices, Job, Measurer
 from mrsynth.tasks.models import choose_device, choose_precision
@@ -137,8 +137,6 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
             say(f"{files.name}, {job.unit.method} from {job.case.pattern or 'all'}", done, total)
             try:
                 store.finish(job.unit, work.measurer.rows(subject, job))
-            except UsageError:
-                raise
             except Exception as error:
                 failures.append(f"{files.name}, {job.unit.method}, {job.case.name}: {type(error).__name__}: {error}")
                 log.info("a unit failed", exc_info=error)
@@ -260,8 +258,7 @@ def check_request(options: BenchmarkOptions) -> None:
     for name in options.protocols:
         if name not in PROTOCOLS:
             raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
-    if options.sampler not in (None, *SAMPLERS):
-        raise UsageError(f"There is no sampler '{options.sampler}'. Give one of {', '.join(SAMPLERS)}.")
+    check_sampler(options.sampler)
     if options.part_id >= options.num_parts:
         raise UsageError(f"--part-id {options.part_id}: expected 0 to {options.num_parts - 1}, as --num-parts says.")
     choose_precision(options.precision, choose_device(options.device))

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mrsynth.card import Card
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import Contrast, patterns
 from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.examples import ExampleSource, Slab
 from mrsynth.io.cache import CachedSubject, cached
@@ -207,7 +207,11 @@ def card_of(config: RunConfig, method: Method, training: Sequence[CachedSubject]
 
 
 def requirements(method: Method) -> dict[Contrast, tuple[Contrast, ...]] | None:
-    """The inputs that each target needs, for a method that makes a contrast only from all the others; else None."""
-    needed = {t: tuple(c for c in method.contrasts if c is not t) for t in method.targets}
-    exact = len(method.contrasts) > 2 and not any(method.supports(others[1:], t) for t, others in needed.items())
-    return needed if exact else None
+    """The inputs that each target needs: those of every pattern it can be made from. None when any subset will do."""
+    cases = [(set(p), t) for p in patterns(method.contrasts) for t in method.contrasts if t not in p]
+    if len(method.contrasts) < 3 or all(method.supports(given, t) for given, t in cases):
+        return None
+    able = {t: [given for given, target in cases if target is t and method.supports(given, t)] for t in method.targets}
+    return {
+        t: tuple(c for c in method.contrasts if all(c in given for given in sets)) for t, sets in able.items() if sets
+    }

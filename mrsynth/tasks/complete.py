@@ -12,13 +12,12 @@ from pydantic import Field
 
 from mrsynth.card import Card, Plain
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
-from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.familiarity import unfamiliar
 from mrsynth.io.dataset import SubjectFiles, find_subject, load_subject
 from mrsynth.io.nifti import read_volume
 from mrsynth.io.weights import available_entries, resolve
-from mrsynth.methods import METHODS
+from mrsynth.methods import METHODS, sampler_names
 from mrsynth.metrics import QUANTILES, score, to_unit
 from mrsynth.preparation import Prepared, prepare
 from mrsynth.report import ScoreRow, score_rows
@@ -254,9 +253,14 @@ def check_request(options: CompleteOptions) -> None:
     """Raise UsageError for a method, sampler, device or precision that does not exist, before anything is read."""
     if options.method not in (AUTO, *METHODS):
         raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(METHODS)}.")
-    if options.sampler not in (None, *SAMPLERS):
-        raise UsageError(f"There is no sampler '{options.sampler}'. Give one of {', '.join(SAMPLERS)}.")
+    check_sampler(options.sampler)
     choose_precision(options.precision, choose_device(options.device))
+
+
+def check_sampler(name: str | None) -> None:
+    """Raise UsageError for a sampler that no method knows."""
+    if name not in (None, *sampler_names()):
+        raise UsageError(f"There is no sampler '{name}'. Give one of {', '.join(sampler_names())}.")
 
 
 def card_of(name_or_path: str, downloads: bool) -> Card:

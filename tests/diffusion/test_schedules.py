@@ -26,6 +26,7 @@ SPACINGS = ("trailing", "linspace", "leading")
         ("cosine", 200),
         ("linear_scaled", 200),
         ("linear", 1000),
+        ("sqrt_linear", 1000),
         ("cosine", 1000),
         ("cosine", 5),
         ("linear_scaled", 50),

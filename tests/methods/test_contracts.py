@@ -26,6 +26,21 @@ QUICK = {
         "losses": {"w_gan": 0.0, "w_sa": 0.0},
         "steps": 3,
     },
+    "dfbk": {
+        "network": {
+            "width": 8,
+            "multipliers": (1, 2),
+            "blocks": 1,
+            "groups": 4,
+            "swin_levels": (1,),
+            "swin_width": 16,
+            "head_dim": 8,
+            "input_skip": True,
+        },
+        "dfb": {"levels": (0,), "head_dim": 8},
+        "kg": {"levels": (1,), "head_dim": 8, "width": 16, "count": 4},
+        "steps": 2,
+    },
 }
 # Norms over the 4 x 5 pixels of a coarse level, with random weights, multiply what two batch sizes round differently.
 ROUNDING = {"msg-ldm": 2e-4}
@@ -63,7 +78,7 @@ VARIANTS = {
             "first_stage": {**LEARNT, "kind": "kl", "bypass": True},
             "known": "draft",
             "losses": {"pixel": "l2"},
-            "structure": {"norm": "none", "decoder_skips": True, "head": "linear"},
+            "structure": {"norm": "none", "decoder_skips": True, "regression": True, "head": "linear"},
             "complete": False,
         },
         "coupled": {
@@ -74,6 +89,39 @@ VARIANTS = {
             "structure": {"sigma": "scalar", "fusion": "sum", "alpha": "fixed", "style_norm": True},
             "losses": {"w_sa": 1.0},
         },
+    },
+    "dfbk": {
+        "plain": {},
+        "pair": {
+            "sources": "single",
+            "unified": False,
+            "source": "flair",
+            "target": "t1ce",
+            "kg": {"text": "none"},
+            "weighted": True,
+        },
+        "stored": {"kg": {"text": "biomedclip", "fallback": True, "drop": 0.5}, "sources": "single", "neighbours": 1},
+        "literal": {
+            "dfb": {"residual": False, "subln": False},
+            "kg": {"residual": False, "mode": "plain"},
+            "chain": True,
+            "inscale": "latent",
+        },
+        "bands": {
+            "dfb": {"mode": "L"},
+            "kg": {"mode": "H", "lambda_init": 0.5},
+            "noise": "shared",
+            "predict": "residual",
+            "network": {"input_skip": False},
+        },
+        "divided": {
+            "dfb": {"mode": "plain"},
+            "kg": {"mode": "off"},
+            "network": {"windows": "divide", "fold": 2, "slim_up": True, "up_blocks": 1},
+            "neighbours": 1,
+            "level_bias": 2.0,
+        },
+        "one": {"unified": False, "target": "flair", "dfb": {"mode": "off"}},
     },
 }
 

@@ -65,16 +65,24 @@ FURTHER = {
 }
 
 
+SMALL = {  # the preset needs larger slices than those of `batch_for`
+    "msg-ldm": {"network": {"width": 16, "multipliers": (1,), "blocks": 1, "groups": 8, "attention": ()}},
+}
+
+
 def recipes(name):
     """Recipe -> configuration. Every method has `tiny`."""
-    return {"tiny": preset(name, "tiny"), **FURTHER.get(name, {})}
+    return {"tiny": {**preset(name, "tiny"), **SMALL.get(name, {})}, **FURTHER.get(name, {})}
 
 
 def train(config, batch_for):
     """(STEPS, objectives of all stages) losses, each before its step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        method = build_method(config)
+        return losses_of(build_method(config), batch_for)
+
+
+def losses_of(method, batch_for):
     makeable = [tuple(c for c in STANDARD if c is not target) for target in method.targets]
     batch = batch_for(method, BATCH if method.dimensions == 2 else makeable)
     rows = [[] for _ in range(STEPS)]
@@ -86,6 +94,7 @@ def train(config, batch_for):
         optimisers = [torch.optim.Adam(o.parameters, lr=1e-3) for o in objectives]
         for step in range(STEPS):
             for objective, optimiser in zip(objectives, optimisers, strict=True):
+                torch.manual_seed(step)  # for dropout, as the loop does
                 loss = objective.loss(batch, torch.Generator().manual_seed(step))["loss"]
                 optimiser.zero_grad()
                 loss.backward()

@@ -1,0 +1,195 @@
+"""Options, ablations and presets of MSG-LDM."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mrsynth.card import Plain
+from mrsynth.diffusion.prediction import Kind
+from mrsynth.methods.base import MethodConfig
+from mrsynth.networks.autoencoder import AutoencoderConfig
+from mrsynth.networks.discriminator import DiscriminatorConfig
+from mrsynth.networks.structure import StructureConfig
+from mrsynth.networks.unet import UNetConfig
+
+
+class LossConfig(Plain):
+    """Weights and forms of the losses (section 4 of the specification); a weight of 0 leaves the term out.
+
+    The first stage minimises the image error + w_latent price of the latents + w_gan adversarial loss; the structure
+    stage w_rec image error + w_sa spectra + w_seg regions + w_sc style consistency + w_kl pull of scale and shift.
+    """
+
+    pixel: Literal["l1", "l2"] = Field("l1", description="image error; l2 is what PSNR measures, l1 the paper's")
+    w_latent: float = Field(1.0, ge=0, description="codebook loss of vq; of kl take 1e-6 or so")
+    w_gan: float = Field(1.0, ge=0, description="adversarial loss of the first stage, times its adaptive weight")
+    w_rec: float = Field(1.0, ge=0, description="image error of all contrasts whose truth is known")
+    w_available: float = Field(1.0, ge=0, description="of which those that were available weigh so much")
+    w_sa: float = Field(1.0, ge=0, description="structure-aware loss: dissimilarity of spectra")
+    freq: Literal["log", "raw"] = Field("log", description="spectra as log(1 + |DCT|), or as |DCT|: the public code")
+    w_seg: float = Field(2.0, ge=0)
+    w_sc: float = Field(0.1, ge=0)
+    w_kl: float = Field(0.0, ge=0, description="KL of N(head 1, exp(head 2)) to N(0, 1) at the heads of AdaIN")
+
+
+class MsgLdmConfig(MethodConfig):
+    """Every choice and ablation of the method; defaults are those of the specification.
+
+    decode     diffusion; or direct: the images of the structure network's own decoders, and no diffusion model at all.
+               A model with diffusion gives them too: sampler "direct"
+    known      what the diffusion model is told of the latents of available contrasts. none (the paper): nothing;
+               concat: they and the pattern are further inputs; replace: as none, but while sampling they stand in the
+               joint latents at each level's noise; draft: as concat, and the latents of the direct images stand in for
+               the missing ones; diffusion then only makes the difference to the truth, and details that the latents
+               of the direct image lose are added back to the result
+    prototype  how often the style of a missing contrast is its prototype while the structure network is trained;
+               otherwise it is that of its true image, which is not there in use
+    complete   also train on examples with nothing missing: their number of missing contrasts is uniform from 0
+    seg        auto: segmentations are learnt from where there are any; on: they must be there; off: never
+    regions    overlapping regions, and the values of the label file that belong to each. The defaults hold for BraTS up
+               to 2021 (enhancing: 4) and from 2023 (enhancing: 3)
+    """
+
+    method: Literal["msg-ldm"] = "msg-ldm"
+    first_stage: AutoencoderConfig = AutoencoderConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    structure: StructureConfig = StructureConfig()
+    network: UNetConfig = UNetConfig(width=128, multipliers=(1, 1, 2), blocks=1, attention=(1, 2))
+    losses: LossConfig = LossConfig()
+    decode: Literal["diffusion", "direct"] = "diffusion"
+    known: Literal["none", "concat", "replace", "draft"] = "none"
+    prototype: float = Field(0.5, ge=0, le=1)
+    prototype_decay: float = Field(0.99, ge=0, lt=1, description="of the running mean of a contrast's style codes")
+    complete: bool = True
+    neighbours: int = Field(0, ge=0, description="slices below and above that the structure encoders read too")
+    seg: Literal["auto", "on", "off"] = "auto"
+    regions: dict[str, tuple[int, ...]] = Field({"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (3, 4)})
+    betas: tuple[float, float] = Field((0.5, 0.9), description="of Adam in the first stage and the structure stage")
+    T: int = Field(1000, gt=1, description="levels of the training chain")
+    schedule: Literal["sqrt_linear", "cosine", "linear", "linear_scaled"] = "sqrt_linear"
+    param: Kind = Field("eps", description="what the network predicts")
+    level_bias: float = Field(
+        1.0, ge=1, description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias)"
+    )
+    noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
+    sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "direct"] = "ddim"
+    steps: int | None = Field(50, gt=0, description="sampling steps; None visits all T levels")
+    eta: float = Field(0.0, ge=0, le=1, description="of ddim; 0 is deterministic, 1 the public code's")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "MsgLdmConfig":
+        if len(self.contrasts) < 2:
+            raise ValueError("at least two contrasts are needed: one to make and one to make it from")
+        if (self.steps or 1) > self.T:
+            raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
+        if self.seg != "off" and (not self.regions or any(min(v, default=0) < 1 for v in self.regions.values())):
+            raise ValueError(f"regions {self.regions}: each needs values, all above 0; seg: off learns without any")
+        if self.seg == "on" and not self.losses.w_seg:
+            raise ValueError("seg on with losses.w_seg 0 would learn nothing from the segmentations")
+        if not self.structure.decouple and self.losses.w_kl:
+            raise ValueError("losses.w_kl acts on style codes; with structure.decouple false there are none")
+        return self
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a slice must be multiples of."""
+        if self.decode == "direct":
+            return self.structure.factor
+        return math.lcm(self.structure.factor, self.first_stage.factor * self.network.multiple)
+
+    @property
+    def segments(self) -> bool:
+        """Whether there is a segmentation decoder."""
+        return self.seg != "off" and self.losses.w_seg > 0
+
+    @property
+    def styled(self) -> bool:
+        """Whether there are style codes."""
+        return self.structure.decouple
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "code": {
+        "structure": {
+            "hfib": "conv",
+            "sigma": "scalar",
+            "gate": "normed",
+            "alpha": "fixed",
+            "style_norm": True,
+        },
+        "losses": {"freq": "raw", "w_kl": 0.05},
+        "prototype": 0.0,
+        "steps": 100,
+        "eta": 1.0,
+    },
+    "ship": {
+        "first_stage": {
+            "kind": "kl",
+            "width": 32,
+            "multipliers": (1, 2),
+            "blocks": 1,
+            "decoder_blocks": 1,
+            "groups": 8,
+            "attention": False,
+            "fold": 2,
+            "bypass": True,
+        },
+        "structure": {
+            "widths": (24, 48, 96),
+            "fold": 2,
+            "norm": "none",
+            "dropout": 0.0,
+            "style_width": 8,
+            "decoder_blocks": 2,
+            "decoder_kernel": 3,
+            "decoder_skips": True,
+            "regression": True,
+            "head": "linear",
+        },
+        "network": {
+            "width": 32,
+            "multipliers": (1, 2, 2),
+            "blocks": 1,
+            "up_blocks": 1,
+            "groups": 8,
+            "attention": (2,),
+            "slim_up": True,
+            "input_skip": True,
+        },
+        "losses": {
+            "pixel": "l2",
+            "w_latent": 1e-6,
+            "w_gan": 0.0,
+            "w_rec": 10.0,
+            "w_available": 0.1,
+            "w_sa": 0.0,
+        },
+        "known": "draft",
+        "prototype": 1.0,
+        "complete": False,
+        "betas": (0.9, 0.99),
+        "neighbours": 1,
+        "seg": "off",
+        "T": 200,
+        "schedule": "cosine",
+        "param": "x0",
+        "level_bias": 2.0,
+        "noise": "shared",
+        "steps": 1,
+    },
+    "tiny": {
+        "first_stage": {"kind": "kl", "width": 16, "multipliers": (1, 1, 2, 2), "blocks": 1, "groups": 8},
+        "structure": {"widths": (8, 16, 32, 64), "style_width": 8, "decoder_blocks": 1},
+        "network": {"width": 32, "multipliers": (1, 1, 2), "blocks": 1, "groups": 8, "attention": (1, 2)},
+        "discriminator": {"width": 16},
+        "losses": {"w_latent": 1e-6, "w_gan": 0.0},
+        "seg": "off",
+        "T": 200,
+        "schedule": "cosine",
+        "param": "x0",
+        "steps": 10,
+    },
+}
