@@ -138,7 +138,7 @@ def test_it_is_the_histogram_that_training_writes_into_the_card(write_subject_fo
     t2 = subject.volumes[Contrast.T2]
     t2.voxels[:, : t2.shape[1] // 2] = 0
     subject = Subject(subject.name, {**subject.volumes, Contrast.T2: t2})
-    monkeypatch.setattr("mrsynth.io.cache.load_subject", lambda files: subject)
+    monkeypatch.setattr("mrsynth.io.cache.load_subject", lambda files, **__: subject)
     stored = cached(files, STANDARD, PreparationConfig(), tmp_path / "cache")
     prepared = prepare(subject, STANDARD, PreparationConfig())
 
