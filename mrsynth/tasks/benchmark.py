@@ -160,11 +160,11 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
         unsupported=tuple(work.unsupported),
         notes=tuple(notes),
     )
-    pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}
     published = read_published()
     write_text(options.out / "results.csv", results_csv(rows))
     write_text(options.out / "summary.json", summary_json(record, rows))
     write_text(options.out / "report.md", report_markdown(record, rows, published))
+    pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}  # last: it takes a while
     write_bytes(options.out / "report.html", report_html(record, rows, published, pictures).encode())
     return Benchmark(options.out, tuple(rows), record, unfinished)
 
