@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from mrsynth.card import Plain
-from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 
 SCHEMA = 1  # of a row; results of another schema are never mixed with ours
@@ -49,11 +48,6 @@ class ResultRow(Plain):
     steps: int | None = None
     samples: int | None = None
     seed: int = 0
-
-    @property
-    def targets(self) -> tuple[Contrast, ...]:
-        """The contrasts named in `target`."""
-        return tuple(Contrast(name) for name in self.target.split("+"))
 
 
 COLUMNS = tuple(ResultRow.model_fields)

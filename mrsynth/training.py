@@ -250,10 +250,14 @@ def device_of(name: str) -> torch.device | None:
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Linear warm-up, then constant or a half cosine down to a hundredth."""
-    rise = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    if config.decay == "constant":
-        return config.learning_rate * rise
-    return config.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / config.iterations)))
+    last = config.iterations if config.decay == "cosine" else None
+    return config.learning_rate * share_of_rate(step, config.warmup, last)
+
+
+def share_of_rate(step: int, warmup: int, last: int | None) -> float:
+    """The share of the learning rate: linear warm-up, then 1, or with `last` a half cosine that ends there at 0.01."""
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    return rise if last is None else rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / last)))
 
 
 def update_average(state: TrainingState, decay: float) -> None:

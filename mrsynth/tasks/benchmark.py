@@ -29,6 +29,7 @@ from mrsynth.io.datasets import Dataset, Split, open_dataset, split_of, write_sp
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.io.folders import few
 from mrsynth.io.published import read_published
+from mrsynth.io.weights import resolve
 from mrsynth.protocols import PROTOCOLS, brasyn_dropped
 from mrsynth.results import BASELINES, LEFT_OUT, REAL, ResultRow, results_csv
 from mrsynth.scoreboard.page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
@@ -82,7 +83,7 @@ class BenchmarkOptions(Plain):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a run left: its table, and what could not be done."""
+    """What a run left: its table, what could not be done, and how many pieces of work are left to other parts."""
 
     out: Path
     rows: tuple[ResultRow, ...]
@@ -123,6 +124,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
     own = chosen[options.part_id :: options.num_parts]
     total, done = sum(len(plans[files.name]) for files in own), 0
     failures: list[str] = []
+    failed: set[Unit] = set()
     for files in own:
         pending = [job for job in plans[files.name] if store.rows(job.unit) is None]
         done += len(plans[files.name]) - len(pending)
@@ -132,6 +134,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
             subject = load_subject(files, segmentation=True)
         except MrsynthError as error:
             failures.append(f"{files.name}: {error}")
+            failed |= {job.unit for job in pending}
             continue
         for job in pending:
             say(f"{files.name}, {job.unit.method} from {job.case.pattern or 'all'}", done, total)
@@ -139,12 +142,13 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
                 store.finish(job.unit, work.measurer.rows(subject, job))
             except Exception as error:
                 failures.append(f"{files.name}, {job.unit.method}, {job.case.name}: {type(error).__name__}: {error}")
+                failed.add(job.unit)
                 log.info("a unit failed", exc_info=error)
             done += 1
     finished = {f: [(job, store.rows(job.unit)) for job in jobs] for f, jobs in plans.items()}
     rows = [row for jobs in finished.values() for _, found in jobs for row in found or ()]
-    unfinished = sum(found is None for jobs in finished.values() for _, found in jobs)
-    notes = [*work.notes, *shortfalls(store, unfinished, len(failures), options), *about(dataset, split, chosen)]
+    unfinished = {job.unit for jobs in finished.values() for job, found in jobs if found is None} - failed
+    notes = [*work.notes, *shortfalls(store, len(unfinished), options), *about(dataset, split, chosen)]
     record = BenchmarkRecord(
         dataset=dataset.spec.name,
         title=dataset.spec.title,
@@ -166,7 +170,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
     write_text(options.out / "report.md", report_markdown(record, rows, published))
     pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}  # last: it takes a while
     write_bytes(options.out / "report.html", report_html(record, rows, published, pictures).encode())
-    return Benchmark(options.out, tuple(rows), record, unfinished)
+    return Benchmark(options.out, tuple(rows), record, len(unfinished))
 
 
 class Work:
@@ -255,6 +259,8 @@ class Work:
 
 def check_request(options: BenchmarkOptions) -> None:
     """Raise UsageError for what does not exist, before anything is read."""
+    if not options.protocols:
+        raise UsageError(f"--protocol is empty. Give one or more of {', '.join(PROTOCOLS)}.")
     for name in options.protocols:
         if name not in PROTOCOLS:
             raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
@@ -301,12 +307,12 @@ def subjects_of(dataset: Dataset, split: Split, options: BenchmarkOptions) -> li
     return chosen[: options.limit]
 
 
-def shortfalls(store: UnitStore, unfinished: int, failed: int, options: BenchmarkOptions) -> list[str]:
+def shortfalls(store: UnitStore, unfinished: int, options: BenchmarkOptions) -> list[str]:
     """What the reader must know about completeness."""
     notes = []
     if store.outdated:
         notes.append(f"{store.outdated} results of an older version of mrsynth were not used; they were made again.")
-    if unfinished > failed:
+    if unfinished:
         notes.append(
             f"{unfinished} pieces of work are not finished: this is the report of what was there "
             f"(part {options.part_id + 1} of {options.num_parts}). The part that ends last reports all."
@@ -329,32 +335,33 @@ def pictured(
     rows: Sequence[ResultRow],
     say: Progress,
 ) -> dict[str, bytes]:
-    """Montages of each method's worst, median and best synthesis with one contrast missing, made once more."""
+    """Montages of each method's worst, median and best synthesis with the fewest contrasts missing, made once more."""
     protocol = "brain3d" if "brain3d" in work.options.protocols else work.options.protocols[0]
     files = {f.name: f for f in chosen}
     pictures: dict[str, bytes] = {}
     for contender in work.competing:
         found = [r for r in rows if (r.method, r.protocol, r.metric) == (contender.label, protocol, "PSNR")]
-        most = max((len(r.pattern) for r in found), default=0)
-        region = found[0].region if found else ""
-        ranked = sorted((r for r in found if r.region == region and fewest_missing(r, work)), key=lambda r: r.value)
-        ranked = ranked or sorted((r for r in found if len(r.pattern) == most), key=lambda r: r.value)
-        if not ranked:
+        if not found:
             continue
+        most = max(available(r) for r in found)
+        alike = [r for r in found if r.region == found[0].region and available(r) == most]
+        ranked = sorted(alike, key=lambda r: r.value)
         places = {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"}
         for place, word in places.items():
             row = ranked[place]
-            job = next(j for j in plans[row.subject] if (j.unit.method, j.case.pattern) == (row.method, row.pattern))
+            target = Contrast(row.target)
+            same = (j for j in plans[row.subject] if (j.unit.method, j.case.pattern) == (row.method, row.pattern))
+            job = next(j for j in same if target in j.case.targets)
             say(f"picture of {row.subject}, {row.method}", place, len(ranked))
             caption = f"{row.method}, {word}: {row.subject}, {row.target} from {row.pattern}, {row.value:.2f} dB"
             subject = load_subject(files[row.subject], segmentation=True)
-            pictures[caption] = work.measurer.picture(subject, job, Contrast(row.target))
+            pictures[caption] = work.measurer.picture(subject, job, target)
     return pictures
 
 
-def fewest_missing(row: ResultRow, work: Work) -> bool:
-    """Whether only one contrast was missing."""
-    return len(row.pattern.split("+")) == len(work.contrasts) - 1
+def available(row: ResultRow) -> int:
+    """How many contrasts were available."""
+    return len(row.pattern.split("+"))
 
 
 def label_of(split: Split, part: str) -> str:
@@ -365,6 +372,4 @@ def label_of(split: Split, part: str) -> str:
 @cache
 def checksum(name: str) -> str:
     """SHA-256 of a checkpoint's file."""
-    from mrsynth.io.weights import resolve
-
     return resolve(name).sha256

@@ -53,7 +53,6 @@ class Contender:
     def plan(self, case: Case) -> Plan:
         """Which checkpoint makes what: one run for all targets where one checkpoint can, else the best for each."""
         entries = list(self.checkpoints.values())
-        names = {card.name: key for key, card in self.checkpoints.items()}
         unsupported: dict[Contrast, str] = {}
         able: list[Contrast] = []
         for target in case.targets:
@@ -66,7 +65,7 @@ class Contender:
         made: dict[str, tuple[Contrast, ...]] = {}
         for target in able:
             best = select(whole, case.available, able) if whole else select(entries, case.available, [target])
-            key = names[best.entry.name]
+            key = next(key for key, card in self.checkpoints.items() if card is best.entry)  # names may be alike
             made[key] = (*made.get(key, ()), target)
         return Plan(made, unsupported)
 
@@ -74,7 +73,8 @@ class Contender:
 def contenders(methods: Sequence[str], weights: Sequence[str]) -> list[Contender]:
     """Those asked for. With neither methods nor weights: every method that has checkpoints at hand.
 
-    Checkpoints that can do the same thing are lines of their own, called by their names; those of one method that
+    Checkpoints that can do the same thing are lines of their own, called by their names, or as they were given where
+    two names are alike; those of one method that
     complement one another, as the cwdm checkpoints of the four targets do, are one line.
     Raises UsageError for an unknown method or one that none of the weights is of, WeightsError when nothing is at hand.
     """
@@ -96,6 +96,8 @@ def contenders(methods: Sequence[str], weights: Sequence[str]) -> list[Contender
                 f"No checkpoint of {method} is on this machine. Train one, fetch one (`mrsynth weights list`), or name "
                 "a file with --weights."
             )
+    if not found:
+        raise WeightsError("No checkpoint of any method is on this machine. Train one, or name a file with --weights.")
     return found
 
 
@@ -105,7 +107,8 @@ def _lines(method: str, cards: Mapping[str, Card]) -> list[Contender]:
     rivals = any(_abilities(a) & _abilities(b) for a, b in combinations(cards.values(), 2))
     if not rivals:
         return [Contender(method, cards)]
-    return [Contender(card.name, {name: card}) for name, card in cards.items()]
+    names = [card.name for card in cards.values()]
+    return [Contender(c.name if names.count(c.name) == 1 else given, {given: c}) for given, c in cards.items()]
 
 
 def _abilities(card: Card) -> set[tuple[str, Contrast]]:

@@ -37,7 +37,7 @@ from mrsynth.tasks.segmenter import KIND
 from mrsynth.tasks.segmenter_cases import Case, Progress, example, gather
 from mrsynth.tasks.segmenter_config import SegmenterRun, SegmenterTraining, read_run, refuse_another_run
 from mrsynth.tasks.train import stop_signals
-from mrsynth.training import device_of, seed_of
+from mrsynth.training import device_of, seed_of, share_of_rate
 
 PARTS = ("training", "validation")
 STATEFUL = ("network", "average", "optimizer")  # what state.pt holds of a run, beside the iteration
@@ -228,8 +228,7 @@ class Run:
 
 def learning_rate(step: int, config: SegmenterTraining) -> float:
     """Linear warm-up, and a half cosine down to a hundredth."""
-    rise = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-    return config.learning_rate * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / config.iterations)))
+    return config.learning_rate * share_of_rate(step, config.warmup, config.iterations)
 
 
 def refuse_other_subjects(listing: Mapping[str, list[str]], file: Path) -> None:

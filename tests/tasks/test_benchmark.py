@@ -240,6 +240,7 @@ def test_one_bad_subject_is_named_and_the_rest_goes_on(options, tmp_path, write_
     assert {r.subject for r in done.rows} == {"good"}
     (failure,) = done.record.failures
     assert "torn" in failure and "t2" in failure
+    assert not done.unfinished, "failed, not left to another part"
     assert failure.split(":")[0] in (done.out / "report.md").read_text()
     arguments = ["--dataset", "folder", "--data", root, "--part", "all", "--protocol", "brain3d", "--no-pictures"]
     code, out, _ = run_cli("benchmark", *arguments, "-o", tmp_path / "again", "--no-baselines")
@@ -288,6 +289,7 @@ def test_incomplete_subjects_are_tried_where_the_truth_is_there(options, tmp_pat
     ("changes", "error", "part"),
     [
         ({"protocols": ("mine",)}, UsageError, "no protocol 'mine'"),
+        ({"protocols": ()}, UsageError, "--protocol is empty"),
         ({"sampler": "magic"}, UsageError, "no sampler 'magic'"),
         ({"methods": ("gan",)}, UsageError, "no method 'gan'"),
         ({"dataset": "imagenet"}, UsageError, "no data set"),
@@ -331,6 +333,13 @@ def test_pictures_of_the_worst_the_median_and_the_best(options, monkeypatch):
     html = (done.out / "report.html").read_text()
     for word, value in (("worst", psnr[0]), ("best", psnr[-1])):
         assert f"{word}" in html and f"{value:.2f} dB" in html
+
+
+def test_pictures_where_one_pattern_is_asked_for_twice(options, monkeypatch):
+    monkeypatch.setattr("mrsynth.tasks.measuring.montage", lambda *_, **__: b"PNG")
+    done = run(options(pictures=True, patterns="t1+t2:t1ce,t1+t2:flair"))
+    assert {(r.pattern, r.target) for r in done.rows} == {("t1+t2", "t1ce"), ("t1+t2", "flair")}
+    assert not done.unfinished
 
 
 def test_the_command_prints_the_report_and_where_it_is(options, cohort, tmp_path, run_cli):

@@ -140,7 +140,8 @@ def test_a_named_method(known):
 
 def test_a_method_without_weights_is_an_error_when_named(known, monkeypatch):
     monkeypatch.setattr(task, "available_entries", lambda: [])
-    assert contenders((), ()) == []
+    with pytest.raises(WeightsError, match="No checkpoint of any method"):
+        contenders((), ())
     with pytest.raises(WeightsError, match="No checkpoint of fgc2f"):
         contenders(("fgc2f",), ())
 
@@ -157,6 +158,22 @@ def named_weights(monkeypatch, *cards):
 def test_rival_checkpoints_of_one_method_are_lines_of_their_own(monkeypatch):
     names = named_weights(monkeypatch, unified("old"), unified("new"))
     assert [line.label for line in contenders((), names)] == ["old", "new"]
+
+
+def test_rivals_of_one_name_are_told_apart_by_how_they_were_given(monkeypatch):
+    class Found:
+        card = unified("same")
+
+    monkeypatch.setattr(task, "resolve", lambda name: Found())
+    assert [line.label for line in contenders((), ["a.safetensors", "b.safetensors"])] == [
+        "a.safetensors",
+        "b.safetensors",
+    ]
+
+
+def test_checkpoints_of_one_name_that_complement_one_another_are_not_confused():
+    line = Contender("cwdm", {f"file of {t}": single(t, "same") for t in STANDARD})
+    assert line.plan(case((T1, T2, FLAIR))).made == {"file of t1ce": (T1CE,)}
 
 
 def test_checkpoints_that_complement_one_another_are_one_line(monkeypatch):
