@@ -442,7 +442,7 @@ def test_part_of_the_training_reads_learnt_tokens_in_place_of_stored_ones(wake):
 def test_without_tokens_it_says_how_to_make_them_or_falls_back_where_that_is_allowed(wake):
     batch = batch_of("t1+t2+flair")
     for act in (run, loss_of):
-        with pytest.raises(UsageError, match=r"embed-text.*kg.text=learned.*kg.fallback"):
+        with pytest.raises(UsageError, match=r"give_tokens.*kg.text=learned.*kg.fallback"):
             act(wake(config(kg={"text": "biomedclip"})), batch)
     method = wake(config(kg={"text": "biomedclip", "fallback": True}))
     watcher = Watcher(method)

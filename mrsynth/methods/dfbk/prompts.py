@@ -65,15 +65,15 @@ class TokenTable:
             else:
                 why = f"{len(lacking)} of {len(wanted)} prompts are not among them, such as {lacking[0]!r}"
             raise UsageError(
-                f"These tokens are not for this configuration: {why}. Make them with `mrsynth weights embed-text` for "
-                "it, or set kg.text=learned, which needs none."
+                f"These tokens are not for this configuration: {why}. Make them for it, "
+                "or set kg.text=learned, which needs none."
             )
         found = [self.tokens[key] for key in wanted.values()]
         for text, tokens in zip(wanted, found, strict=True):
             if tokens.ndim != 2 or not 1 <= len(tokens) <= length or tokens.shape[1] != width:
                 raise UsageError(
                     f"The tokens of {text!r} have the shape {tokens.shape}, expected up to {length} of width {width} "
-                    "(kg.length, kg.width). Make them again with `mrsynth weights embed-text`."
+                    "(kg.length, kg.width). Make them again."
                 )
             if not np.isfinite(tokens).all():
                 raise UsageError(f"The tokens of {text!r} are not all finite numbers. Make them again.")

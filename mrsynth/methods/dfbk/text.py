@@ -88,9 +88,9 @@ class GuidanceText(nn.Module):
             return whole(self.common.expand(len(pair), -1, -1))
         if not self.complete and not self.config.fallback:
             raise UsageError(
-                f"kg.text={self.config.text} reads tokens of {self.config.encoder}, and there are none. Make them with "
-                "`mrsynth weights embed-text` and give them to the training; or set kg.text=learned, which needs none, "
-                "or kg.fallback=true to read learnt tokens instead."
+                f"kg.text={self.config.text} reads tokens of {self.config.encoder}, and there are none. Give them in "
+                "Python (`Dfbk.give_tokens`; no command does it yet); or set kg.text=learned, which needs none, or "
+                "kg.fallback=true to read learnt tokens instead."
             )
         tokens, valid = self.tokens[pair].float(), self.valid[pair]
         if self.common is None:
