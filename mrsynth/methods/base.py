@@ -50,6 +50,10 @@ class Batch:
         names = ("images", "present", "available", "context", *(("labels",) if self.labels is not None else ()))
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
+    def complete_images(self) -> Tensor:
+        """The images of the examples in which every contrast is present."""
+        return self.images[self.present.all(1)]
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -191,3 +195,19 @@ def legal_patterns(present: NDArray[np.bool_], contrasts: Sequence[Contrast]) ->
         if available.any() and (present & ~available).any():
             seen.setdefault(tuple(available.tolist()), available)
     return list(seen.values())
+
+
+def pattern_weights(shares: Sequence[float] | None, missing: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Probability of each legal pattern.
+
+    shares   of the examples with one, two, and three or more missing contrasts; None for all patterns alike
+    missing  how many contrasts each pattern leaves missing
+    A subject may lack contrasts itself: the numbers it cannot have are left out, and where that is all of them the
+    patterns with the fewest missing contrasts are taken.
+    """
+    weights = np.ones(len(missing))
+    if shares is not None:
+        wanted = np.array([shares[min(m, 3) - 1] / (missing == m).sum() for m in missing])
+        weights = wanted if wanted.any() else (missing == missing.min()).astype(float)
+    probabilities: NDArray[np.float64] = weights / weights.sum()
+    return probabilities

@@ -7,7 +7,7 @@ the paper leaves open and what is chosen here.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import draw_levels, levels, make_schedule
 from mrsynth.frequency import low_pass
-from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, legal_patterns
+from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, legal_patterns, pattern_weights
 from mrsynth.networks.unet import UNet, UNetConfig
 from mrsynth.noise import Noise
 
@@ -317,22 +317,6 @@ CURRICULA: Mapping[str, tuple[tuple[float, float, float], ...]] = {
     "cumulative": ((1, 0, 0), (0.5, 0.5, 0), (0.25, 0.25, 0.5)),
     "strict": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
 }
-
-
-def pattern_weights(shares: Sequence[float] | None, missing: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Probability of each legal pattern.
-
-    shares   of the examples with one, two, and three or more missing contrasts; None for all patterns alike
-    missing  how many contrasts each pattern leaves missing
-    A subject may lack contrasts itself: the numbers it cannot have are left out, and where that is all of them the
-    patterns with the fewest missing contrasts are taken.
-    """
-    weights = np.ones(len(missing))
-    if shares is not None:
-        wanted = np.array([shares[min(m, 3) - 1] / (missing == m).sum() for m in missing])
-        weights = wanted if wanted.any() else (missing == missing.min()).astype(float)
-    probabilities: NDArray[np.float64] = weights / weights.sum()
-    return probabilities
 
 
 def one_hot_of_largest(scores: Tensor) -> Tensor:

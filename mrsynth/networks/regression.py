@@ -1,4 +1,6 @@
-"""Every contrast from the available ones, voxel by voxel, by a straight line: where an image decoder can begin."""
+"""Every contrast from the available ones, voxel by voxel, by a straight line: where a network can begin."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,13 @@ class VoxelRegression(nn.Module):
             row = torch.zeros_like(self.weights[code])
             row[:, used] = lines.T.to(row)
             self.weights[code] = row
+
+
+def fit_regression(regression: VoxelRegression, images: Iterable[Tensor]) -> None:
+    """Fit it to the voxels inside the brain of examples (B, M, H, W) in [-1, 1]; none leave it as it is."""
+    moments = [moments_of(u[:, (u > 0).any(0)].T) for examples in images for u in (examples + 1) / 2]
+    if moments:
+        regression.fit(torch.stack(moments).sum(0))
 
 
 def moments_of(u: Tensor) -> Tensor:

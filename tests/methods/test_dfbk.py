@@ -276,6 +276,29 @@ def test_anchors_can_be_given_and_other_contrasts_have_some():
     assert mixed.config.anchor_order(FLAIR) == (T2, T1, Contrast.DWI)
 
 
+@pytest.mark.parametrize(("sources", "used"), [("multi", [0, 2, 3]), ("single", [0])])
+def test_chains_can_begin_from_the_least_squares_line_of_what_is_seen(sources, used, wake):
+    """Untrained, the network then returns that line; training does not move it."""
+    method = build_method(config(begin="regression", predict="residual", sources=sources)).eval()
+    batch = batch_of("t1+t2+flair", "t1+t2+flair")
+    with torch.no_grad():
+        method.enter_stage("all", [batch])
+    made = run(method, batch)[:, 1]
+
+    u = (batch.images.permute(0, 2, 3, 1).reshape(-1, 4).numpy() + 1) / 2
+    inputs = np.c_[u[:, used], np.ones(len(u))]
+    line, *_ = np.linalg.lstsq(inputs, u[:, 1], rcond=None)
+    assert torch.allclose(made, torch.from_numpy(inputs @ line).float().reshape(made.shape) * 2 - 1, atol=2e-3)
+    (objective,) = method.objectives("all")
+    assert all(p is not method.regression.weights for p in objective.parameters)
+
+
+def test_shares_decide_how_many_contrasts_are_missing():
+    method, random = build_method(config(shares=(0.7, 0.3, 0.0))), np.random.default_rng(0)
+    drawn = [4 - method.draw_available(np.ones(4, bool), 0.0, random).sum() for _ in range(600)]
+    assert np.allclose(np.bincount(drawn, minlength=4) / 600, [0, 0.7, 0.3, 0], atol=0.06)
+
+
 def test_in_a_chain_a_contrast_that_was_made_is_read_for_the_next(wake):
     alone, chained = wake(config()), wake(config(chain=True))
     batch = batch_of("t1")

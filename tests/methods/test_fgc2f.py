@@ -16,8 +16,8 @@ from mrsynth.diffusion.prediction import noised
 from mrsynth.errors import UsageError
 from mrsynth.frequency import low_pass
 from mrsynth.methods import build_method, preset
-from mrsynth.methods.base import Batch, legal_patterns
-from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance, pattern_weights
+from mrsynth.methods.base import Batch, legal_patterns, pattern_weights
+from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance
 from mrsynth.networks.unet import UNetConfig
 from mrsynth.noise import SeededNoise
 from mrsynth.preparation import PreparationConfig, prepare

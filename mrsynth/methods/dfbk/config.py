@@ -68,6 +68,9 @@ class DfbkConfig(MethodConfig):
     unified  one network for every target; false: only `target`, as in the paper, and only from `source` if there is one
     anchors  for a target, in which order the available contrasts are preferred to begin from; where it says nothing,
              the order of ANCHORS, then that of `contrasts`
+    begin    contrast: that contrast itself; regression: the target as a straight line of all contrasts that the network
+             sees, voxel by voxel, fitted when training begins
+    shares   of the training examples with 1, 2, and 3 or more missing contrasts; None draws all patterns alike
     chain    a contrast that was made counts as available for the next, in the order of `contrasts`
     predict  what the network's output is: x0, or the residual that is added to the image it begins from
     """
@@ -81,6 +84,8 @@ class DfbkConfig(MethodConfig):
     source: Contrast | None = None
     target: Contrast | None = None
     anchors: dict[Contrast, tuple[Contrast, ...]] = Field({}, description="what chains begin from")
+    begin: Literal["contrast", "regression"] = "contrast"
+    shares: tuple[float, float, float] | None = None
     chain: bool = False
     T: int = Field(4, gt=1, description="levels of the chain")
     kappa: float = Field(2.0, gt=0, description="strength of the noise")
@@ -195,6 +200,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         },
         "dfb": {"levels": (1, 2)},
         "kg": {"levels": (3,), "width": 128},
+        "begin": "regression",
+        "shares": (0.5, 0.3, 0.2),
         "predict": "residual",
         "neighbours": 1,
         "noise": "shared",

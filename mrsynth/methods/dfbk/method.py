@@ -2,11 +2,13 @@
 
 One contrast is shifted into another in four steps (ResShift). The paper has a network for each pair of contrasts; here
 one network sees all available contrasts and makes any missing one, each in a chain of its own that begins from the
-available contrast most like it. docs/methods/dfbk.md tells what the paper leaves open and what is chosen here.
+available contrast most like it, or from a regression of them all. docs/methods/dfbk.md tells what the paper leaves
+open and what is chosen here.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,19 +19,22 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.residual_shift import SAMPLER, exponential, residual_shift, shifted
 from mrsynth.diffusion.schedules import draw_levels, levels
 from mrsynth.errors import UsageError
-from mrsynth.methods.base import ABSENT, Batch, Method, Objective, legal_patterns
+from mrsynth.methods.base import ABSENT, Batch, Method, Objective, legal_patterns, pattern_weights
 from mrsynth.methods.dfbk.config import DfbkConfig
 from mrsynth.methods.dfbk.prompts import TokenTable
 from mrsynth.methods.dfbk.text import GuidanceText
+from mrsynth.networks.regression import VoxelRegression, fit_regression
 from mrsynth.networks.swin_unet import SwinUNet
 from mrsynth.noise import Noise
+
+FITTED = 16  # batches to which the regression is fitted
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What the network is given beside x_t, for one target per example.
 
-    y_0      (B, 1, H, W): the contrast to begin from
+    y_0      (B, 1, H, W): what the chain begins from
     seen     (B, N, H, W): further channels; N may be 0
     target   (B,) int64: the contrast to make
     tokens   (B, L, width) and valid (B, L): the text; None without guidance
@@ -76,6 +81,7 @@ class Dfbk(Method):
             kg=config.kg,
             token_width=config.kg.width,
         )
+        self.regression = VoxelRegression(c) if config.begin == "regression" else None
         # preference[t, c]: how much target t likes to begin from c; 0: never
         preference = torch.zeros(c, c)
         for t, target in enumerate(config.contrasts):
@@ -119,7 +125,6 @@ class Dfbk(Method):
         """
         rows = torch.arange(len(images), device=images.device)
         anchor = self.anchors(available, target)
-        y_0 = images[rows, anchor][:, None]
         if self.config.sources == "single":
             available = rows.new_zeros(available.shape).bool()
             available[rows, anchor] = True
@@ -129,6 +134,10 @@ class Dfbk(Method):
             flags = available[:, :, None, None].to(images.dtype).expand_as(maps)
             around = torch.where(available[:, :, None, None, None], context, ABSENT).flatten(1, 2)
             seen = [maps, flags, around]
+        y_0 = images[rows, anchor][:, None]
+        if self.regression is not None:
+            u = torch.where(available[:, :, None, None], (images + 1) / 2, 0.0)
+            y_0 = (2 * self.regression(u, available)[rows, target][:, None] - 1).clamp(-1, 1)
         tokens = valid = None
         if self.text is not None:
             bits = 2 ** torch.arange(available.shape[1], device=images.device)
@@ -146,19 +155,26 @@ class Dfbk(Method):
 
     def objectives(self, stage: str) -> list[Objective]:
         """One: to find x_0."""
-        return [Objective("denoise", list(self.parameters()), self.loss)]
+        moved = [p for name, p in self.named_parameters() if not name.startswith("regression.")]
+        return [Objective("denoise", moved, self.loss)]
+
+    def enter_stage(self, stage: str, batches: Iterable[Batch]) -> None:
+        """Fit the regression, which then stays as it is."""
+        if self.regression is not None:
+            fit_regression(self.regression, (b.complete_images() for b in islice(batches, FITTED)))
 
     def draw_available(
         self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
     ) -> NDArray[np.bool_]:
-        """All patterns alike that leave a target of this network, and something to begin from."""
+        """Of the patterns that leave a target of this network, and something to begin from; `shares` weighs them."""
         known = [c for c, there in zip(self.contrasts, present, strict=True) if there]
         legal = []
         for pattern in legal_patterns(present, self.contrasts):
             given = [c for c, there in zip(self.contrasts, pattern, strict=True) if there]
             if any(self.supports(given, t) for t in self.targets if t in known):
                 legal.append(pattern)
-        return legal[random.integers(len(legal))]
+        missing = np.array([int((present & ~pattern).sum()) for pattern in legal])
+        return legal[random.choice(len(legal), p=pattern_weights(self.config.shares, missing))]
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of x_0, for one missing contrast per example whose truth is known, at one random level."""

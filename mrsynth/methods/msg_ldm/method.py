@@ -27,13 +27,12 @@ from mrsynth.methods.msg_ldm.objectives import (
     adversary_loss,
     diffusion_loss,
     first_stage_loss,
-    fit_regression,
     measure_scales,
     structure_loss,
 )
 from mrsynth.networks.autoencoder import Autoencoder
 from mrsynth.networks.discriminator import PatchDiscriminator
-from mrsynth.networks.regression import VoxelRegression
+from mrsynth.networks.regression import VoxelRegression, fit_regression
 from mrsynth.networks.structure import StructureMap
 from mrsynth.networks.structure_decoders import ReconstructionDecoder, SegmentationDecoder, StyleEncoder
 from mrsynth.networks.unet import UNet
@@ -248,7 +247,7 @@ class MsgLdm(Method):
     def enter_stage(self, stage: str, batches: Iterable[Batch]) -> None:
         """Before structure: fit the regression. Before diffusion: measure the spread of what will be diffused."""
         if stage == "structure" and self.regression is not None:
-            fit_regression(self.regression, islice(batches, FITTED))
+            fit_regression(self.regression, (b.complete_images() for b in islice(batches, FITTED)))
         if stage == "diffusion":
             measure_scales(self, islice(batches, MEASURED))
 

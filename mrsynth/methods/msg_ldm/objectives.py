@@ -20,7 +20,6 @@ from mrsynth.methods.msg_ldm.losses import (
     spectral_similarity,
     style_consistency,
 )
-from mrsynth.networks.regression import VoxelRegression, moments_of
 
 if TYPE_CHECKING:
     from mrsynth.methods.msg_ldm.method import MsgLdm
@@ -168,15 +167,6 @@ def remember(model: "MsgLdm", styles: Tensor, present: Tensor) -> None:
 
 
 @torch.no_grad()
-def fit_regression(regression: VoxelRegression, batches: Iterable[Batch]) -> None:
-    """Fit it to the voxels inside the brain of all examples that have every contrast; none leave it as it is."""
-    moments = [
-        moments_of(u[:, (u > 0).any(0)].T) for batch in batches for u in (batch.images[batch.present.all(1)] + 1) / 2
-    ]
-    if moments:
-        regression.fit(torch.stack(moments).sum(0))
-
-
 # Diffusion -----------------------------------------------------------------------------------------------------------
 
 
