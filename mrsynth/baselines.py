@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.errors import UsageError
+from mrsynth.hounsfield import to_window, window_of
 from mrsynth.intensity import brain_quantile
 from mrsynth.metrics import to_unit
 from mrsynth.subject import Subject
@@ -55,7 +56,7 @@ def sample_voxels(subjects: Iterable[Subject], contrasts: Sequence[Contrast], se
         chosen = np.sort(random.choice(inside, min(VOXELS, inside), replace=False))
         for contrast in contrasts:
             sources[contrast].append(as_input(subject, contrast)[chosen])
-            truths[contrast].append(to_unit(subject.volumes[contrast].voxels)[foreground][chosen])
+            truths[contrast].append(to_unit(subject.volumes[contrast].voxels, window_of(contrast))[foreground][chosen])
     joined = [{c: np.concatenate(v) if v else np.empty(0, np.float32) for c, v in d.items()} for d in (sources, truths)]
     return VoxelSample(joined[0], joined[1], count)
 
@@ -132,6 +133,8 @@ Baseline = CopyBaseline | RegressionBaseline
 def as_input(subject: Subject, contrast: Contrast) -> Array:
     """The foreground voxels of a contrast, (N,) u in [0, 1]."""
     inside = subject.volumes[contrast].voxels[subject.foreground()]
+    if window := window_of(contrast):
+        return to_window(inside, window)
     u: Array = np.clip(inside / np.float32(brain_quantile(subject.name, contrast, inside, QUANTILE)), 0, 1)
     return u
 

@@ -1,16 +1,30 @@
 """What a checkpoint says of itself: the plain data that the manifest, the file header and the report share."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mrsynth.contrasts import Contrast, pattern_name
 
 
 class Plain(BaseModel):
-    """Frozen data that rejects keys it does not know."""
+    """Frozen data that rejects keys it does not know.
+
+    YAML reads the words on and off as true and false; where a field takes the word, the word is what is meant.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        words = {name: "on" if value else "off" for name, value in data.items() if isinstance(value, bool)}
+        fields = cls.model_fields
+        meant = {n: w for n, w in words.items() if n in fields and w in get_args(fields[n].annotation)}
+        return {**data, **meant}
 
 
 class DataSource(Plain):

@@ -28,7 +28,7 @@ from mrsynth.console import (
     speak,
     validated,
 )
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import Contrast, contrasts_named
 from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
 
 app = typer.Typer(
@@ -239,11 +239,20 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file; repeatable.")
     ] = None,
+    contrasts: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Such as ct,mr: --set method.contrasts.", show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
     init: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|PATH", help="Begin with the weights of a checkpoint (fine-tuning).", show_default=False
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Tokens of `weights embed-text`, for a method that reads text.", show_default=False
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
@@ -255,8 +264,9 @@ def train(
     speak(quiet, verbose)
     changes = settings(set_ or [])
     if segmenter:
-        if method is not None or init is not None:
-            raise UsageError(f"--segmenter is no method: leave {'--init' if method is None else '--method'} out.")
+        given_too = {"--method": method, "--contrasts": contrasts, "--init": init, "--tokens": tokens}
+        if wrong := [option for option, value in given_too.items() if value is not None]:
+            raise UsageError(f"--segmenter is no method: leave {' and '.join(wrong)} out.")
         from mrsynth.tasks import segmenter_training
 
         wanted = segmenter_training.SegmenterOptions(tuple(data), out, config, changes, resume, device)
@@ -265,9 +275,11 @@ def train(
         return
     if method is None:
         raise UsageError("Give --method NAME, the method to train, or --segmenter.")
+    if contrasts is not None:
+        changes["method.contrasts"] = [c.value for c in contrasts_named(contrasts)]
     from mrsynth.tasks import train as task
 
-    options = task.TrainOptions(method, tuple(data), out, config, changes, resume, device, init=init)
+    options = task.TrainOptions(method, tuple(data), out, config, changes, resume, device, init, tokens)
     with progress_bar(no_progress) as progress:
         checkpoint = task.run(options, progress)
     print_result(str(checkpoint))

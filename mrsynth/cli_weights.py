@@ -1,4 +1,4 @@
-"""`mrsynth weights`: list, show, fetch, import, verify. Like all commands, each imports its task inside."""
+"""`mrsynth weights`: list, show, fetch, import, verify, embed-text. Like all commands, each imports its task inside."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from mrsynth.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import Contrast, contrasts_named
 
-weights_app = typer.Typer(help="Checkpoints: list, show, fetch, import, verify.", no_args_is_help=True)
+weights_app = typer.Typer(
+    help="Checkpoints: list, show, fetch, import, verify; tokens of a text encoder.", no_args_is_help=True
+)
 
 
 @weights_app.command(name="list")
@@ -78,3 +80,44 @@ def weights_verify(verbose: Verbose = False) -> None:
 
     for line in verify():
         print_result(line)
+
+
+@weights_app.command(name="embed-text")
+def weights_embed_text(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.npz", help="File to write.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPOSITORY|FOLDER", help="Text encoder: on a hub, or in a folder.", show_default="BiomedCLIP"
+        ),
+    ] = None,
+    encoder_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the encoder in a folder is, as kg.encoder will name it.",
+            show_default="the folder's name and its SHA-256",
+        ),
+    ] = None,
+    contrasts: Annotated[str, typer.Option(help="Contrasts of the training, such as ct,mr.")] = "t1,t1ce,t2,flair",
+    length: Annotated[int, typer.Option(help="Tokens that a sentence is cut to (kg.length).")] = 64,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Encode the sentences that dfbk reads, for `train --tokens`. Downloads the encoder unless it is in a folder."""
+    speak(quiet, verbose)
+    from mrsynth.tasks import embedding as task
+
+    options = task.EmbedOptions(out, encoder or task.DEFAULTS.encoder, encoder_name, contrasts_named(contrasts), length)
+    with progress_bar(no_progress) as progress:
+        done = task.embed_text(options, progress)
+    print_result(str(done.path))
+    say(f"{done.sentences} sentences by {done.encoder}, tokens of width {done.width}.")
+    if done.cut:
+        say(
+            f"Note: {done.cut} sentences were cut to {done.length} tokens; the longest has {done.longest}. "
+            f"--length {done.longest}, and kg.length={done.longest} in training, keep them whole."
+        )
+    keys = " ".join(f"--set {setting}" for setting in done.settings)
+    say(f"Train with: mrsynth train --method dfbk --tokens {done.path} {keys}")

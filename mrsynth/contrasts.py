@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import combinations, pairwise
 
+from mrsynth.errors import UsageError
+
 
 class Contrast(StrEnum):
     """One kind of image. Everywhere in mrsynth the value is the short lower-case name."""
@@ -30,6 +32,11 @@ T1CE_WARNING = (
     "A synthetic T1ce is never evidence of contrast enhancement: no contrast agent was given, "
     "and enhancement cannot be inferred from the other contrasts."
 )
+CT_WARNING = (
+    "A synthetic CT must not be used for dose calculation or diagnosis without validation: its Hounsfield units are "
+    "inferred, no X-ray measured them."
+)
+WARNINGS: dict[Contrast, str] = {Contrast.T1CE: T1CE_WARNING, Contrast.CT: CT_WARNING}
 
 
 def patterns(contrasts: Sequence[Contrast] = STANDARD) -> list[tuple[Contrast, ...]]:
@@ -45,6 +52,16 @@ def pattern_name(available: Iterable[Contrast]) -> str:
     """`t1+t2`: the available contrasts in canonical order, the spelling used in tables and options."""
     present = set(available)
     return "+".join(c.value for c in Contrast if c in present)
+
+
+def contrasts_named(text: str) -> tuple[Contrast, ...]:
+    """The contrasts of `ct,mr`. Raises UsageError for unknown names, one twice, and one alone."""
+    names = [name.strip().lower() for name in text.split(",")]
+    if unknown := [name for name in names if name not in set(Contrast)]:
+        raise UsageError(f"--contrasts {text}: no contrast is named {unknown[0]!r}; known are {', '.join(Contrast)}.")
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"--contrasts {text}: expected two or more different contrasts, as in ct,mr.")
+    return tuple(Contrast(name) for name in names)
 
 
 # Names in files ------------------------------------------------------------------------------------------------------

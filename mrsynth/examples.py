@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
 from mrsynth.card import Plain
+from mrsynth.contrasts import Contrast
 from mrsynth.methods.base import Batch, Method
 
 
@@ -100,6 +101,7 @@ class Examples(Dataset[dict[str, Tensor]]):
     def __init__(self, source: ExampleSource, method: Method, config: TrainingConfig, processes: int = 1):
         self.source = source
         self.draw_available = method.draw_available
+        self.absolute = np.array([c is Contrast.CT for c in method.contrasts])  # whose intensities mean something
         self.config = config
         self.total = config.iterations * config.batch_size * config.accumulation * processes
 
@@ -116,7 +118,7 @@ class Examples(Dataset[dict[str, Tensor]]):
         else:
             values = torch.from_numpy(slab.labels.astype(np.int64))
             stack, labels["labels"] = augment_labelled(stack, values, self.config.augmentation, random)
-        inputs = np.where(available, np.arange(c), -1).repeat(n)
+        inputs = np.where(available & ~self.absolute, np.arange(c), -1).repeat(n)
         images = augment_intensity(stack, inputs, self.config.augmentation, random).unflatten(0, (c, n)) * 2 - 1
         return {
             "images": images[:, 0],

@@ -14,6 +14,7 @@ from mrsynth.subject import Subject
 LARGEST_BRAIN_LITRES = 2.2
 SMALLEST_BRAIN_LITRES = 0.6
 THICK_SLICES_MM = 2.5
+CLIPPED_SHARE = 0.02  # of a CT without its air; what a head has beyond 2000 Hounsfield units is less
 # Of the 83 images of 22 real training subjects, 81 (98 %) lie closer than this to the mean histogram of
 # the other subjects and six phantoms. T1ce and FLAIR spread most, since vessels and lesions set their scale. Further
 # away lie, of the same images, T2 given as T1 (86 %), T1 as T2 (91 %), FLAIR as T2 and T2 as FLAIR (59 %), inverted T1
@@ -28,7 +29,7 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Card) -> list[str]:
     """Sentences about foreground, spacing and intensities unlike the training data; none when all is as usual."""
     warnings = []
     litres = foreground_litres(subject)
-    if has_skull(subject):
+    if has_skull(subject) and Contrast.CT not in card.contrasts:  # where CT is known, so are whole heads
         warnings.append(
             f"The foreground is {litres:.1f} litres, more than a brain: is the skull still there? This checkpoint "
             "knows only skull-stripped images. Remove the skull (for example with HD-BET or SynthStrip) and run again."
@@ -43,6 +44,13 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Card) -> list[str]:
         warnings.append(
             f"Voxels are {size} mm. The checkpoint works on a 1 mm grid; "
             "what lies between thick slices is interpolated."
+        )
+    clipped = prepared.record.get("clipped", {}).get(Contrast.CT.value, 0.0)
+    if clipped > CLIPPED_SHARE:
+        low, high = prepared.hounsfield
+        warnings.append(
+            f"{clipped:.0%} of the CT, air apart, lie above {high:g} Hounsfield units and are clipped: this checkpoint "
+            f"knows {low:g} to {high:g}. Metal, a contrast agent, or a CT that is not in these units."
         )
     for contrast, usual in card.intensity.items():
         if contrast not in prepared.scales:

@@ -9,9 +9,9 @@
     brain2d    the voxels of the mask in these slices    the same
 
 All four: the truth clipped at the 0.1 / 99.9 % quantiles of its whole volume and scaled to [0, 1] (`to_unit`); the
-prediction as it is, file value / 1000 clipped to [0, 1], never scaled to fit; both zero outside the mask; range 1. This
-is the protocol of `tools/voxel_baseline.py`. Background makes `full` figures higher than `brain` ones, and 2-D SSIM is
-not 3-D SSIM: compare only figures of one protocol.
+prediction as it is, file value / 1000 clipped to [0, 1], never scaled to fit; of a CT both by its window of Hounsfield
+units; both zero outside the mask; range 1. This is the protocol of `tools/voxel_baseline.py`. Background makes `full`
+figures higher than `brain` ones, and 2-D SSIM is not 3-D SSIM: compare only figures of one protocol.
 """
 
 from dataclasses import dataclass
@@ -49,9 +49,12 @@ class Metric:
         return "_".join([first, *(["brain"] if self.region == "brain" else []), *rest])
 
 
-def to_unit(voxels: Array) -> Array:
-    """Bring a true volume (I, J, K), any unit, to [0, 1] by its 0.1 / 99.9 % quantiles; a constant one becomes zero."""
-    low, high = np.quantile(voxels, QUANTILES)
+def to_unit(voxels: Array, window: tuple[float, float] | None = None) -> Array:
+    """Bring a true volume (I, J, K), any unit, to [0, 1] by its 0.1 / 99.9 % quantiles; a constant one becomes zero.
+
+    window  the values that become 0 and 1 instead: Hounsfield units, for a CT
+    """
+    low, high = np.quantile(voxels, QUANTILES) if window is None else window
     unit: Array = ((np.clip(voxels, low, high) - low) / max(high - low, 1e-8)).astype(np.float32)
     return unit
 

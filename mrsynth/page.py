@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from mrsynth.elements import counted, document, folded, picture, section, table
+from mrsynth.hounsfield import HOUNSFIELD
 from mrsynth.metrics import MetricName, Region
 from mrsynth.report import Report, ScoreRow, intensity_mapping
 from mrsynth.trust import Trust, assess, spelled
@@ -107,8 +108,9 @@ def _scores(report: Report) -> str:
         '<p class="small">PSNR: higher is better, 20 dB is an error of 10 % of the intensity range; "after fit" '
         "forgives overall brightness and contrast. SSIM: likeness of structure, at most 1. MSE, MAE: squared and "
         "absolute error in fractions of the range, lower is better. Figures over all voxels count the empty background "
-        "and look better for it. Range 1, intensities scaled by the 0.1 and 99.9 % quantiles, Gaussian window of 11 "
-        "voxels, sigma 1.5, in 3 dimensions (3d) or within slices (2d); compare only within one protocol.</p>"
+        "and look better for it. Range 1, intensities scaled by the 0.1 and 99.9 % quantiles, those of a CT by its "
+        "window of Hounsfield units, Gaussian window of 11 voxels, sigma 1.5, in 3 dimensions (3d) or within slices "
+        "(2d); compare only within one protocol.</p>"
     )
 
 
@@ -125,7 +127,7 @@ def _files(report: Report) -> str:
     ]
     written = [[o.contrast.label, o.file, o.std_file or "", o.sidecar] for o in report.outputs]
     sums = [[i.file, i.sha256] for i in report.inputs] + [[o.file, o.sha256] for o in report.outputs]
-    mapping = intensity_mapping(report.preparation.get("rule", "not recorded"))
+    mapping = " ".join(_mappings(report))
     return (
         f"<p>Subject {escape(report.subject)}, layout {escape(report.layout)}.</p>"
         f'<div class="wide">{table(["Read", "File", "Voxels", "Spacing (mm)", "Axes"], read)}</div><br>'
@@ -133,6 +135,16 @@ def _files(report: Report) -> str:
         f"<details><summary>SHA-256</summary>{table(['File', 'SHA-256'], sums)}</details>"
         f'<p class="small">Intensities of what was made: {escape(mapping)}</p>'
     )
+
+
+def _mappings(report: Report) -> list[str]:
+    """What the numbers in the outputs mean, once where several have the same scale."""
+    rule, window = report.preparation.get("rule", "not recorded"), report.preparation.get("hounsfield", HOUNSFIELD)
+    made = [(o.contrast.label, intensity_mapping(rule, o.contrast, (window[0], window[1]))) for o in report.outputs]
+    texts = dict.fromkeys(text for _, text in made)
+    if len(texts) < 2:
+        return list(texts)
+    return [f"{', '.join(label for label, of in made if of == text)}: {text}" for text in texts]
 
 
 def _provenance(report: Report) -> str:

@@ -12,6 +12,16 @@ from mrsynth.card import Plain
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.grid import Orientation, Resampling, is_axis_code
+from mrsynth.hounsfield import (
+    HOUNSFIELD,
+    Window,
+    check_hounsfield,
+    clipped_share,
+    rule_in_words,
+    to_window,
+    window_of,
+    without_holes,
+)
 from mrsynth.intensity import (
     RULES,
     IntensityRule,
@@ -20,7 +30,7 @@ from mrsynth.intensity import (
     check_intensities,
     volume_quantile_unit,
 )
-from mrsynth.subject import Subject
+from mrsynth.subject import Subject, shown
 from mrsynth.volume import Volume
 
 SPACING_RANGE_MM = (0.05, 20.0)
@@ -43,6 +53,7 @@ class PreparationConfig(Plain):
     intensity          brain_quantile: u = 1 is a quantile of the foreground; volume_quantiles: the rule of the released
                        cWDM weights, over the whole file
     quantile           for brain_quantile, of the foreground intensities
+    hounsfield         of CT, which follows neither rule: the Hounsfield units that become u = 0 and u = 1
     crop               brain: the box of the foreground; full: the whole volume
     grid               for crop full, the voxels a model must have: the volume is cropped or padded to them, see
                        `fit_to_grid`; None leaves the volume as large as it is
@@ -59,6 +70,7 @@ class PreparationConfig(Plain):
     crop: Literal["brain", "full"] = "brain"
     grid: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     intensity: IntensityRule = "brain_quantile"
+    hounsfield: Window = HOUNSFIELD
 
     @property
     def multiples(self) -> Triple:
@@ -71,6 +83,14 @@ class PreparationConfig(Plain):
         if not is_axis_code(axes):
             raise ValueError(f"axes {axes!r}: expected one letter of each of L/R, P/A and I/S, as in LPS")
         return axes
+
+    @field_validator("hounsfield")
+    @classmethod
+    def _is_a_window(cls, window: Window) -> Window:
+        low, high = window
+        if not -32768 <= low < high <= 32767:
+            raise ValueError(f"hounsfield {list(window)}: expected [low, high] with low < high, as in [-1024, 2000]")
+        return window
 
     @model_validator(mode="after")
     def _grid_fits(self) -> Self:
@@ -95,6 +115,7 @@ class Prepared:
     scales     available contrast -> how much u = 1 is above u = 0 (record["offsets"]), in the units of its file
     record     what was done, ready for JSON
     grid       the way back
+    hounsfield the Hounsfield units of u = 0 and u = 1, for a CT among the contrasts
     """
 
     images: Array
@@ -104,6 +125,7 @@ class Prepared:
     scales: Mapping[Contrast, float]
     record: dict[str, Any]
     grid: "ModelGrid"
+    hounsfield: Window = HOUNSFIELD
 
     def restore(self, array: NDArray[Any]) -> Volume:
         """Bring an image from the model's grid to the subject's own; 0 outside the subject's foreground.
@@ -118,9 +140,11 @@ class Prepared:
 def prepare(subject: Subject, contrasts: Sequence[Contrast], config: PreparationConfig) -> Prepared:
     """Bring those of `contrasts` that the subject has to the axes, spacing and intensities of `config`.
 
-    The foreground is where any of them is non-zero, inside the brain mask if there is one; what lies outside it counts
-    as 0 from the beginning. The images are cropped to its box, or left whole, and padded centrally to the multiples of
-    `config`, or brought to its grid; the foreground is never cut.
+    The foreground is where any of them is non-zero (in a CT: no air), inside the brain mask if there is one; what lies
+    outside it counts as 0 from the beginning. With CT among `contrasts`, what the foreground encloses belongs to it,
+    since air inside a head is part of it, and so is bone that is black in an MR.
+    The images are cropped to its box, or left whole, and padded centrally to the multiples of `config`, or brought to
+    its grid; the foreground is never cut.
     Raises InputError when no voxels or no usable intensities are left, or when the spacing is not that of a head.
     """
     used = {c: subject.volumes[c] for c in contrasts if c in subject.volumes}
@@ -130,8 +154,11 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
             f"there; found {', '.join(c.label for c in subject.available)}. Give at least one, or use another method."
         )
     for contrast, volume in used.items():
-        check_intensities(subject.name, contrast, volume)
-    foreground = _foreground(subject, used)
+        if window_of(contrast):
+            check_hounsfield(subject.name, volume.voxels, config.hounsfield)
+        else:
+            check_intensities(subject.name, contrast, volume)
+    foreground = _foreground(subject, used, fill=Contrast.CT in contrasts)
     units = {c: _unit(subject.name, c, v.voxels, foreground, config) for c, v in used.items()}
     scales = {c: unit.scale for c, unit in units.items()}
 
@@ -168,7 +195,7 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
             images[channel][inside] = np.where(mask[box], u, np.float32(unit.background))
 
     grid = ModelGrid(reference.affine, foreground, orientation, resampling, box, inside)
-    record = {
+    record: dict[str, Any] = {
         "axes": {"from": orientation.code, "to": config.axes},
         "spacing_mm": {"from": list(resampling.spacing), "to": list(resampling.new_spacing)},
         "resampled": resampling.needed,
@@ -184,8 +211,13 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
         "offsets": {c.value: unit.offset for c, unit in units.items()},
         "rule": RULES[config.intensity].format(quantile=config.quantile),
     }
+    if Contrast.CT in contrasts:
+        record["hounsfield"] = list(config.hounsfield)
+        record["rule"] += f"; {rule_in_words(config.hounsfield)}"
+        if Contrast.CT in used:
+            record["clipped"] = {"ct": clipped_share(used[Contrast.CT].voxels, config.hounsfield)}
     available = np.array([c in used for c in contrasts], dtype=bool)
-    return Prepared(images, available, model_mask, tuple(contrasts), scales, record, grid)
+    return Prepared(images, available, model_mask, tuple(contrasts), scales, record, grid, config.hounsfield)
 
 
 class Placement(NamedTuple):
@@ -246,14 +278,15 @@ class ModelGrid:
         return Volume(np.ascontiguousarray(voxels), self.affine)
 
 
-def _foreground(subject: Subject, used: Mapping[Contrast, Volume]) -> Mask:
-    """(I, J, K) bool: non-zero in any used contrast and inside the brain mask; never empty."""
-    union: Mask = np.logical_or.reduce([v.voxels != 0 for v in used.values()])
+def _foreground(subject: Subject, used: Mapping[Contrast, Volume], *, fill: bool) -> Mask:
+    """(I, J, K) bool, never empty: what any used contrast shows, with `fill` and encloses, inside the brain mask."""
+    union: Mask = np.logical_or.reduce([shown(c, v) for c, v in used.items()])
     names = ", ".join(c.label for c in used)
     if not union.any():
         raise InputError(
             f"{subject.name}: every voxel of {names} is 0. Expected a brain; check that the files are whole."
         )
+    union = without_holes(union) if fill else union
     if subject.mask is not None:
         union &= subject.mask.voxels != 0
         if not union.any():
@@ -282,6 +315,9 @@ class _Unit:
 def _unit(name: str, contrast: Contrast, voxels: Array, foreground: Mask, config: PreparationConfig) -> _Unit:
     """The intensity rule of `config` for one contrast; raises InputError for images it can make nothing of."""
     check_contrast(name, contrast, voxels[foreground])
+    if window := window_of(contrast, config.hounsfield):
+        u = np.where(foreground, to_window(voxels, window), np.float32(0))
+        return _Unit(u, 1.0, 0.0, window[0], window[1] - window[0])
     masked = np.where(foreground, voxels, np.float32(0))  # changes nothing but where a brain mask was given
     if config.intensity == "brain_quantile":
         scale = brain_quantile(name, contrast, voxels[foreground], config.quantile)

@@ -2,8 +2,9 @@
 
 Each protocol fixes normalisation, data range, region, SSIM window and reduction; docs/protocols.md shows them side by
 side. Shared by all: the range is 1; the truth is clipped at the 0.1 / 99.9 % quantiles of its whole volume and scaled
-to [0, 1]; the prediction is taken as it is, never scaled to fit; both are zero outside the mask. Everything counts in
-voxels, so the spacing changes nothing. All five of one case of 240x240x155 voxels, on one thread: 3.6 s and 0.25 GB.
+to [0, 1], a CT from -1024 to 2000 Hounsfield units; the prediction is taken as it is, never scaled to fit; both are
+zero outside the mask. Everything counts in voxels, so the spacing changes nothing. All five of one case of 240x240x155
+voxels, on one thread: 3.6 s and 0.25 GB.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -50,6 +51,7 @@ class Case:
     mask        (I, J, K) bool, the foreground: non-zero in any true contrast of the subject; at least one voxel
     labels      (I, J, K) integers, the segmentation, or None
     regions     name -> values of the labels inside it, as the data set has them: {"WT": {1, 2, 4}, ...}
+    window      the values of the truth that become 0 and 1, for a CT in Hounsfield units; None for quantiles
 
     Raises ValueError for unequal shapes or an empty mask, InputError for a prediction that is not finite in the mask.
     """
@@ -59,6 +61,7 @@ class Case:
     mask: Mask
     labels: NDArray[np.int16] | None = None
     regions: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    window: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         given = {"prediction": self.prediction, "truth": self.truth, "mask": self.mask, "labels": self.labels}
@@ -81,7 +84,7 @@ class Case:
     @cached_property
     def y(self) -> Array:
         """The truth in [0, 1] (`to_unit`), zero outside the mask."""
-        return np.ascontiguousarray(np.where(self.mask, to_unit(self.truth), 0), dtype=np.float32)
+        return np.ascontiguousarray(np.where(self.mask, to_unit(self.truth, self.window), 0), dtype=np.float32)
 
     @cached_property
     def similarity(self) -> Array:
@@ -215,7 +218,8 @@ def _mean(values: Array) -> float:
 
 _SCALING = (
     "The truth is clipped at the 0.1 and 99.9 % quantiles of its whole volume, background included, and scaled to "
-    "[0, 1]; the prediction is taken as it is, in [0, 1]; both are 0 outside the foreground; the data range is 1."
+    "[0, 1], a CT from -1024 to 2000 Hounsfield units; the prediction is taken as it is, in [0, 1]; both are 0 outside "
+    "the foreground; the data range is 1."
 )
 _WINDOW = "Gaussian window of 11x11x11 voxels, sigma 1.5, K1 0.01, K2 0.03"
 

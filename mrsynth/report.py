@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator
 
 from mrsynth.card import Card, DataSource, Plain, Score
-from mrsynth.contrasts import T1CE_WARNING, Contrast
+from mrsynth.contrasts import WARNINGS, Contrast
+from mrsynth.hounsfield import HOUNSFIELD, Window
 from mrsynth.metrics import Metric, MetricName, Region
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -22,7 +23,8 @@ SYNTHETIC_NOTICE = (
     "These images are SYNTHETIC: a computer inferred them from the other contrasts, no scanner acquired them. "
     "They are for research and not for diagnosis."
 )
-STD_MAPPING = "The voxel-wise standard deviation over the samples, on the image's own relative scale of 0 to 1000."
+STD_MAPPING = "The voxel-wise standard deviation over the samples, on the image's own scale: {}."
+RELATIVE, UNITS = "relative, 0 to 1000", {Contrast.CT: "HU"}
 
 
 class Record(Plain):
@@ -147,7 +149,7 @@ class Report(Record):
 def notices_for(targets: Iterable[Contrast]) -> tuple[str, ...]:
     """What must be said wherever these synthetic contrasts are shown."""
     made = set(targets)
-    return (*([SYNTHETIC_NOTICE] if made else []), *([T1CE_WARNING] if Contrast.T1CE in made else []))
+    return (*([SYNTHETIC_NOTICE] if made else []), *(text for contrast, text in WARNINGS.items() if contrast in made))
 
 
 def score_rows(
@@ -200,8 +202,17 @@ def metrics_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def intensity_mapping(rule: str) -> str:
-    """What the numbers in a synthetic file mean, given the rule by which the network sees its inputs."""
+def intensity_mapping(rule: str, target: Contrast, window: Window = HOUNSFIELD) -> str:
+    """What the numbers in a synthetic file mean, given the rule by which the network sees its inputs.
+
+    window   of the checkpoint, for CT
+    """
+    if target is Contrast.CT:
+        return (
+            f"Hounsfield units, whole numbers from {window[0]:g} to {window[1]:g}, and {window[0]:g} outside the head "
+            "as the available contrasts show it. Inferred, not measured. "
+            f"The network sees of every input voxel v: {rule}."
+        )
     return (
         f"Relative, 0 to 1000, without a unit. The network sees of every input voxel v: {rule}. The file holds 1000 u, "
         "and exactly 0 outside the foreground (voxels that are non-zero in any available contrast). What 1000 would be "
@@ -219,13 +230,15 @@ def sidecar_json(
     software: Mapping[str, str],
     skull_stripped: bool,
     rule: str,
+    hounsfield: Window = HOUNSFIELD,
     warnings: Sequence[str] = (),
     content: Literal["image", "standard deviation"] = "image",
 ) -> str:
     """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
 
-    rule      from the inputs' intensities to what the network sees: `Prepared.record["rule"]`
-    content   what the NIfTI holds: the image, or the standard deviation over the samples
+    rule        from the inputs' intensities to what the network sees: `Prepared.record["rule"]`
+    hounsfield  the window of a synthetic CT
+    content     what the NIfTI holds: the image, or the standard deviation over the samples
     """
     is_image = content == "image"
     what = f"Synthetic {target.label}" if is_image else f"Standard deviation of the synthetic {target.label}"
@@ -243,7 +256,10 @@ def sidecar_json(
                 "Sampler": sampler.model_dump(mode="json", include={"name", "steps", "seed", "samples"}),
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "SoftwareVersions": dict(software),
-                "IntensityMapping": intensity_mapping(rule) if is_image else STD_MAPPING,
+                **({"Units": UNITS[target]} if target in UNITS else {}),
+                "IntensityMapping": intensity_mapping(rule, target, hounsfield)
+                if is_image
+                else STD_MAPPING.format(UNITS.get(target, RELATIVE)),
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
                 "Warnings": list(warnings),

@@ -10,6 +10,8 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.volume import Volume, same_grid
 
+HEAD_ABOVE_HU = -500.0  # Hounsfield units: half way from air (-1000) to water (0)
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -57,14 +59,19 @@ class Subject:
         return self.volumes[self.available[0]]
 
     def foreground(self) -> NDArray[np.bool_]:
-        """(I, J, K) bool: voxels where any available contrast is non-zero, inside the brain mask if there is one."""
-        union: NDArray[np.bool_] = np.logical_or.reduce([v.voxels != 0 for v in self.volumes.values()])
+        """(I, J, K) bool: voxels where any available contrast is non-zero (in a CT: no air), inside the brain mask."""
+        union: NDArray[np.bool_] = np.logical_or.reduce([shown(c, v) for c, v in self.volumes.items()])
         return union if self.mask is None else union & (self.mask.voxels != 0)
 
     def without(self, *hidden: Contrast) -> "Subject":
         """The same subject with some contrasts hidden, as an experiment that knows the truth needs it."""
         kept = {c: v for c, v in self.volumes.items() if c not in hidden}
         return Subject(self.name, kept, self.segmentation, self.mask)
+
+
+def shown(contrast: Contrast, volume: Volume) -> NDArray[np.bool_]:
+    """(I, J, K) bool: where an image is not background: not 0, and in a CT no air."""
+    return volume.voxels > HEAD_ABOVE_HU if contrast is Contrast.CT else volume.voxels != 0
 
 
 def describe_grid(label: str, volume: Volume) -> str:

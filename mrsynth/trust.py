@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrsynth.card import Score
-from mrsynth.contrasts import T1CE_WARNING, Contrast
+from mrsynth.contrasts import WARNINGS, Contrast
 from mrsynth.report import Report, ScoreRow
 
 FORGIVEN_DB = 2.0  # a straight-line fit that gains more than this says: mostly a matter of brightness and contrast
@@ -89,7 +89,7 @@ def trust_statement(
     available    the contrasts the target was made from
     """
     text = _assess(rows, target, validation, available).text
-    return f"{text} {T1CE_WARNING}" if target is Contrast.T1CE else text
+    return f"{text} {WARNINGS[target]}" if target in WARNINGS else text
 
 
 def spelled(pattern: str | Iterable[Contrast]) -> str:

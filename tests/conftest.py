@@ -263,6 +263,51 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, write_tiny_checkpo
     return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
+@pytest.fixture(scope="session")
+def write_bert() -> Callable[..., Path]:
+    """write_bert(folder, style="plain", change=None, **config) -> folder: a BERT of two layers, and its vocabulary.
+
+    style   plain: as transformers writes it; open_clip: as the text tower of a model of images and texts
+    change  is given the tensors by name, to do them harm before they are written
+    The weights are the same each time, the style does not matter to them.
+    """
+
+    def write(folder: Path, style: str = "plain", change: Callable[[Any], Any] | None = None, **config: Any) -> Path:
+        import torch
+        from safetensors.torch import save_file
+        from transformers import BertConfig, BertModel
+
+        text = (
+            "axial brain mri input output t1 t2 weighted white grey matter bright fluid dark flair . : , ; - ##er ##ed"
+        )
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *text.split(" ")]
+        sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 32}
+        options = {"vocab_size": len(vocabulary), "max_position_embeddings": 128, **sizes, **config}
+        made = BertConfig(**options)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            state = {name: tensor * 5 for name, tensor in BertModel(made).state_dict().items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        if style == "open_clip":
+            state = {f"text.transformer.{name}": tensor for name, tensor in state.items()}
+            state |= {"text.transformer.embeddings.position_ids": torch.arange(128)[None]}
+            state |= {"text.proj.0.weight": torch.ones(4, 64), "visual.trunk.cls_token": torch.ones(1, 1, 8)}
+            state |= {"logit_scale": torch.tensor(4.6)}
+        if change is not None:
+            change(state)
+        if style == "open_clip":
+            clip = {"model_cfg": {"embed_dim": 4, "text_cfg": {"hf_model_name": "tiny", "context_length": 100}}}
+            (folder / "open_clip_config.json").write_text(json.dumps(clip))
+            torch.save(state, folder / "open_clip_pytorch_model.bin")
+        else:
+            (folder / "config.json").write_text(json.dumps({"model_type": "bert", **options}))
+            save_file(state, folder / "model.safetensors")
+        return folder
+
+    return write
+
+
 @pytest.fixture(autouse=True)
 def a_home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the store of whoever runs it."""

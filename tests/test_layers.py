@@ -22,6 +22,7 @@ DOORS = {
     "typer": ("cli.py", "cli_benchmark.py", "cli_weights.py", "console.py"),
     "rich": ("console.py",),
     "huggingface_hub": ("io/hub.py",),
+    "transformers": ("io/encoders.py",),
     "torchvision": (),  # has no CPU build beside the pinned torch
 }
 
@@ -147,7 +148,7 @@ def test_no_file_is_too_long(path):
     assert lines <= LONGEST, f"{relative(path)} has {lines} lines: ask what second idea lives in it"
 
 
-SLOW = ("torch", "monai", "matplotlib", "SimpleITK", "huggingface_hub")
+SLOW = ("torch", "monai", "matplotlib", "SimpleITK", "huggingface_hub", "transformers")
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,8 @@ def _key(files: SubjectFiles, contrasts: Sequence[Contrast], preparation: Prepar
     """Changes when a file, the list of contrasts or the preparation does."""
     named = {c.value: path for c, path in files.files.items()} | ({"mask": files.mask} if files.mask else {})
     stamps = sorted((name, *_stamp(path)) for name, path in named.items())
-    text = json.dumps([FORMAT, stamps, list(contrasts), preparation.model_dump(mode="json")])
+    deciding = preparation.model_dump(mode="json", exclude=None if Contrast.CT in contrasts else {"hounsfield"})
+    text = json.dumps([FORMAT, stamps, list(contrasts), deciding])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -221,12 +221,11 @@ _CATALOGUE = (
         name="synthrad23",
         title="SynthRAD2023 task 1, brain",
         contrasts=(Contrast.CT, Contrast.MR),
-        layout="one folder per subject with CT, MR and the mask of the head; the pelvis is not used.",
+        layout="one folder per subject with CT in Hounsfield units, MR, and the mask of the head, outside which "
+        "nothing counts; the pelvis is not used.",
         tree=_tree("""
             Task1/brain/
               1BA001/{ct,mr,mask}.nii.gz"""),
-        preparation="CT comes in Hounsfield units with air below 0, which mrsynth refuses: add 1024 to the CT and set "
-        "CT and MR to 0 outside the mask.",
         split_rule=_RULE,
         citation="Thummerer A. et al. SynthRAD2023 Grand Challenge dataset: generating synthetic CT for radiotherapy. "
         "Medical Physics, 2023; arXiv:2303.16320. Data: doi:10.5281/zenodo.7260705.",

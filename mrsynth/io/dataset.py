@@ -304,7 +304,7 @@ def _checked(overrides: Mapping[Contrast, Path]) -> dict[Contrast, Path]:
 def _is_brain_mask(filename: str) -> bool:
     """Only what no lesion mask is ever called: a lesion taken for the brain would ruin everything."""
     text = " ".join(name_words(filename))
-    return re.search(r"\b(brain ?mask|bet mask)\b", text) is not None and not re.search("lesion|tumou?r", text)
+    return re.search(r"\b((brain|head) ?mask|bet mask)\b", text) is not None and not re.search("lesion|tumou?r", text)
 
 
 def _only_segmentation(labels: Iterable[Path]) -> Path | None:

@@ -1,6 +1,6 @@
-"""The one door to a Hugging Face hub: from an entry of the manifest to the file its authors published.
+"""The one door to a Hugging Face hub: from an entry of the manifest, or a repository's name, to what was published.
 
-The hub is asked once what the repository holds; the one file the entry means is then downloaded at that very commit,
+The hub is asked once what the repository holds; the files that are meant are then downloaded at that very commit,
 into the cache that other programs use too. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT and HF_HUB_OFFLINE mean what they mean
 to them, and are read when a download begins, not when Python does.
 
@@ -65,25 +65,34 @@ def download(entry: ManifestEntry, progress: Progress | None = None) -> Download
     """
     if offline():
         return from_cache(entry)
-    try:
-        with private():
-            published = look_up(entry)
-            path = transfer(entry, published, progress)
-    except (MrsynthError, MemoryError):
-        raise
-    except Exception as error:  # nothing in there is ours; and the client has changed its HTTP library twice
-        raise WeightsError(
-            f"{entry.name} cannot be downloaded from {entry.repository} at {endpoint()}: {reason(error)}"
-        ) from error
-    found = Downloaded(path, published.file, published.revision, sha256_of(path), path.stat().st_size)
-    if published.sha256 not in (None, found.sha256):
-        for link in {path.resolve(), path}:  # else the cache would give the same bytes again
-            link.unlink(missing_ok=True)
-        raise WeightsError(
-            f"{entry.name}: what came for {found.file} of {entry.repository} is not what the hub announced.\n"
-            f"  sha256 found:    {found.sha256}\n  sha256 expected: {published.sha256}\nIt was deleted; try again."
-        )
-    return found
+    repository = entry.repository or ""
+    with explained(entry.name, repository, "run `mrsynth weights import`"):
+        published = look_up(entry)
+        path = transfer(entry.name, repository, published, progress)
+    return verified(entry.name, repository, published, path)
+
+
+def download_files(
+    repository: str, choose: Callable[[Iterable[str]], list[str]], then: str, progress: Progress | None = None
+) -> Path:
+    """The folder in the cache that holds some files of a repository, all of one commit; `progress` counts megabytes.
+
+    choose  from the paths in the repository to those wanted; raises WeightsError when they are not all there
+    then    what to do with files that were downloaded by other means, to end a sentence: "give the folder to ..."
+    With HF_HUB_OFFLINE set no socket is opened, and only the cache is looked at.
+    Raises WeightsError as `download` does.
+    """
+    if offline():
+        return folder_in_cache(repository, choose)
+    name = repository.split("/")[-1]
+    with explained(name, repository, then):
+        info = described(name, repository)
+        large = {sibling.rfilename: sibling.lfs for sibling in info.siblings or ()}
+        wanted = [Published(f, info.sha, None if large[f] is None else large[f].sha256) for f in choose(large)]
+        paths = [transfer(name, repository, published, progress) for published in wanted]
+    for published, path in zip(wanted, paths, strict=True):
+        verified(name, repository, published, path)
+    return snapshots(repository) / str(info.sha)
 
 
 def matching(entry: ManifestEntry, files: Iterable[str]) -> str:
@@ -125,10 +134,8 @@ def offline() -> bool:
 
 def from_cache(entry: ManifestEntry) -> Downloaded:
     """The entry's file from the newest commit in the cache that has it. Raises WeightsError when none has."""
-    name = "--".join(("models", *(entry.repository or "").split("/")))
-    snapshots = [p for p in (cache_folder() / name / "snapshots").glob("*") if p.is_dir()]
-    for snapshot in sorted(snapshots, key=lambda p: p.stat().st_mtime, reverse=True):
-        files = [p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()]
+    for snapshot in newest_first(entry.repository or ""):
+        files = files_below(snapshot)
         if fitting(entry, files):
             path = snapshot / matching(entry, files)
             return Downloaded(
@@ -138,6 +145,38 @@ def from_cache(entry: ManifestEntry) -> Downloaded:
         f"{entry.name} cannot be downloaded: HF_HUB_OFFLINE is set, and {cache_folder()} holds no file of "
         f"{entry.repository} for it. Unset HF_HUB_OFFLINE, or copy that cache from a machine that has it."
     )
+
+
+def folder_in_cache(repository: str, choose: Callable[[Iterable[str]], list[str]]) -> Path:
+    """The newest commit of a repository in the cache that holds what is wanted. Raises WeightsError when none does."""
+    why: WeightsError | None = None
+    for snapshot in newest_first(repository):
+        try:
+            choose(files_below(snapshot))
+        except WeightsError as error:
+            why = why or error
+        else:
+            return snapshot
+    raise WeightsError(
+        f"{repository} cannot be downloaded: HF_HUB_OFFLINE is set, and {cache_folder()} does not hold it"
+        f"{f' whole. {why}' if why else '.'} Unset HF_HUB_OFFLINE, or copy that cache from a machine that has it."
+    )
+
+
+def snapshots(repository: str) -> Path:
+    """The folder in the cache that has a folder for each commit of a repository."""
+    return cache_folder() / "--".join(("models", *repository.split("/"))) / "snapshots"
+
+
+def newest_first(repository: str) -> list[Path]:
+    """The commits of a repository that are in the cache."""
+    found = [p for p in snapshots(repository).glob("*") if p.is_dir()]
+    return sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)
+
+
+def files_below(folder: Path) -> list[str]:
+    """The paths of all files below a folder, relative to it."""
+    return [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
 
 
 def fitting(entry: ManifestEntry, files: Iterable[str]) -> list[str]:
@@ -152,44 +191,78 @@ def is_checkpoint(file: str) -> bool:
 
 def look_up(entry: ManifestEntry) -> Published:
     """What the hub has for an entry now. Raises WeightsError, or whatever the client raises."""
-    from huggingface_hub import HfApi, constants
-
-    api = HfApi(endpoint=endpoint(), token=False)
-    try:
-        info = api.model_info(
-            entry.repository or "", timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True, token=False
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if getattr(error, "response", None) is not None:  # the client's name for HTTP 400 is a ValueError too
-            raise
-        raise WeightsError(
-            f"{entry.name} cannot be downloaded: what answers at {endpoint()} is no Hugging Face hub, or "
-            f"{entry.repository!r} is no repository's name ({type(error).__name__}). "
-            "Check HF_ENDPOINT, and whether the network asks for a login."
-        ) from error
+    info = described(entry.name, entry.repository or "")
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     file = matching(entry, files)
-    if info.sha is None:
-        raise WeightsError(f"{entry.name}: {entry.repository} names no commit. Check HF_ENDPOINT ({endpoint()}).")
     large = files[file].lfs
     return Published(file, info.sha, None if large is None else large.sha256)
 
 
-def transfer(entry: ManifestEntry, published: Published, progress: Progress | None) -> Path:
+def described(what: str, repository: str) -> Any:
+    """What the hub says of a repository now: `sha`, its commit, and `siblings`, its files.
+
+    Raises WeightsError that begins with `what`, or whatever the client raises.
+    """
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(endpoint=endpoint(), token=False)
+    try:
+        info = api.model_info(repository, timeout=constants.HF_HUB_ETAG_TIMEOUT, files_metadata=True, token=False)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if getattr(error, "response", None) is not None:  # the client's name for HTTP 400 is a ValueError too
+            raise
+        raise WeightsError(
+            f"{what} cannot be downloaded: what answers at {endpoint()} is no Hugging Face hub, or "
+            f"{repository!r} is no repository's name ({type(error).__name__}). "
+            "Check HF_ENDPOINT, and whether the network asks for a login."
+        ) from error
+    if info.sha is None:
+        raise WeightsError(f"{what}: {repository} names no commit. Check HF_ENDPOINT ({endpoint()}).")
+    return info
+
+
+def transfer(what: str, repository: str, published: Published, progress: Progress | None) -> Path:
     """Download one file into the cache, whole or not at all. Raises whatever the client raises."""
     from huggingface_hub import hf_hub_download
 
     return Path(
         hf_hub_download(
-            entry.repository or "",
+            repository,
             published.file,
             revision=published.revision,
             cache_dir=cache_folder(),
             endpoint=endpoint(),
             token=False,
-            tqdm_class=counter(f"downloading {entry.name}, MB", progress),
+            tqdm_class=counter(f"downloading {what}, MB", progress),
         )
     )
+
+
+def verified(what: str, repository: str, published: Published, path: Path) -> Downloaded:
+    """A file that was downloaded. Raises WeightsError, and deletes it, when it is not the one that was announced."""
+    found = Downloaded(path, published.file, published.revision, sha256_of(path), path.stat().st_size)
+    if published.sha256 not in (None, found.sha256):
+        for link in {path.resolve(), path}:  # else the cache would give the same bytes again
+            link.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{what}: what came for {found.file} of {repository} is not what the hub announced.\n"
+            f"  sha256 found:    {found.sha256}\n  sha256 expected: {published.sha256}\nIt was deleted; try again."
+        )
+    return found
+
+
+@contextmanager
+def explained(what: str, repository: str, then: str) -> Iterator[None]:
+    """Inside, the client is `private`, and its errors become WeightsErrors; `then` says how to go on without it."""
+    try:
+        with private():
+            yield
+    except (MrsynthError, MemoryError):
+        raise
+    except Exception as error:  # nothing in there is ours; and the client has changed its HTTP library twice
+        raise WeightsError(
+            f"{what} cannot be downloaded from {repository} at {endpoint()}: {reason(error, then)}"
+        ) from error
 
 
 @contextmanager
@@ -237,8 +310,11 @@ def counter(what: str, progress: Progress | None) -> type[Any]:
     return Counter
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong and what to do, in words, from an exception of the client and those behind it."""
+def reason(error: BaseException, then: str) -> str:
+    """What went wrong and what to do, in words, from an exception of the client and those behind it.
+
+    then  how to use a file that was downloaded in a browser
+    """
     chain = [error]
     while (behind := chain[-1].__cause__ or chain[-1].__context__) is not None and behind not in chain:
         chain.append(behind)
@@ -246,7 +322,7 @@ def reason(error: BaseException) -> str:
     numbers = {e.errno for e in chain if isinstance(e, OSError)}
     answers = [answer for e in chain if (answer := getattr(e, "response", None)) is not None]
     if answers:
-        return refusal(answers[0].status_code, kinds)
+        return refusal(answers[0].status_code, kinds, then)
     if "OfflineModeIsEnabled" in kinds:
         return "huggingface_hub was started offline. Unset HF_HUB_OFFLINE and run again."
     if numbers & FULL:
@@ -266,13 +342,12 @@ def reason(error: BaseException) -> str:
     )
 
 
-def refusal(status: int, kinds: set[str]) -> str:
+def refusal(status: int, kinds: set[str], then: str) -> str:
     """What an HTTP status means here, and what to do."""
     if status in (401, 403):
         return (
             f"it refuses access (HTTP {status}), which is also its answer for a repository that does not exist; "
-            "expected a public one. Download the file in a browser where you have access, and run `mrsynth weights "
-            "import`."
+            f"expected a public one. Download the file in a browser where you have access, and {then}."
         )
     if status == 404:
         missing = "the file was listed but is" if "EntryNotFoundError" in kinds else "the repository is"

@@ -7,19 +7,20 @@ Reads names, never voxels, and imports neither numpy nor nibabel. BraTS and free
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from mrsynth.contrasts import Contrast, contrast_in_name
 from mrsynth.errors import InputError
-from mrsynth.io.dataset import SubjectFiles, check_names, find_subjects
+from mrsynth.io.dataset import SubjectFiles, check_names, find_subject, find_subjects
 from mrsynth.io.folders import entries, is_nifti, walk
 from mrsynth.io.naming import stem_of
 
 SEGMENTATION, MASK = "segmentation", "mask"
 ORGANISERS_FOLDER = re.compile(r"(?i)(?:.*[ _-])?(train|test)(?:ing)?")  # test, training, SISS2015_Testing
+OTHERS = 2  # files with names of no data set, for each with that of one: masks and what was not prepared
 FOLDERS_ABOVE = 4  # of a subject, in which the organisers' test and training folders are looked for
 
 
@@ -119,6 +120,44 @@ def read_subjects(dataset: str, root: Path, seen: Survey) -> tuple[list[SubjectF
         empty = [f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named]
         problems += [f"{f.name}: {f} holds no scan. Copy or download the subject again." for f in empty]
     return subjects, problems
+
+
+def subjects_below(root: Path) -> tuple[list[SubjectFiles], list[str]]:
+    """`find_subjects`, or where names say that the folder is a data set that keeps subjects otherwise, as it does.
+
+    These are IXI, ISLES 2015, WMH and SynthRAD 2023, not BraTS. Raises InputError as `find_subjects` does.
+    """
+    dataset, root, seen = _kept_otherwise(root)
+    if not dataset:
+        return find_subjects(root)
+    subjects, problems = read_subjects(dataset, root, seen)
+    if others := sum(votes for name, votes in seen.votes.items() if name not in ("", dataset)):
+        problems.append(f"{root}: read as {dataset}; {others} files of other data sets were not looked at.")
+    return subjects, problems
+
+
+def subject_in(folder: Path, overrides: Mapping[Contrast, Path] | None = None) -> SubjectFiles:
+    """`find_subject`, or where the folder holds one subject of a data set that keeps it otherwise, that one.
+
+    overrides   contrast -> the file to take for it: then names say nothing more. Raises as `find_subject` does.
+    """
+    if not overrides:
+        dataset, root, seen = _kept_otherwise(folder)
+        subjects = read_subjects(dataset, root, seen)[0] if dataset else []
+        if len(subjects) == 1:
+            return subjects[0]
+    return find_subject(folder, overrides)
+
+
+def _kept_otherwise(root: Path) -> tuple[str, Path, Survey]:
+    """The data set a folder is of, if its subjects are not for `find_subjects`, else ""; and what was seen."""
+    home = Path(os.path.abspath(root.expanduser()))  # a subject's folder tells its name, also where it is "."
+    seen = survey(home) if home.is_dir() else Survey()
+    named = Counter({name: votes for name, votes in seen.votes.items() if name})
+    dataset, most = named.most_common(1)[0] if named else ("", 0)
+    if dataset not in LAYOUTS or LAYOUTS[dataset].place is None or seen.votes[""] > OTHERS * most:
+        return "", root, seen
+    return dataset, home, seen
 
 
 def patient_of(dataset: str, subject: str) -> str:

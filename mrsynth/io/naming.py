@@ -16,7 +16,7 @@ _BRATS23 = re.compile(rf"(.+)-({'|'.join(BRATS23.values())})")
 _BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)(?:_[a-z]+-[A-Za-z0-9+]+)*_(?:T1w|T2w|FLAIR|PDw|dwi)")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _SEPARATOR = re.compile(r"[^A-Za-z0-9]+")
-_PLAIN_WORD = re.compile(r"(?i)(t1|t2|flair|pd|dwi|ct)[a-z]*")
+_PLAIN_WORD = re.compile(r"(?i)(t1|t2|flair|pd|dwi|ct|mr)[a-z]*")
 
 
 @dataclass(frozen=True)

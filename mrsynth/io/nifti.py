@@ -73,20 +73,24 @@ def read_geometry(path: Path) -> Volume:
     return Volume(np.broadcast_to(np.float32(0), shape), affine)
 
 
-def write_volume(path: Path, volume: Volume, like: Path | None = None, description: str = "") -> None:
+def write_volume(
+    path: Path, volume: Volume, like: Path | None = None, description: str = "", *, whole: bool = False
+) -> None:
     """Write float32 voxels, atomically; the same volume always gives the same bytes.
 
     like         the file whose geometry is copied as it stands: sform, qform, both codes, voxel sizes, units.
                  None for a volume that comes from no file: its affine becomes sform and qform, in scanner space.
     description  goes into the header's 79 bytes
-    Raises ValueError when `volume` does not lie on the grid of `like`, OutputError when the file cannot be written.
+    whole        write int16 instead, rounded, as CT in Hounsfield units is kept
+    Raises ValueError when `volume` does not lie on the grid of `like` or goes beyond int16, OutputError when the file
+    cannot be written.
     """
     if not path.name.endswith(SUFFIXES):
         raise ValueError(f"{path.name}: a NIfTI file ends in .nii or .nii.gz")
     source = None if like is None else _open(like)
     header: Any = nib.Nifti1Header() if source is None else type(source.header)()  # NIfTI-1 or 2, as `like`
     header.set_data_shape(volume.shape)
-    header.set_data_dtype(np.float32)
+    header.set_data_dtype(np.int16 if whole else np.float32)
     header.set_slope_inter(1, 0)
     header["vox_offset"] = header.single_vox_offset
     header["descrip"] = description.encode("ascii", "replace")[:DESCRIPTION_BYTES]
@@ -102,7 +106,10 @@ def write_volume(path: Path, volume: Volume, like: Path | None = None, descripti
             header[field] = source.header[field]
 
     no_extension = bytes(4)
-    data = header.binaryblock + no_extension + np.asarray(volume.voxels, dtype="<f4").tobytes(order="F")
+    voxels = np.rint(volume.voxels) if whole else volume.voxels
+    if whole and np.abs(voxels + 0.5).max() > 2**15:
+        raise ValueError(f"{path.name}: voxels from {voxels.min():g} to {voxels.max():g} are no int16")
+    data = header.binaryblock + no_extension + np.asarray(voxels, dtype="<i2" if whole else "<f4").tobytes(order="F")
     write_bytes(path, gzip.compress(data, compresslevel=1, mtime=0) if path.suffix == ".gz" else data)
 
 

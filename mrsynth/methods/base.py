@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from mrsynth.card import Plain
 from mrsynth.contrasts import STANDARD, Contrast, patterns
 from mrsynth.diffusion.samplers import SAMPLERS
+from mrsynth.errors import UsageError
 from mrsynth.noise import Noise
+from mrsynth.tokens import TokenTable
 
 ABSENT = 0.0  # what stands in for a contrast that is not there, where a paper does not say
 
@@ -128,6 +130,17 @@ class Method(nn.Module, ABC):
         its place supplies. All of them, ("",), unless a method says other.
         """
         return ("",)
+
+    def give_tokens(self, table: TokenTable) -> None:
+        """Take what a text encoder made of the sentences it reads, before training; its checkpoints carry it along.
+
+        Raises UsageError for other tokens than the configuration asks for, and for any unless a method reads text.
+        """
+        raise UsageError("This method reads no text. Leave --tokens (`tokens` of the run file) out.")
+
+    def lacking(self) -> str:
+        """What must be given before training can begin, and how, in words; empty when nothing is missing."""
+        return ""
 
     def training_only(self) -> tuple[str, ...]:
         """Beginnings of the names, in `state_dict`, of what synthesis does without; a checkpoint may lack them."""

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from mrsynth.blocks import Block, Bullets, Notice, Paragraph, Picture, Section, Table, as_html, as_markdown
 from mrsynth.card import Plain
-from mrsynth.contrasts import T1CE_WARNING, Contrast
+from mrsynth.contrasts import WARNINGS, Contrast
 from mrsynth.elements import counted
 from mrsynth.published import Published
 from mrsynth.results import BASELINES, ResultRow
@@ -134,8 +134,9 @@ def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
         "Command": record.command,
     }
     blocks: list[Block] = [Table([], [[name, fact] for name, fact in facts.items() if fact])]
-    if Contrast.T1CE in results.made or any("t1ce" in row.target.split("+") for row in results.segmentations):
-        blocks.append(Notice(T1CE_WARNING, grave=True))
+    for contrast, text in WARNINGS.items():
+        if contrast in results.made or any(contrast in row.target.split("+") for row in results.segmentations):
+            blocks.append(Notice(text, grave=True))
     if not results.rows:
         blocks.append(Notice("There is no score: nothing was finished."))
     elif warning := warning_for(results.subjects):

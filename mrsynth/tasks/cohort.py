@@ -17,7 +17,8 @@ from mrsynth.contrasts import Contrast, patterns
 from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.examples import ExampleSource, Slab
 from mrsynth.io.cache import CachedSubject, cached
-from mrsynth.io.dataset import SubjectFiles, find_subjects
+from mrsynth.io.dataset import SubjectFiles
+from mrsynth.io.layouts import subjects_below
 from mrsynth.methods.base import Method
 from mrsynth.tasks.run_config import RunConfig
 
@@ -120,7 +121,7 @@ def gather(
     found: dict[tuple[Path, ...], SubjectFiles] = {}  # by files: roots may overlap
     left_out: list[str] = []
     for root in roots:
-        subjects, reasons = find_subjects(root)
+        subjects, reasons = subjects_below(root)
         found |= {tuple(sorted(p.resolve() for p in s.files.values())): s for s in subjects}
         left_out += reasons
     names = {subject.name for subject in found.values()}
@@ -209,7 +210,7 @@ def card_of(config: RunConfig, method: Method, training: Sequence[CachedSubject]
 def requirements(method: Method) -> dict[Contrast, tuple[Contrast, ...]] | None:
     """The inputs that each target needs: those of every pattern it can be made from. None when any subset will do."""
     cases = [(set(p), t) for p in patterns(method.contrasts) for t in method.contrasts if t not in p]
-    if len(method.contrasts) < 3 or all(method.supports(given, t) for given, t in cases):
+    if all(method.supports(given, t) for given, t in cases):
         return None
     able = {t: [given for given, target in cases if target is t and method.supports(given, t)] for t in method.targets}
     return {

@@ -14,7 +14,9 @@ from mrsynth.card import Card, Plain
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.familiarity import unfamiliar
-from mrsynth.io.dataset import SubjectFiles, find_subject, load_subject
+from mrsynth.hounsfield import window_of
+from mrsynth.io.dataset import SubjectFiles, load_subject
+from mrsynth.io.layouts import subject_in
 from mrsynth.io.nifti import read_volume
 from mrsynth.io.weights import available_entries, resolve
 from mrsynth.methods import METHODS, sampler_names
@@ -24,7 +26,7 @@ from mrsynth.report import ScoreRow, score_rows
 from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
 from mrsynth.subject import Subject, describe_grid
 from mrsynth.synthesis import Sampling, synthesise_volume
-from mrsynth.tasks.completion import SCALE, Completion
+from mrsynth.tasks.completion import Completion, spread, written
 from mrsynth.tasks.models import TrainedMethod, build, choose_device, choose_precision, load_method, out_of_memory
 from mrsynth.tasks.output import Written, result_names, results_folder, write_results
 from mrsynth.tasks.weights import fetch
@@ -76,13 +78,14 @@ class Plan:
 def plan(options: CompleteOptions) -> Plan:
     """Look, and choose; reads names only. `selection` is None when nothing is missing. Raises as `complete` does."""
     check_request(options)
-    files = find_subject(options.folder, options.overrides)
+    files = subject_in(options.folder, options.overrides)
     out = output_folder(options, files)
-    targets = options.targets or files.missing(STANDARD)
+    card = None if options.weights is None else card_of(options.weights, options.fetch)
+    targets = options.targets or files.missing(STANDARD if card is None else card.contrasts)
     if not targets:
         return Plan(files, (), None, out)
-    if options.weights is not None:
-        selection = named(card_of(options.weights, options.fetch), files.available, targets, options.method)
+    if card is not None:
+        selection = named(card, files.available, targets, options.method)
     else:
         entries = available_entries()
         selection = select(entries, files.available, targets, options.method, METHODS, downloads=options.fetch)
@@ -199,9 +202,11 @@ def complete_subject(
         volumes, deviations = {}, {}
         for target in wanted:
             channel = prepared.contrasts.index(target)
-            volumes[target] = scaled(prepared.restore(made.mean[channel]))
+            volumes[target] = written(target, prepared.restore(made.mean[channel]), prepared.hounsfield)
             if made.deviation is not None:
-                deviations[target] = scaled(prepared.restore(made.deviation[channel]))
+                deviation = prepared.restore(made.deviation[channel])
+                factor = np.float32(spread(target, prepared.hounsfield))
+                deviations[target] = Volume(deviation.voxels * factor, deviation.affine)
         seconds["synthesis"], clock = time.perf_counter() - clock, time.perf_counter()
         scores: list[ScoreRow] = []
         if self_check:
@@ -239,7 +244,8 @@ def check_on_itself(
         seconds = time.perf_counter() - began
         channel = contrasts.index(hidden)
         # as `to_unit` has it: the quantiles are those of the whole volume
-        low, high = np.quantile(subject.volumes[hidden].voxels, QUANTILES)
+        quantiles = np.quantile(subject.volumes[hidden].voxels, QUANTILES)
+        low, high = window_of(hidden, prepared.hounsfield) or quantiles.tolist()
         truth = prepared.images[channel][..., slices] * prepared.scales[hidden] + prepared.record["offsets"][hidden]
         unit = (np.clip((truth - low) / max(high - low, 1e-8), 0, 1)).astype(np.float32)
         figures = score(made.mean[channel][..., slices], unit, prepared.mask[..., slices], slices=True)
@@ -279,7 +285,7 @@ def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
 
 def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:
     """The true volumes of the targets in a folder; those that are not there are left out, none at all is an error."""
-    files = find_subject(folder)
+    files = subject_in(folder)
     found = {c: read_volume(files.files[c]) for c in targets if c in files.files}
     if not found:
         raise InputError(
@@ -299,7 +305,8 @@ def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> d
 def against_reference(subject: Subject, done: Completion, target: Contrast, truth: Volume) -> tuple[ScoreRow, ...]:
     """Scores of one synthetic volume against the truth, on the subject's own grid; the truth counts as foreground."""
     brain = replace(subject, volumes={**subject.volumes, target: truth}).foreground()
-    figures = score(done.volumes[target].voxels / np.float32(SCALE), to_unit(truth.voxels), brain)
+    unit = to_unit(truth.voxels, window_of(target, done.prepared.hounsfield))
+    figures = score(done.unit(target), unit, brain)
     used = pattern_name(done.prepared.scales)
     return score_rows(figures, target=target, pattern=used, kind="reference", seconds=done.seconds["synthesis"])
 
@@ -309,11 +316,6 @@ def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
     filled = np.flatnonzero(mask.any(axis=(0, 1)))
     places = np.linspace(0.1, 0.9, count) * (len(filled) - 1)
     return sorted({int(filled[round(p)]) for p in places})
-
-
-def scaled(volume: Volume) -> Volume:
-    """u in [0, 1] as it is written: 0..1000."""
-    return Volume(volume.voxels * np.float32(SCALE), volume.affine)
 
 
 def fast_steps(usual: int) -> int:

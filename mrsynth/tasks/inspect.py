@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import MrsynthError
-from mrsynth.io.dataset import SubjectFiles, find_subject
+from mrsynth.io.dataset import SubjectFiles
+from mrsynth.io.layouts import subject_in
 from mrsynth.io.weights import available_entries
 from mrsynth.selection import select
 
@@ -22,7 +23,7 @@ class Inspection:
 
 def inspect(folder: Path, overrides: Mapping[Contrast, Path] | None = None) -> Inspection:
     """Look at one subject by its file names. Raises InputError as `complete` would."""
-    files = find_subject(folder, overrides)
+    files = subject_in(folder, overrides)
     missing = files.missing(STANDARD)
     if not missing:
         return Inspection(files, (), None)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mrsynth.baselines import Baseline, as_input
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.grid import Orientation
+from mrsynth.hounsfield import window_of
 from mrsynth.metrics import to_unit
 from mrsynth.pictures import Panel, montage
 from mrsynth.protocols import PROTOCOLS, Case
@@ -21,7 +22,7 @@ from mrsynth.results import LEFT_OUT, REAL, ResultRow
 from mrsynth.subject import Subject
 from mrsynth.tasks import contenders as who
 from mrsynth.tasks.complete import complete_subject, fast_steps
-from mrsynth.tasks.completion import SCALE
+from mrsynth.tasks.completion import unit, written
 from mrsynth.tasks.models import TrainedMethod, load_method
 from mrsynth.tasks.units import Unit
 from mrsynth.volume import Volume
@@ -152,7 +153,7 @@ class Measurer:
             seconds += sum(done.seconds.values())
             for target in targets:
                 volume = done.volumes[target]
-                volumes[target] = Volume(np.clip(volume.voxels / np.float32(SCALE), 0, 1), volume.affine)
+                volumes[target] = Volume(unit(target, volume.voxels), volume.affine)
                 weights[target] = trained.card.name
                 steps[target], samples[target] = done.sampling.steps, done.sampling.samples
         return Made(volumes, seconds, peak_memory_mb(), weights, steps, samples)
@@ -169,7 +170,7 @@ class Measurer:
         if made is not None and (not wanted or any(c not in synthetic for c in wanted)):
             return []
         true = {c: v for c, v in subject.volumes.items() if job.unit.method == REAL or c in job.case.available}
-        found = self.segmenter.segment({**true, **{c: on_file_scale(subject, v) for c, v in synthetic.items()}})
+        found = self.segmenter.segment({**true, **{c: written(c, v) for c, v in synthetic.items()}})
         labels = subject.segmentation.voxels.round().astype(np.int16)
         rows = []
         for region in self.segmenter.regions:
@@ -207,12 +208,12 @@ class Measurer:
             whole[subject.foreground()] = inside
             return orientation.apply(whole)
 
-        unit = to_unit(subject.volumes[target].voxels)
+        truth = to_unit(subject.volumes[target].voxels, window_of(target))
         inside = subject.foreground()
         panels = [Panel(c.label, shown(as_input(subject, c)), "input") for c in job.case.available]
         panels.append(Panel(f"synthetic {target.label}", shown(volume.voxels[inside]), "synthetic"))
-        panels.append(Panel(f"true {target.label}", shown(unit[inside]), "reference"))
-        panels.append(Panel("difference", shown(np.abs(unit - volume.voxels)[inside]), "difference"))
+        panels.append(Panel(f"true {target.label}", shown(truth[inside]), "reference"))
+        panels.append(Panel("difference", shown(np.abs(truth - volume.voxels)[inside]), "difference"))
         return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
 
 
@@ -232,12 +233,8 @@ def scored_case(subject: Subject, target: Contrast, made: Volume, regions: Mappi
         mask=turn(subject.foreground()),
         labels=None if labels is None else turn(labels),
         regions=regions,
+        window=window_of(target),
     )
-
-
-def on_file_scale(subject: Subject, made: Volume) -> Volume:
-    """u in [0, 1] as `complete` writes it: a segmenter reads what a user would give it."""
-    return Volume(made.voxels * np.float32(SCALE), subject.reference.affine)
 
 
 # Memory --------------------------------------------------------------------------------------------------------------

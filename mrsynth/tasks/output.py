@@ -26,6 +26,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import OutputError
 from mrsynth.familiarity import has_skull
 from mrsynth.grid import Orientation, axis_code
+from mrsynth.hounsfield import window_of
 from mrsynth.io.dataset import SubjectFiles
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.nifti import write_volume
@@ -44,7 +45,7 @@ from mrsynth.report import (
     sidecar_json,
 )
 from mrsynth.subject import Subject
-from mrsynth.tasks.completion import SCALE, Completion
+from mrsynth.tasks.completion import Completion, spread
 from mrsynth.tasks.models import TrainedMethod
 from mrsynth.volume import Volume
 
@@ -158,13 +159,15 @@ def write_results(
             software=software,
             skull_stripped=stripped,
             rule=completion.prepared.record["rule"],
+            hounsfield=completion.prepared.hounsfield,
             warnings=completion.warnings,
             content=content,
         )
         what = target.label if content == "image" else f"{target.label} std. dev."
         write_text(folder / sidecar_name(name), sidecar)
         text = DESCRIPTION.format(what, __version__, card.name)
-        write_volume(folder / name, volume, files.files[used[0]], text)
+        whole = target is Contrast.CT and content == "image"
+        write_volume(folder / name, volume, files.files[used[0]], text, whole=whole)
 
     outputs = []
     for target, volume in completion.volumes.items():
@@ -234,13 +237,15 @@ def picture(
         return Panel(title, np.where(mask, shown, np.float32(0)), kind)
 
     scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
-    synthetic = completion.volumes[target].voxels / SCALE
+    synthetic, window = completion.unit(target), completion.prepared.hounsfield
     panels = [panel(c.label, (subject.volumes[c].voxels - offsets[c]) / scales[c], "input") for c in used]
     panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic"))
     if target in completion.deviations:
-        panels.append(panel("std. deviation", completion.deviations[target].voxels / SCALE, "uncertainty"))
+        panels.append(
+            panel("std. deviation", completion.deviations[target].voxels / spread(target, window), "uncertainty")
+        )
     if truth is not None:
-        unit = to_unit(truth.voxels)
+        unit = to_unit(truth.voxels, window_of(target, window))
         panels.append(panel(f"true {target.label}", unit, "reference"))
         panels.append(panel("difference", np.abs(unit - synthetic), "difference"))
     return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))

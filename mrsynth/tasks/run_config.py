@@ -37,6 +37,7 @@ class RunConfig(Plain):
 
     name: str = "unnamed"
     init: str | None = Field(None, description="name or path of the checkpoint whose weights training begins with")
+    tokens: str | None = Field(None, description="file of `mrsynth weights embed-text`, for methods that read text")
     method: dict[str, Any] = Field(description="method, optional preset, and the options of the method's configuration")
     preparation: PreparationConfig = PreparationConfig()
     training: TrainingConfig = TrainingConfig()
@@ -65,17 +66,7 @@ class RunConfig(Plain):
 
 def read_run_file(file: Path | None, method: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """The configuration of a run of `method`, whole and valid. Raises UsageError."""
-    text: Any = {}
-    if file is not None:
-        try:
-            text = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UsageError(f"Cannot read the run file {file}: {error}") from error
-        text = {} if text is None else text
-        if not isinstance(text, dict):
-            raise UsageError(f"{file} is no run file: expected keys such as method, training, data.")
-    for dotted, value in (overrides or {}).items():
-        text = merged(text, nested(str(dotted).split("."), value))
+    text = run_text(file, overrides or {})
     options = text.get("method") or {}
     if not isinstance(options, Mapping):
         raise UsageError(f"method: expected keys such as method, preset, network; found {options!r} (in {file}).")
@@ -100,6 +91,38 @@ def read_run_file(file: Path | None, method: str, overrides: Mapping[str, Any] |
     if wrong:
         raise UsageError(f"The configuration of the run is not valid ({file or 'no file'}):\n" + "\n".join(wrong))
     return config
+
+
+def run_text(file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a run file, not yet judged, changed by `overrides` (dotted keys). Raises UsageError.
+
+    A file may name another as its `base`, by a path from where it lies itself; its keys are then laid over those of
+    the other.
+    """
+    text = {} if file is None else keys_of(file, ())
+    for dotted, value in overrides.items():
+        text = merged(text, nested(str(dotted).split("."), value))
+    return text
+
+
+def keys_of(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a run file with its base; `above` are the files that led here."""
+    try:
+        text = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"Cannot read the run file {file}: {error}") from error
+    text = {} if text is None else text
+    if not isinstance(text, dict):
+        raise UsageError(f"{file} is no run file: expected keys such as method, training, data.")
+    base = text.pop("base", None)
+    if base is None:
+        return text
+    if not isinstance(base, str):
+        raise UsageError(f"base: expected the path of another run file, found {base!r} (in {file}).")
+    above = (*above, file.resolve())
+    if (below := file.parent / base).resolve() in above:
+        raise UsageError(f"{file} leads back to itself by its base {base}.")
+    return merged(keys_of(below, above), text)
 
 
 def checked_stages(config: RunConfig, known: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:

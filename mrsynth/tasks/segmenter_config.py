@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from mrsynth.augmentation import AugmentationConfig
@@ -12,7 +11,7 @@ from mrsynth.card import Plain
 from mrsynth.errors import UsageError
 from mrsynth.preparation import PreparationConfig
 from mrsynth.segmentation import SegmenterConfig
-from mrsynth.tasks.run_config import DataConfig, complaints, flat, merged, nested
+from mrsynth.tasks.run_config import DataConfig, complaints, flat, run_text
 
 MAY_CHANGE = {  # between a run and its resumption
     *("name", "licence", "data.sources"),
@@ -60,19 +59,12 @@ class SegmenterRun(Plain):
 
 def read_run(file: Path | None, overrides: Mapping[str, Any] | None = None) -> SegmenterRun:
     """The configuration of a run, whole and valid. Raises UsageError with the place of every key it does not accept."""
-    text: Any = {}
-    if file is not None:
-        try:
-            text = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UsageError(f"Cannot read the run file {file}: {error}") from error
-    if not isinstance(text, dict) or "method" in text:
+    text = run_text(file, overrides or {})
+    if "method" in text:
         raise UsageError(
-            f"{file} is no run file of the segmenter: expected keys such as segmenter, training, data"
-            + (", but it is one of a method. Give --method instead of --segmenter." if isinstance(text, dict) else ".")
+            f"{file} is no run file of the segmenter: expected keys such as segmenter, training, data, but it is one "
+            "of a method. Give --method instead of --segmenter."
         )
-    for dotted, value in (overrides or {}).items():
-        text = merged(text, nested(str(dotted).split("."), value))
     try:
         config = SegmenterRun.model_validate(text)
     except ValidationError as error:

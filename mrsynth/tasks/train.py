@@ -28,6 +28,7 @@ import torch
 from mrsynth.errors import Interrupted, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
+from mrsynth.io.tokens import read_tokens
 from mrsynth.methods import build_method
 from mrsynth.methods.base import Method
 from mrsynth.tasks.cohort import Cohort, card_of, examples_of, gather, refuse_other_subjects
@@ -47,6 +48,7 @@ class TrainOptions:
     config     a run file; without one the defaults hold, or with `resume` those of the run
     overrides  on top of it, by dotted key: {"training.iterations": 12}
     init       name or path of the checkpoint whose weights to begin with; None leaves it to the run file
+    tokens     file of `mrsynth weights embed-text`; None leaves it to the run file
     """
 
     method: str
@@ -57,6 +59,7 @@ class TrainOptions:
     resume: bool = False
     device: str = "auto"
     init: str | None = None
+    tokens: Path | None = None
 
 
 def run(options: TrainOptions, progress: Progress | None = None) -> Path:
@@ -81,6 +84,8 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     for stage, init in ([(None, config.init)] if config.init else []) + list(config.given.items()):
         if not options.resume:
             take_over(method, init, stage)
+    if not options.resume:
+        give_text(method, config)
     state = begin(method, plan.stages[0])
     if options.resume:
         load_state(state, state_file, plan)
@@ -162,8 +167,20 @@ def work(
 def read_config(options: TrainOptions) -> RunConfig:
     """Defaults, then the preset, then the run file, then the overrides; unknown keys are refused with their place."""
     file = options.config or (options.out / "config.yaml" if options.resume else None)
-    overrides = {**(options.overrides or {}), **({"init": options.init} if options.init else {})}
+    said = {"init": options.init, "tokens": options.tokens and str(options.tokens)}
+    overrides = {**(options.overrides or {}), **{key: value for key, value in said.items() if value}}
     return read_run_file(file, options.method, overrides)
+
+
+def give_text(method: Method, config: RunConfig) -> None:
+    """Hand a method the tokens it reads, where the run names some.
+
+    Raises UsageError for tokens it does not take, and when it lacks some; InputError for a file that is none.
+    """
+    if config.tokens:
+        method.give_tokens(read_tokens(Path(config.tokens)))
+    if missing := method.lacking():
+        raise UsageError(missing)
 
 
 def fresh_method(config: RunConfig) -> Method:

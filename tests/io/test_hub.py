@@ -409,6 +409,52 @@ def test_a_client_that_was_started_offline_says_so(server, monkeypatch):
         hub.download(ENTRY)
 
 
+# Several files -------------------------------------------------------------------------------------------------------
+
+PARTS = {"weights.safetensors": BODY, "vocab.txt": b"a\nb\n", "images/picture.png": b"x" * 2000}
+THEN = "give the folder to the next command"
+
+
+def both(files):
+    """weights.safetensors and vocab.txt, which must be there."""
+    if lacking := [name for name in ("weights.safetensors", "vocab.txt") if name not in set(files)]:
+        raise WeightsError(f"There is no {lacking[0]}.")
+    return ["weights.safetensors", "vocab.txt"]
+
+
+def test_the_files_that_are_wanted_lie_in_one_folder_of_one_commit(server, monkeypatch):
+    server.files, steps = dict(PARTS), []
+    folder = hub.download_files(REPOSITORY, both, THEN, lambda *step: steps.append(step))
+
+    assert folder.name == server.commit and {p.name for p in folder.iterdir()} == {"weights.safetensors", "vocab.txt"}
+    assert (folder / "weights.safetensors").read_bytes() == BODY
+    assert steps and all(what == "downloading published, MB" for what, _, _ in steps)
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("socket.socket", no_socket)
+    assert hub.download_files(REPOSITORY, both, THEN) == folder
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE is set.*does not hold it whole\. There is no vocab\.txt"):
+        hub.download_files(REPOSITORY, both, THEN)
+    with pytest.raises(WeightsError, match=r"other cannot be downloaded: HF_HUB_OFFLINE is set.*does not hold it\."):
+        hub.download_files("authors/other", both, THEN)
+
+
+def test_a_repository_without_them_and_bytes_other_than_announced_are_refused(server, tmp_path):
+    with pytest.raises(WeightsError, match=r"There is no weights\.safetensors"):
+        hub.download_files(REPOSITORY, both, THEN)
+    server.files, server.announced = dict(PARTS), {"weights.safetensors": "0" * 64}
+    with pytest.raises(WeightsError, match=r"(?s)weights\.safetensors of .* is not what the hub announced.*deleted"):
+        hub.download_files(REPOSITORY, both, THEN)
+    assert kept(tmp_path / "hf") == []
+
+
+def test_where_access_is_refused_it_says_what_to_do_with_them(server):
+    server.status = {"GET /api": (401, "")}
+    with pytest.raises(WeightsError, match=rf"published cannot be downloaded from .*HTTP 401.*and {THEN}\."):
+        hub.download_files(REPOSITORY, both, THEN)
+
+
 # Into the store ------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from mrsynth.errors import UsageError
 from mrsynth.methods import build_method, method_class, preset
-from mrsynth.tasks.run_config import flat, read_run_file, refuse_another_run, yaml_text
+from mrsynth.tasks.run_config import flat, read_run_file, refuse_another_run, run_text, yaml_text
 from mrsynth.tasks.train import TrainOptions, fresh_method, read_config
 
 
@@ -49,6 +49,44 @@ def test_overrides_work_without_a_file_and_may_name_the_preset(write):
     assert network(read(None, {"method.preset": "tiny"})).width == 16
     assert network(read(write({"method": {"preset": "ship"}}), {"method.preset": "tiny"})).width == 16
     assert network(read(write("training:\nmethod:\n"), {"training": {}, "method.preset": "tiny"})).width == 16
+
+
+@pytest.mark.parametrize("word", ["off", "'off'"])
+def test_off_is_a_word_where_a_word_is_expected(word, write):
+    path = write(f"method: {{preset: tiny, dfb: {{mode: {word}}}, network: {{input_skip: {word}}}}}")
+    config = build_method(read_run_file(path, "dfbk").method).config
+
+    assert (config.dfb.mode, config.network.input_skip, config.kg.mode) == ("off", False, "LH")
+
+
+def test_a_file_lies_on_its_base(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "root.yaml").write_text("{name: root, method: {preset: tiny, T: 50}, training: {seed: 3, workers: 0}}")
+    (tmp_path / "deep" / "middle.yaml").write_text("{base: ../root.yaml, name: middle, method: {T: 60}}")
+    (tmp_path / "top.yaml").write_text("{base: deep/middle.yaml, training: {seed: 4}}")
+    config = read(tmp_path / "top.yaml", {"training.iterations": 7})
+
+    assert (config.name, config.method["T"], network(config).width) == ("middle", 60, 16)
+    assert (config.training.seed, config.training.workers, config.training.iterations) == (4, 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("base", "complaint"),
+    [("run.yaml", "leads back to itself"), ("other.yaml", "Cannot read the run file"), ([1], "expected the path")],
+)
+def test_a_base_that_cannot_be_is_named(base, complaint, write):
+    with pytest.raises(UsageError, match=complaint):
+        read(write({"base": base}))
+
+
+def test_every_run_file_of_the_project_is_valid():
+    """And the ablations of a method are named as their files, which is how their table tells them apart."""
+    runs = Path(__file__).resolve().parents[2] / "runs"
+    files = [f for f in runs.rglob("*.yaml") if f.parent.name != "splits" and f.name != "segmenter.yaml"]
+    names = {f: read_run_file(f, run_text(f, {})["method"]["method"]).name for f in files}
+
+    ablations = {f.stem: name for f, name in names.items() if f.parents[1].name == "ablations"}
+    assert len(ablations) > 10 and all(stem == name for stem, name in ablations.items())
 
 
 def test_an_empty_file_is_like_none(write):

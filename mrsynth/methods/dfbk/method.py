@@ -21,11 +21,11 @@ from mrsynth.diffusion.schedules import draw_levels, levels
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import ABSENT, Batch, Method, Objective, legal_patterns, pattern_weights
 from mrsynth.methods.dfbk.config import DfbkConfig
-from mrsynth.methods.dfbk.prompts import TokenTable
 from mrsynth.methods.dfbk.text import GuidanceText
 from mrsynth.networks.regression import VoxelRegression, fit_regression
 from mrsynth.networks.swin_unet import SwinUNet
 from mrsynth.noise import Noise
+from mrsynth.tokens import TokenTable
 
 FITTED = 16  # batches to which the regression is fitted
 
@@ -109,6 +109,10 @@ class Dfbk(Method):
         if self.text is None:
             raise UsageError("Knowledge guidance is off (kg.mode or kg.levels), so no tokens are read; leave them out.")
         self.text.give(table)
+
+    def lacking(self) -> str:
+        """The stored tokens, where it has none and the configuration asks for them."""
+        return "" if self.text is None else self.text.lacking()
 
     # --- What the network is given --------------------------------------------------------------------------------
 

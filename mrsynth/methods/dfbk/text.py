@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import UsageError
 from mrsynth.methods.dfbk.config import GuidanceConfig, Pair
-from mrsynth.methods.dfbk.prompts import TokenTable, identity, prompt
+from mrsynth.methods.dfbk.prompts import prompt
+from mrsynth.tokens import TokenTable, identity
 
 
 class GuidanceText(nn.Module):
@@ -46,6 +47,25 @@ class GuidanceText(nn.Module):
     def complete(self) -> bool:
         """Whether it has the tokens it is to read."""
         return not self.config.stored or bool(self.identity.any())
+
+    def lacking(self) -> str:
+        """What is wrong with the stored tokens it has, before training begins, and what to do; empty when nothing."""
+        config = self.config
+        if not config.stored or (config.fallback and not self.complete):
+            return ""
+        if not self.complete:
+            return (
+                f"kg.text={config.text} reads tokens of {config.encoder}, and there are none. Make them with `mrsynth "
+                "weights embed-text -o FILE.npz` and train with --tokens FILE.npz (in Python: `give_tokens`); or set "
+                "kg.text=learned, which needs none, or kg.fallback=true to read learnt tokens instead."
+            )
+        if bytes(self.identity.tolist()) != identity(config.encoder, self.prompts, config.length):
+            return (
+                "The tokens of the checkpoint to begin with are not those of this configuration's kg.text, kg.encoder "
+                "and sentences. Give the run that checkpoint's configuration (`mrsynth weights show`), or begin with "
+                "an untrained network."
+            )
+        return ""
 
     def give(self, table: TokenTable) -> None:
         """Take the tokens to read. Raises UsageError for those of another encoder, of other prompts or length, and
@@ -87,11 +107,7 @@ class GuidanceText(nn.Module):
             assert self.common is not None
             return whole(self.common.expand(len(pair), -1, -1))
         if not self.complete and not self.config.fallback:
-            raise UsageError(
-                f"kg.text={self.config.text} reads tokens of {self.config.encoder}, and there are none. Give them in "
-                "Python (`Dfbk.give_tokens`; no command does it yet); or set kg.text=learned, which needs none, or "
-                "kg.fallback=true to read learnt tokens instead."
-            )
+            raise UsageError(self.lacking())
         tokens, valid = self.tokens[pair].float(), self.valid[pair]
         if self.common is None:
             return tokens, valid

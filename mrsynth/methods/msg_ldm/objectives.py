@@ -166,7 +166,6 @@ def remember(model: "MsgLdm", styles: Tensor, present: Tensor) -> None:
             model.prototypes[j].lerp_(styles[present[:, j], j].mean(0), share)
 
 
-@torch.no_grad()
 # Diffusion -----------------------------------------------------------------------------------------------------------
 
 
