@@ -98,6 +98,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "patterns": every_pattern,
     "steps-cwdm": printed("steps-cwdm"),
     "steps-cwdm-slab": printed("steps-cwdm-slab"),
+    "steps-msg-ldm": printed("steps-msg-ldm"),
+    "steps-dfbk": printed("steps-dfbk"),
+    "ceiling-msg-ldm": printed("ceiling-msg-ldm"),
+    "consistency": printed("consistency"),
 }
 
 

@@ -140,7 +140,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "structure": {
             "widths": (24, 48, 96),
             "fold": 2,
-            "norm": "none",
+            "norm": "group",
             "dropout": 0.0,
             "style_width": 8,
             "decoder_blocks": 2,
