@@ -26,6 +26,6 @@ for file in "$here/ablations/$method"/*.yaml; do
         weights+=(--weights "$run/checkpoint.safetensors")
     done
 done
-mrsynth benchmark --dataset folder --data "$out/judge" --part all --patterns all --protocol brain3d --no-baselines --no-pictures \
+mrsynth benchmark --dataset folder --data "$out/judge" --part all --protocol brain3d --no-baselines --no-pictures \
     "${weights[@]}" --out "$out/table" --resume
 "${PYTHON:-python3}" "$here/ablation_table.py" "$out/table/results.csv" | tee "$out/table.md"

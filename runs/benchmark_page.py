@@ -102,6 +102,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps-dfbk": printed("steps-dfbk"),
     "ceiling-msg-ldm": printed("ceiling-msg-ldm"),
     "consistency": printed("consistency"),
+    "ablations-msg-ldm": printed("ablations-msg-ldm"),
 }
 
 
