@@ -103,6 +103,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ceiling-msg-ldm": printed("ceiling-msg-ldm"),
     "consistency": printed("consistency"),
     "ablations-msg-ldm": printed("ablations-msg-ldm"),
+    "ablations-dfbk": printed("ablations-dfbk"),
 }
 
 
