@@ -276,6 +276,8 @@ def train(
     if method is None:
         raise UsageError("Give --method NAME, the method to train, or --segmenter.")
     if contrasts is not None:
+        if "method.contrasts" in changes:
+            raise UsageError("--contrasts and --set method.contrasts say the same thing: leave one of them out.")
         changes["method.contrasts"] = [c.value for c in contrasts_named(contrasts)]
     from mrsynth.tasks import train as task
 

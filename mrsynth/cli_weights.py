@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mrsynth.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak
-from mrsynth.contrasts import Contrast, contrasts_named
+from mrsynth.contrasts import STANDARD, Contrast, contrasts_named
 
 weights_app = typer.Typer(
     help="Checkpoints: list, show, fetch, import, verify; tokens of a text encoder.", no_args_is_help=True
@@ -99,7 +99,7 @@ def weights_embed_text(
             show_default="the folder's name and its SHA-256",
         ),
     ] = None,
-    contrasts: Annotated[str, typer.Option(help="Contrasts of the training, such as ct,mr.")] = "t1,t1ce,t2,flair",
+    contrasts: Annotated[str, typer.Option(help="Contrasts of the training, such as ct,mr.")] = ",".join(STANDARD),
     length: Annotated[int, typer.Option(help="Tokens that a sentence is cut to (kg.length).")] = 64,
     quiet: Quiet = False,
     verbose: Verbose = False,

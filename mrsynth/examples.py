@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mrsynth.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
 from mrsynth.card import Plain
-from mrsynth.contrasts import Contrast
+from mrsynth.hounsfield import window_of
 from mrsynth.methods.base import Batch, Method
 
 
@@ -101,7 +101,8 @@ class Examples(Dataset[dict[str, Tensor]]):
     def __init__(self, source: ExampleSource, method: Method, config: TrainingConfig, processes: int = 1):
         self.source = source
         self.draw_available = method.draw_available
-        self.absolute = np.array([c is Contrast.CT for c in method.contrasts])  # whose intensities mean something
+        # whose intensities mean something, and are left alone
+        self.absolute = np.array([window_of(c) is not None for c in method.contrasts])
         self.config = config
         self.total = config.iterations * config.batch_size * config.accumulation * processes
 

@@ -28,6 +28,7 @@ from mrsynth.subject import Subject
 from mrsynth.tasks.complete import complete_subject
 from mrsynth.tasks.completion import SCALE
 from mrsynth.tasks.models import TrainedMethod, load_method
+from mrsynth.tasks.run_config import run_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="score every pattern now; takes a quarter of an hour")
     args = parser.parse_args()
 
-    run = yaml.safe_load(args.run_file.read_text())
+    run = run_text(args.run_file, {})
     checkpoint = read_checkpoint(args.checkpoint)
     steps = {"steps": args.steps} if args.steps else {}
     sampling = {**checkpoint.card.sampling, **steps, "samples": args.samples}

@@ -31,9 +31,9 @@ class Recorder(Method):
     def objectives(self, stage):
         return []
 
-    def synthesise(self, images, available, *, context, noise, steps=None, sampler=None, progress=None):
-        self.asked.append((len(images), available, steps, sampler, torch.is_autocast_enabled("cpu")))
-        return self.answer(images, context, noise)
+    def fill_in(self, images, available, wish):
+        self.asked.append((len(images), available, wish.steps, wish.sampler, torch.is_autocast_enabled("cpu")))
+        return self.answer(images, wish.context, wish.noise)
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +184,13 @@ class WholeRecorder(Recorder):
         super().__init__(answer)
         self.targets = targets
 
-    def synthesise(self, images, available, *, context, noise, steps=None, sampler=None, progress=None):
-        self.asked.append((images, available, context, steps, sampler, torch.is_autocast_enabled("cpu")))
-        for step in range(steps):
-            progress(step + 1, steps)
-        return self.answer(images, noise)
+    def fill_in(self, images, available, wish):
+        asked = (images, available, wish.context, wish.steps, wish.sampler, torch.is_autocast_enabled("cpu"))
+        self.asked.append(asked)
+        tell = wish.counter(wish.steps)
+        for _ in range(wish.steps):
+            tell()
+        return self.answer(images, wish.noise)
 
 
 def noisy(images, noise):

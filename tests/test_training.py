@@ -75,7 +75,7 @@ class Straight(Method):
             return [Objective("straight", [self.gain, self.offset], self.loss_of(0))]
         return [Objective("gains", [self.gain], self.loss_of(0)), Objective("offsets", [self.offset], self.loss_of(1))]
 
-    def synthesise(self, images, available, **_):
+    def fill_in(self, images, available, wish):
         return images
 
 

@@ -24,7 +24,7 @@ class Reads(Method):
     def objectives(self, stage):
         return []
 
-    def synthesise(self, images, available, **_):
+    def fill_in(self, images, available, wish):
         return images
 
 

@@ -51,7 +51,7 @@ class Steps(Method):
         self.modes.append((self.stage, *(part[2].training for part in (self.first, self.second))))
         return {"loss": (self.second(self.first(batch.images)) - 0.3).square().mean()}
 
-    def synthesise(self, images, available, **_):
+    def fill_in(self, images, available, wish):
         return images
 
 

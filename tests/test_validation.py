@@ -43,10 +43,10 @@ class Fading(Method):
     def supports(self, available, target):
         return super().supports(available, target) and target in (self.only or STANDARD)
 
-    def synthesise(self, images, available, *, context, noise, **_):
+    def fill_in(self, images, available, wish):
         assert available.any(1).all()
         self.batches.append(len(images))
-        self.noises.append(noise(images))
+        self.noises.append(wish.noise(images))
         self.precisions.append((torch.eye(2) @ torch.eye(2)).dtype)
         first = available.int().argmax(1)
         source = images[torch.arange(len(images)), first][:, None]
@@ -219,11 +219,11 @@ class FadingVolumes(Fading):
     def supports(self, available, target):
         return super().supports(available, target) and len(set(available) & set(STANDARD)) == 3
 
-    def synthesise(self, images, available, *, context, noise, **_):
-        assert context.shape == (*images.shape[:2], 0, *images.shape[2:])
+    def fill_in(self, images, available, wish):
+        assert wish.context.shape == (*images.shape[:2], 0, *images.shape[2:])
         first = available.int().argmax(1)
         self.batches.append(len(images))
-        self.noises.append(noise(images))
+        self.noises.append(wish.noise(images))
         made = (images[torch.arange(len(images)), first][:, None] + 1) * self.gain - 1
         return torch.where(available[:, :, None, None, None], images, made)
 

@@ -86,14 +86,12 @@ def exponential(T: int = 4, kappa: float = 2.0, p: float = 0.3, m: float = 0.2, 
     return ShiftSchedule((first * (E / first) ** place) ** 2, kappa)
 
 
-def shifted(x_0: Tensor, y_0: Tensor, eps: Tensor, eta: Tensor | float, kappa: float) -> Tensor:
+def shifted(x_0: Tensor, y_0: Tensor, eps: Tensor, eta: Tensor, kappa: float) -> Tensor:
     """x_t = x_0 + eta_t (y_0 - x_0) + kappa sqrt(eta_t) eps: Yue et al. 2023, section 2.
 
-    eta   a float, or a tensor (float64 at best) that broadcasts against the images
+    eta   (float64 at best) broadcasts against the images
     """
-    if isinstance(eta, Tensor):
-        return x_0 + eta.to(x_0) * (y_0 - x_0) + (kappa * eta.sqrt()).to(x_0) * eps
-    return x_0 + eta * (y_0 - x_0) + kappa * math.sqrt(eta) * eps
+    return x_0 + eta.to(x_0) * (y_0 - x_0) + (kappa * eta.sqrt()).to(x_0) * eps
 
 
 def posterior(eta_t: float, eta_s: float) -> Step:

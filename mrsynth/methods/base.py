@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import ClassVar, Self
 
 import numpy as np
@@ -55,6 +56,23 @@ class Batch:
     def complete_images(self) -> Tensor:
         """The images of the examples in which every contrast is present."""
         return self.images[self.present.all(1)]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a synthesis is to be made: the options of `Method.synthesise`. None leaves it to the configuration."""
+
+    context: Tensor
+    noise: Noise
+    steps: int | None
+    sampler: str | None
+    progress: Callable[[int, int], None] | None
+
+    def counter(self, total: int) -> Callable[[], None]:
+        """To be called after each of `total` network calls, which `progress` then hears of."""
+        calls = count(1)
+        progress = self.progress
+        return lambda: progress(next(calls), total) if progress is not None else None
 
 
 @dataclass(frozen=True)
@@ -151,7 +169,7 @@ class Method(nn.Module, ABC):
         dropped = self.training_only()
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(dropped)}
 
-    @abstractmethod
+    @torch.no_grad()
     def synthesise(
         self,
         images: Tensor,
@@ -170,6 +188,13 @@ class Method(nn.Module, ABC):
         context    (B, C, N, H, W), see Batch
         returns    like images, in [-1, 1]; available channels as given
         """
+        if not bool(available.any(1).all()):
+            raise ValueError("every row of `available` needs at least one contrast")
+        return self.fill_in(images, available, Wish(context, noise, steps, sampler, progress))
+
+    @abstractmethod
+    def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
+        """What `synthesise` does, for one method; without gradients, and every row has a contrast."""
 
     def optimise(self, precision: str) -> None:
         """Be ready to synthesise many times with these weights, on this device: faster, with the same results.
@@ -208,6 +233,17 @@ def legal_patterns(present: NDArray[np.bool_], contrasts: Sequence[Contrast]) ->
         if available.any() and (present & ~available).any():
             seen.setdefault(tuple(available.tolist()), available)
     return list(seen.values())
+
+
+def draw_pattern(
+    legal: Sequence[NDArray[np.bool_]],
+    present: NDArray[np.bool_],
+    shares: Sequence[float] | None,
+    random: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """One of the legal patterns of a subject, with the probabilities of `pattern_weights`."""
+    missing = np.array([int((present & ~pattern).sum()) for pattern in legal])
+    return legal[random.choice(len(legal), p=pattern_weights(shares, missing))]
 
 
 def pattern_weights(shares: Sequence[float] | None, missing: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -18,11 +18,10 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import noised
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import Spacing, draw_levels, levels, make_schedule
-from mrsynth.methods.base import Batch, Method, MethodConfig, Objective
+from mrsynth.methods.base import Batch, Method, MethodConfig, Objective, Wish
 from mrsynth.networks.kernels import clip_haar
 from mrsynth.networks.wavelet_fast import FastWaveletUNet
 from mrsynth.networks.wavelet_unet import WaveletUNet, WaveletUNetConfig
-from mrsynth.noise import Noise
 from mrsynth.wavelet import dwt, filters, idwt
 
 BANDS = 8  # of one level in three dimensions
@@ -52,6 +51,12 @@ class CwdmConfig(MethodConfig):
     )
     level_bias: float = Field(
         1.0, ge=1, description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias)"
+    )
+    mean_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="examples that learn the conditional mean: the last level, starting from zeros instead of noise",
     )
     noisy_input: Literal["as_is", "signal"] = Field(
         "as_is", description="signal: the network sees sqrt(abar_t) x_t, whose noise does not drown the conditions"
@@ -190,17 +195,24 @@ class Cwdm(Method):
         b, _, *space = batch.images.shape
         level = draw_levels(self.config.T, b, self.config.level_bias, generator)
         noise = torch.randn((b, 1, *space), generator=generator)
-        return {"loss": self.band_errors(batch, level, noise).mean()}
+        mean = None
+        if self.config.mean_share:
+            mean = torch.rand(b, generator=generator) < self.config.mean_share
+            level = torch.where(mean, self.config.T - 1, level)
+        return {"loss": self.band_errors(batch, level, noise, mean).mean()}
 
-    def band_errors(self, batch: Batch, level: Tensor, noise: Tensor) -> Tensor:
+    def band_errors(self, batch: Batch, level: Tensor, noise: Tensor, mean: Tensor | None = None) -> Tensor:
         """Mean squared error of each band, (8,), low-pass first, weighted as the configuration says.
 
         noise   (B, 1, D, H, W) as an image: white noise stays white in the wavelet domain
+        mean    (B,) bool: examples that begin from zeros, without noise and without a trace of the truth
         """
         device = batch.images.device
         x_0 = self.encode(self.truth(batch))
         abar = self.schedule.abar.to(device)[level.to(device)][:, None, None, None, None]
         x_t = noised(x_0, dwt(noise.to(device), self.config.wavelet), abar)
+        if mean is not None:
+            x_t = torch.where(mean.to(device)[:, None, None, None, None], 0.0, x_t)
         conditions = self.conditions(batch.images, batch.available)
         made = self.predict(x_t, level.to(device), conditions, batch.available)
         errors: Tensor = (made - x_0).square().mean((0, 2, 3, 4))
@@ -221,37 +233,23 @@ class Cwdm(Method):
 
     # --- Sampling -------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def synthesise(
-        self,
-        images: Tensor,
-        available: Tensor,
-        *,
-        context: Tensor,
-        noise: Noise,
-        steps: int | None = None,
-        sampler: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Make the one contrast that is not available, see Method; `noise` is asked for (B, targets, 8, D, H, W)."""
-        sampler = known_sampler(sampler or self.config.sampler)
+    def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
+        """Make the one contrast that is not available. Noise is asked for (B, targets, 8, D, H, W)."""
+        sampler = known_sampler(wish.sampler or self.config.sampler)
         made = self.missing_channel(available)
         conditions = self.conditions(images, available)
         network = self.denoiser(conditions, available)
-        visited = levels(self.config.T, steps or self.config.steps or self.config.T, self.config.spacing)
-        done = 0
+        visited = levels(self.config.T, wish.steps or self.config.steps or self.config.T, self.config.spacing)
+        tell = wish.counter(len(visited))
 
         def denoise(x_t: Tensor, level: int) -> Tensor:
-            nonlocal done
             x_0 = network(x_t, torch.full((len(x_t),), level, device=x_t.device))
-            done += 1
-            if progress is not None:
-                progress(done, len(visited))
+            tell()
             return self.clipped(x_0) if self.config.clip else x_0
 
         def fresh(like: Tensor) -> Tensor:
             """Noise of each example's own target."""
-            drawn = noise(like[:, None].expand(-1, len(self.targets), *like.shape[1:]))
+            drawn = wish.noise(like[:, None].expand(-1, len(self.targets), *like.shape[1:]))
             index = torch.tensor([self.targets.index(self.contrasts[c]) for c in made], device=like.device)
             return drawn[torch.arange(len(like), device=like.device), index]
 

@@ -7,7 +7,7 @@ the paper leaves open and what is chosen here.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,9 +24,8 @@ from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import draw_levels, levels, make_schedule
 from mrsynth.frequency import low_pass
-from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, legal_patterns, pattern_weights
+from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, Wish, draw_pattern, legal_patterns
 from mrsynth.networks.unet import UNet, UNetConfig
-from mrsynth.noise import Noise
 
 
 class FrequencyConfig(Plain):
@@ -84,6 +83,16 @@ class FgC2FConfig(MethodConfig):
         1.0,
         ge=1,
         description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias), r in [0, 1)",
+    )
+    mean_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="examples that learn the conditional mean: the last level, starting from zeros instead of noise",
+    )
+    loss: Literal["mse", "charbonnier"] = Field("mse", description="charbonnier: sqrt(error^2 + 0.001^2), nearly L1")
+    gradient_weight: float = Field(
+        0.0, ge=0, description="of the mean absolute difference between the gradients of x_0 and of the truth"
     )
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
@@ -250,10 +259,22 @@ class FgC2F(Method):
         wanted = batch.present & ~batch.available
         truth = where_available(batch.images, batch.present)
         x_t = noised(truth, eps, abar)
+        if self.config.mean_share:
+            mean = (torch.rand(b, generator=generator) < self.config.mean_share).to(level.device)
+            level = torch.where(mean, self.config.T - 1, level)
+            x_t = torch.where(mean[:, None, None, None], 0.0, x_t)
+            abar = self.schedule.abar.to(batch.images.device)[level][:, None, None, None]
         output = self.predict(x_t, level, batch, self.guidance(batch.images, batch.available))
-        error = (output - training_target(self.config.param, truth, eps, abar)).square().mean((2, 3))
+        error = self.distance(output - training_target(self.config.param, truth, eps, abar)).mean((2, 3))
+        if self.config.gradient_weight:
+            x_0 = to_x0(self.config.param, output, x_t, abar)
+            error = error + self.config.gradient_weight * gradient_error(x_0 - truth)
         per_example = torch.where(wanted, error, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
         return {"loss": per_example.mean()}
+
+    def distance(self, error: Tensor) -> Tensor:
+        """What every pixel's error costs, elementwise."""
+        return error.square() if self.config.loss == "mse" else (error.square() + CHARBONNIER**2).sqrt()
 
     def draw_levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Training levels (count,) int64 in 0..T-1."""
@@ -264,8 +285,7 @@ class FgC2F(Method):
     ) -> NDArray[np.bool_]:
         """Easy patterns first: one missing contrast, then up to two, then up to three, then all patterns alike."""
         legal = legal_patterns(present, self.contrasts)
-        missing = np.array([int((present & ~p).sum()) for p in legal])
-        return legal[random.choice(len(legal), p=pattern_weights(self.shares_at(progress), missing))]
+        return draw_pattern(legal, present, self.shares_at(progress), random)
 
     def shares_at(self, progress: float) -> tuple[float, float, float] | None:
         """Shares of examples with one, two and three missing contrasts; None for all patterns alike."""
@@ -275,48 +295,39 @@ class FgC2F(Method):
 
     # --- Sampling -------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def synthesise(
-        self,
-        images: Tensor,
-        available: Tensor,
-        *,
-        context: Tensor,
-        noise: Noise,
-        steps: int | None = None,
-        sampler: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
+    def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
         """Fill in every contrast that is not available, all of them in one chain: see Method."""
-        sampler = known_sampler(sampler or self.config.sampler)
-        if not bool(available.any(1).all()):
-            raise ValueError("every row of `available` needs at least one contrast")
-        visited = levels(self.config.T, steps or self.config.steps or self.config.T)
+        sampler = known_sampler(wish.sampler or self.config.sampler)
+        visited = levels(self.config.T, wish.steps or self.config.steps or self.config.T)
         images = where_available(images, available)
-        batch = Batch(images, available, available, context)
+        batch = Batch(images, available, available, wish.context)
         guidance = self.guidance(images, available)
-        done = 0
+        tell = wish.counter(len(visited))
 
         def denoise(x_t: Tensor, level: int) -> Tensor:
-            nonlocal done
             t = torch.full((len(images),), level, device=images.device)
             x_0 = to_x0(self.config.param, self.predict(x_t, t, batch, guidance), x_t, float(self.schedule.abar[level]))
-            done += 1
-            if progress is not None:
-                progress(done, len(visited))
+            tell()
             return x_0.clamp(-1, 1)
 
         # the denoiser changes with the stage, so a multistep solver forgets its history there
         options = {"restart_at": self.config.first_coarse} if sampler == "dpm_solver_pp" else {}
-        x_0 = SAMPLERS[sampler](denoise, noise(images), self.schedule, visited, noise, **options)
+        x_0 = SAMPLERS[sampler](denoise, wish.noise(images), self.schedule, visited, wish.noise, **options)
         return torch.where(available[:, :, None, None], images, x_0)
 
+
+CHARBONNIER = 1e-3  # errors well below this cost as their square, above it as their size
 
 # Probability of one, two, and three or more missing contrasts, in each phase of training.
 CURRICULA: Mapping[str, tuple[tuple[float, float, float], ...]] = {
     "cumulative": ((1, 0, 0), (0.5, 0.5, 0), (0.25, 0.25, 0.5)),
     "strict": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
 }
+
+
+def gradient_error(difference: Tensor) -> Tensor:
+    """Mean absolute gradient (B, C) of the difference (B, C, H, W) of two images: of their gradients' difference."""
+    return difference.diff(dim=2).abs().mean((2, 3)) + difference.diff(dim=3).abs().mean((2, 3))
 
 
 def one_hot_of_largest(scores: Tensor) -> Tensor:

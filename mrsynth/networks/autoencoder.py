@@ -165,6 +165,15 @@ def middle(channels: int, config: AutoencoderConfig) -> list[nn.Module]:
     return [PlainBlock(channels, channels, config.groups), *attention, PlainBlock(channels, channels, config.groups)]
 
 
+def pull_to_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) | N(0, 1)) of each row (N, ...) as a mean over its elements: (N,).
+
+    Kingma and Welling 2014, appendix B.
+    """
+    mean, log_variance = mean.float().flatten(1), log_variance.float().flatten(1)
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(1)
+
+
 class Autoencoder(nn.Module):
     """The first stage of kind vq, kl or identity. Images (N, 1, H, W) in [-1, 1]; H and W multiples of the factor."""
 
@@ -199,8 +208,7 @@ class Autoencoder(nn.Module):
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """For training: the images through the bottleneck, and the price of their latents, a mean over elements.
 
-        vq: the codebook's loss. kl: the latents are drawn, and pay KL(N(mean, variance) | N(0, 1)) = (mean^2 + variance
-        - 1 - log variance) / 2, Kingma and Welling 2014, appendix B. identity: nothing.
+        vq: the codebook's loss. kl: the latents are drawn, and pay `pull_to_normal`. identity: nothing.
         """
         if self.encoder is None:
             return images, images.new_zeros(())
@@ -210,7 +218,7 @@ class Autoencoder(nn.Module):
         mean, log_variance = self.encoder(images).float().chunk(2, 1)
         log_variance = log_variance.clamp(-30, 20)
         noise = torch.randn(mean.shape, generator=generator).to(mean)
-        price = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        price = pull_to_normal(mean, log_variance).mean()
         return self.decoded(mean + (0.5 * log_variance).exp() * noise), price
 
     def decoded(self, z: Tensor) -> Tensor:

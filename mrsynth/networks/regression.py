@@ -1,10 +1,13 @@
 """Every contrast from the available ones, voxel by voxel, by a straight line: where a network can begin."""
 
 from collections.abc import Iterable
+from itertools import islice
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+FITTED = 16  # batches that a fit sees
 RIDGE = 1e-4  # of the mean square of the inputs: keeps a regression on nearly equal contrasts finite
 
 
@@ -28,6 +31,11 @@ class VoxelRegression(nn.Module):
             made = torch.einsum("bij,bjhw->bihw", weights[:, :, :-1], u) + weights[:, :, -1, None, None]
         return torch.where((u > 0).any(1, keepdim=True), made, 0.0)
 
+    def images(self, images: Tensor, available: Tensor) -> Tensor:
+        """The same of and as images (B, M, H, W) in [-1, 1], about; whatever is not available is not read."""
+        u = torch.where(available[:, :, None, None], (images + 1) / 2, 0.0)
+        return 2 * cast(Tensor, self(u, available)) - 1
+
     @torch.no_grad()
     def fit(self, moments: Tensor) -> None:
         """Least squares, with a little ridge, for every pattern.
@@ -46,8 +54,11 @@ class VoxelRegression(nn.Module):
 
 
 def fit_regression(regression: VoxelRegression, images: Iterable[Tensor]) -> None:
-    """Fit it to the voxels inside the brain of examples (B, M, H, W) in [-1, 1]; none leave it as it is."""
-    moments = [moments_of(u[:, (u > 0).any(0)].T) for examples in images for u in (examples + 1) / 2]
+    """Fit it to the voxels inside the brain in the first FITTED batches of complete examples (B, M, H, W) in [-1, 1].
+
+    Without any it stays as it is.
+    """
+    moments = [moments_of(u[:, (u > 0).any(0)].T) for batch in islice(images, FITTED) for u in (batch + 1) / 2]
     if moments:
         regression.fit(torch.stack(moments).sum(0))
 

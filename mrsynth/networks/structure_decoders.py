@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import zeroed
-from mrsynth.networks.structure import StructureConfig, convolution, norm_of, unit
+from mrsynth.networks.structure import Norm, StructureConfig, convolution, norm_of, unit
 
 EPSILON = 1e-5  # under the square root of AdaIN's variance
 
@@ -15,10 +15,11 @@ class StyleEncoder(nn.Module):
 
     def __init__(self, config: StructureConfig):
         super().__init__()
-        w, norm = config.style_width, "instance" if config.style_norm else "none"
-        layers: list[nn.Module] = [unit(1, w, 7, 1, norm)]  # type: ignore[arg-type]
+        w = config.style_width
+        norm: Norm = "instance" if config.style_norm else "none"
+        layers: list[nn.Module] = [unit(1, w, 7, 1, norm)]
         for inputs, outputs in ((w, 2 * w), (2 * w, 4 * w), (4 * w, 4 * w), (4 * w, 4 * w)):
-            layers.append(unit(inputs, outputs, 4, 2, norm))  # type: ignore[arg-type]
+            layers.append(unit(inputs, outputs, 4, 2, norm))
         self.layers = nn.Sequential(*layers)
         self.code = nn.Linear(4 * w, config.style_dim)
 

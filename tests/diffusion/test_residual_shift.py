@@ -116,7 +116,7 @@ def test_two_steps_are_as_good_as_one():
 
 def test_the_marginal_has_its_mean_and_its_spread():
     x_0, y_0, eps = torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), -1.0), torch.ones(1, 1, 2, 2)
-    eta = SCHEDULE.eta[1].item()
+    eta = SCHEDULE.eta[1]
     expected = torch.full_like(x_0, 0.5 - 1.5 * 0.2705 + 2 * 0.520096)
 
     assert torch.allclose(shifted(x_0, y_0, eps, eta, 2.0), expected, atol=1e-5)

@@ -17,7 +17,7 @@ from mrsynth.errors import UsageError
 from mrsynth.frequency import low_pass
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Batch, legal_patterns, pattern_weights
-from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance
+from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance, gradient_error
 from mrsynth.networks.unet import UNetConfig
 from mrsynth.noise import SeededNoise
 from mrsynth.preparation import PreparationConfig, prepare
@@ -341,6 +341,52 @@ def test_an_example_with_nothing_to_make_costs_nothing(make_batch):
     method, batch = build_method(config(param="x0")), make_batch([(T1,), STANDARD])
 
     assert loss_of(method, batch) == pytest.approx(loss_of(method, make_batch([(T1,)])) / 2, rel=1e-5)
+
+
+def test_learning_the_mean_shows_the_last_level_and_no_noise(wake, make_batch):
+    method, batch = wake(config(param="x0", mean_share=1.0)), make_batch([(T1,), (T1, T2)])
+    seen = []
+    method.network.register_forward_hook(lambda network, given, _: seen.append(given))
+    losses = [loss_of(method, batch, seed) for seed in (0, 1)]
+    shown, level = seen[0][:2]
+
+    assert losses[0] == losses[1]
+    assert level.tolist() == [method.config.T - 1] * 2
+    assert torch.equal(shown[:, :4], torch.where(batch.available[:, :, None, None], batch.images, 0.0))
+
+
+def test_a_share_of_the_examples_learns_the_mean(wake, make_batch):
+    method, batch = wake(config(mean_share=0.5)), make_batch([(T1,)] * 12)
+    levels = []
+    method.network.register_forward_hook(lambda network, given, _: levels.append(given[1]))
+    loss_of(method, batch)
+
+    assert 1 <= int((levels[0] == method.config.T - 1).sum()) <= 11
+
+
+def test_charbonnier_is_the_mean_absolute_error_of_large_errors(make_batch):
+    """An untrained network answers 0."""
+    batch = make_batch([(T1, T2, FLAIR), (T2,)])
+    absolute = [batch.images[b][~batch.available[b]].abs().mean() for b in range(2)]
+
+    assert loss_of(build_method(config(param="x0", loss="charbonnier")), batch) == pytest.approx(
+        float(sum(absolute) / 2), rel=1e-2
+    )
+
+
+def test_the_gradient_term_is_blind_to_brightness_and_counts_edges():
+    flat, ramp = torch.full((1, 1, 5, 5), 0.3), torch.arange(5.0).expand(1, 1, 5, 5)
+
+    assert gradient_error(flat).tolist() == [[0.0]]
+    assert gradient_error(ramp).tolist() == gradient_error(-ramp + 7).tolist() == [[1.0]]
+
+
+def test_the_gradient_term_is_added_with_its_weight(make_batch):
+    batch = make_batch([(T1, T2, FLAIR)])
+    plain, weighted = (loss_of(build_method(config(param="x0", gradient_weight=w)), batch) for w in (0.0, 0.5))
+    truth = torch.where(batch.available[:, :, None, None], 0.0, batch.images)
+
+    assert weighted - plain == pytest.approx(0.5 * float(gradient_error(truth).sum()), rel=1e-4)
 
 
 # Check 10: the start --------------------------------------------------------------------------------------------------

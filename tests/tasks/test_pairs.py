@@ -111,6 +111,7 @@ def test_train_on_the_command_line_takes_the_contrasts(heads, tmp_path, run_cli)
         (["--contrasts", "ct,mri"], "no contrast is named 'mri'"),
         (["--contrasts", "ct"], "two or more"),
         (["--contrasts", "mr,mr"], "two or more"),
+        (["--contrasts", "ct,mr", "--set", "method.contrasts=[t1, t2]"], "leave one of them out"),
         (["--contrasts", "ct,mr", "--set", "preparation.hounsfield=[100, 0]"], "preparation.hounsfield"),
     ],
 )

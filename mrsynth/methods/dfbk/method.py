@@ -8,7 +8,6 @@ open and what is chosen here.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -19,15 +18,12 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.residual_shift import SAMPLER, exponential, residual_shift, shifted
 from mrsynth.diffusion.schedules import draw_levels, levels
 from mrsynth.errors import UsageError
-from mrsynth.methods.base import ABSENT, Batch, Method, Objective, legal_patterns, pattern_weights
+from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, draw_pattern, legal_patterns
 from mrsynth.methods.dfbk.config import DfbkConfig
 from mrsynth.methods.dfbk.text import GuidanceText
 from mrsynth.networks.regression import VoxelRegression, fit_regression
 from mrsynth.networks.swin_unet import SwinUNet
-from mrsynth.noise import Noise
 from mrsynth.tokens import TokenTable
-
-FITTED = 16  # batches to which the regression is fitted
 
 
 @dataclass(frozen=True)
@@ -140,8 +136,7 @@ class Dfbk(Method):
             seen = [maps, flags, around]
         y_0 = images[rows, anchor][:, None]
         if self.regression is not None:
-            u = torch.where(available[:, :, None, None], (images + 1) / 2, 0.0)
-            y_0 = (2 * self.regression(u, available)[rows, target][:, None] - 1).clamp(-1, 1)
+            y_0 = self.regression.images(images, available)[rows, target][:, None].clamp(-1, 1)
         tokens = valid = None
         if self.text is not None:
             bits = 2 ** torch.arange(available.shape[1], device=images.device)
@@ -165,7 +160,7 @@ class Dfbk(Method):
     def enter_stage(self, stage: str, batches: Iterable[Batch]) -> None:
         """Fit the regression, which then stays as it is."""
         if self.regression is not None:
-            fit_regression(self.regression, (b.complete_images() for b in islice(batches, FITTED)))
+            fit_regression(self.regression, (batch.complete_images() for batch in batches))
 
     def draw_available(
         self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
@@ -177,8 +172,7 @@ class Dfbk(Method):
             given = [c for c, there in zip(self.contrasts, pattern, strict=True) if there]
             if any(self.supports(given, t) for t in self.targets if t in known):
                 legal.append(pattern)
-        missing = np.array([int((present & ~pattern).sum()) for pattern in legal])
-        return legal[random.choice(len(legal), p=pattern_weights(self.config.shares, missing))]
+        return draw_pattern(legal, present, self.config.shares, random)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error of x_0, for one missing contrast per example whose truth is known, at one random level."""
@@ -204,40 +198,22 @@ class Dfbk(Method):
 
     # --- Sampling -------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def synthesise(
-        self,
-        images: Tensor,
-        available: Tensor,
-        *,
-        context: Tensor,
-        noise: Noise,
-        steps: int | None = None,
-        sampler: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Fill in every contrast that is not available, each in its own chain: see Method.
+    def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
+        """Fill in every contrast that is not available, each in its own chain.
 
-        Targets that this network does not make keep 0 (mid-grey). noise is asked for (B, targets, H, W).
+        Targets that this network does not make keep 0 (mid-grey). Noise is asked for (B, targets, H, W).
         """
-        if (sampler or SAMPLER) != SAMPLER:
-            raise UsageError(f"dfbk samples with {SAMPLER} only, not with {sampler}; leave --sampler out.")
-        visited = levels(self.config.T, steps or self.config.steps or self.config.T)
+        if (wish.sampler or SAMPLER) != SAMPLER:
+            raise UsageError(f"dfbk samples with {SAMPLER} only, not with {wish.sampler}; leave --sampler out.")
+        visited = levels(self.config.T, wish.steps or self.config.steps or self.config.T)
         missing = [t for t in self.targets if not bool(available[:, self.contrasts.index(t)].all())]
         if not missing and not self.config.unified:
             raise ValueError(f"this network makes {', '.join(self.targets)}, which no row lacks")
         result = torch.where(available[:, :, None, None], images, ABSENT)
         # drawn for all targets at once, so that a contrast has its noise whatever else is missing
         fields = result[:, [self.contrasts.index(t) for t in self.targets]]
-        drawn = [noise(fields) for _ in visited] if missing else []
-        done = 0
-
-        def tell() -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress(done, len(visited) * len(missing))
-
+        drawn = [wish.noise(fields) for _ in visited] if missing else []
+        tell = wish.counter(len(visited) * len(missing))
         read = available
         for target in missing:
             channel = self.contrasts.index(target)
@@ -245,7 +221,7 @@ class Dfbk(Method):
             if not bool((read[rows] & (self.preference[channel] > 0)).any(1).all()):
                 needed = " or ".join(self.config.anchor_order(target))
                 raise ValueError(f"dfbk makes {target} from {needed}, and there is a row without")
-            given = self.conditions(result[rows], read[rows], context[rows], torch.full_like(rows, channel))
+            given = self.conditions(result[rows], read[rows], wish.context[rows], torch.full_like(rows, channel))
             own = [field[rows, self.targets.index(target)][:, None] for field in drawn]
             result[rows, channel] = self.run_chain(given, visited, own, tell)[:, 0]
             if self.config.chain:

@@ -83,12 +83,6 @@ def style_consistency(codes: Tensor, contrasts: Tensor, log_temperature: Tensor)
         return error[others].sum() / max(n * (n - 1), 1)
 
 
-def pull_to_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) | N(0, 1)) of each row (N, D) as a mean over D: (N,). Kingma and Welling 2014, app. B."""
-    mean, log_variance = mean.float(), log_variance.float()
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(1)
-
-
 # Regions -------------------------------------------------------------------------------------------------------------
 
 

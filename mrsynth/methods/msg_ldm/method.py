@@ -6,7 +6,7 @@ all contrasts together, told of the anatomy by the structure map alone. docs/met
 leaves open and what is chosen here; `objectives` holds what each stage minimises.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mrsynth.diffusion.prediction import noised, to_x0
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import levels, make_schedule
-from mrsynth.methods.base import ABSENT, Batch, Method, Objective
+from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
 from mrsynth.methods.msg_ldm.losses import INITIAL_LOG_TEMPERATURE
 from mrsynth.methods.msg_ldm.objectives import (
@@ -36,11 +36,9 @@ from mrsynth.networks.regression import VoxelRegression, fit_regression
 from mrsynth.networks.structure import StructureMap
 from mrsynth.networks.structure_decoders import ReconstructionDecoder, SegmentationDecoder, StyleEncoder
 from mrsynth.networks.unet import UNet
-from mrsynth.noise import Noise
 
 DIRECT = "direct"  # as a sampler: the images of the structure network's decoders, without diffusion
 MEASURED = 8  # batches from which the spread of the latents is measured
-FITTED = 16  # batches to which the regression is fitted
 
 
 class Structures(NamedTuple):
@@ -128,8 +126,7 @@ class MsgLdm(Method):
         features, structure = self.structure(stack, available)
         if self.regression is None:
             return Structures(features, structure, None)
-        u = torch.where(available[:, :, None, None], (images + 1) / 2, 0.0)
-        return Structures(features, structure, 2 * self.regression(u, available) - 1)
+        return Structures(features, structure, self.regression.images(images, available))
 
     def direct(self, found: Structures, wanted: Tensor) -> Tensor:
         """Images (B, C, H, W) of the contrasts that are wanted (B, C), by decoder and prototype; zeros elsewhere."""
@@ -247,7 +244,7 @@ class MsgLdm(Method):
     def enter_stage(self, stage: str, batches: Iterable[Batch]) -> None:
         """Before structure: fit the regression. Before diffusion: measure the spread of what will be diffused."""
         if stage == "structure" and self.regression is not None:
-            fit_regression(self.regression, (b.complete_images() for b in islice(batches, FITTED)))
+            fit_regression(self.regression, (batch.complete_images() for batch in batches))
         if stage == "diffusion":
             measure_scales(self, islice(batches, MEASURED))
 
@@ -263,42 +260,27 @@ class MsgLdm(Method):
 
     # --- Sampling -------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def synthesise(
-        self,
-        images: Tensor,
-        available: Tensor,
-        *,
-        context: Tensor,
-        noise: Noise,
-        steps: int | None = None,
-        sampler: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Tensor:
-        """Fill in every contrast that is not available, all of them in one chain: see Method.
+    def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
+        """Fill in every contrast that is not available, all of them in one chain.
 
         sampler "direct" takes the structure network's own decoders, as a model without diffusion always does, and as
         long as only the stages before it have been trained.
         """
-        sampler = sampler or self.config.sampler
+        sampler = wish.sampler or self.config.sampler
         direct = self.network is None or sampler == DIRECT or self.stage == "structure"
         sampler = "ddim" if direct else known_sampler(sampler)
-        if not bool(available.any(1).all()):
-            raise ValueError("every row of `available` needs at least one contrast")
         size = (images.shape[-2], images.shape[-1])
         if any(side % self.multiple for side in size):
             raise ValueError(f"a slice of {size} is no multiple of {self.multiple}")
         images = torch.where(available[:, :, None, None], images, ABSENT)
-        found = self.structures(images, context, available)
+        found = self.structures(images, wish.context, available)
         drafts = self.direct(found, ~available) if direct or self.config.known == "draft" else None
         if direct:
             assert drafts is not None
             made = drafts
-            if progress is not None:
-                progress(1, 1)
+            wish.counter(1)()
         else:
-            visited = levels(self.config.T, steps or self.config.steps or self.config.T)
-            made = self._diffused(images, available, found.map, drafts, noise, sampler, visited, progress)
+            made = self._diffused(images, available, found.map, drafts, wish, sampler)
         return torch.where(available[:, :, None, None], images, made.clamp(-1, 1))
 
     def _diffused(
@@ -307,13 +289,12 @@ class MsgLdm(Method):
         available: Tensor,
         structure: Tensor,
         drafts: Tensor | None,
-        noise: Noise,
+        wish: Wish,
         sampler: str,
-        visited: list[int],
-        progress: Callable[[int, int], None] | None,
     ) -> Tensor:
         """Images (B, C, H, W) of the missing contrasts by sampling latents; zeros elsewhere. Not bounded."""
         config, schedule = self.config, self.schedule
+        visited = levels(config.T, wish.steps or config.steps or config.T)
         factor, scale = config.first_stage.factor, self.diffused_scale()
         b, c, h, w = images.shape
         grid = (h // factor, w // factor)
@@ -322,24 +303,21 @@ class MsgLdm(Method):
         # what already stands in the joint latents: those that are known, or with draft that they do not differ from it
         fixed = available[:, :, None, None, None] & (known is not None)
         truth = images.new_zeros(()) if known is None or drafts is not None else known * scale
-        done = 0
+        tell = wish.counter(len(visited))
 
         def denoise(x_t: Tensor, level: int) -> Tensor:
-            nonlocal done
             t = torch.full((b,), level, device=images.device)
             x_0 = to_x0(config.param, self.predict(x_t, t, condition), x_t, float(schedule.abar[level]))
-            done += 1
-            if progress is not None:
-                progress(done, len(visited))
+            tell()
             return torch.where(fixed, truth, x_0)
 
-        start = noise(images.new_empty(b, c, config.first_stage.channels, *grid))
+        start = wish.noise(images.new_empty(b, c, config.first_stage.channels, *grid))
         # Fixed latents start at their place for the first level. Every sampler then moves them to their place for each
         # next level, since it is told their true x_0: they need not be noised anew at every step.
         abar = float(schedule.abar[visited[0]])
         start = torch.where(fixed, noised(truth.expand_as(start), start, abar), start)
         options = {"eta": config.eta} if sampler == "ddim" else {}
-        latents = SAMPLERS[sampler](denoise, start, schedule, visited, noise, **options) / scale
+        latents = SAMPLERS[sampler](denoise, start, schedule, visited, wish.noise, **options) / scale
         if drafts is None:
             return self.images_of(latents, ~available, (h, w))
         assert known is not None

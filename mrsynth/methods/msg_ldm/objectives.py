@@ -14,12 +14,12 @@ from mrsynth.methods.msg_ldm.losses import (
     adversarial_weight,
     discriminator_loss,
     pixel_error,
-    pull_to_normal,
     region_targets,
     segmentation_loss,
     spectral_similarity,
     style_consistency,
 )
+from mrsynth.networks.autoencoder import pull_to_normal
 
 if TYPE_CHECKING:
     from mrsynth.methods.msg_ldm.method import MsgLdm
