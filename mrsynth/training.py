@@ -77,7 +77,8 @@ class TrainingState:
 class Callbacks:
     """What the loop tells the outside; of several processes only the main one calls any but `stop`.
 
-    log       (iteration, {"loss": ..., "learning_rate": ..., "seconds_per_iteration": ...})
+    log       (iteration, {"loss": ..., "learning_rate": ..., "seconds_per_iteration": ..., "cpu_seconds": ...}); the
+              last is what this process, without its loader workers, has used since the row before
     save      (state), called every save_every iterations, at the end, and when stopped
     validate  (averaged method, iteration); again on resuming from there, since the stop may have come in between
     stop      whether somebody asked us to stop; asked in every process, one yes stops all
@@ -133,7 +134,7 @@ def train(
     stopped = False
     if state.iteration and accelerator.is_main_process and config.due(config.validate_every, state.iteration):
         callbacks.validate(state.average, state.iteration)
-    began, finished = time.perf_counter(), state.iteration
+    began, used, finished = time.perf_counter(), time.process_time(), state.iteration
     with example_batches(state.method, state.iteration, source, config, process, number) as batches:
         while state.iteration < config.iterations:
             terms = descend(state, [next(batches).to(place) for _ in range(config.accumulation)], config, accelerator)
@@ -141,13 +142,14 @@ def train(
             if accelerator.is_main_process:
                 if config.due(config.log_every, state.iteration):
                     seconds = (time.perf_counter() - began) / (state.iteration - finished)
-                    callbacks.log(state.iteration, {**terms, "seconds_per_iteration": seconds})
-                    began, finished = time.perf_counter(), state.iteration
+                    spent = {"seconds_per_iteration": seconds, "cpu_seconds": time.process_time() - used}
+                    callbacks.log(state.iteration, {**terms, **spent})
+                    began, used, finished = time.perf_counter(), time.process_time(), state.iteration
                 if save_due:
                     callbacks.save(state)
                 if config.due(config.validate_every, state.iteration):
                     callbacks.validate(state.average, state.iteration)
-                    began, finished = time.perf_counter(), state.iteration
+                    began, used, finished = time.perf_counter(), time.process_time(), state.iteration
             stopped = any_process(callbacks.stop(), accelerator, place)
             if stopped and state.iteration < config.iterations:
                 if accelerator.is_main_process and not save_due:

@@ -88,7 +88,7 @@ class Diary:
         self.asked = 0
 
     def log(self, iteration, terms):
-        self.logs[iteration] = {k: v for k, v in terms.items() if k != "seconds_per_iteration"}
+        self.logs[iteration] = {k: v for k, v in terms.items() if k not in ("seconds_per_iteration", "cpu_seconds")}
 
     def save(self, state):
         buffer = io.BytesIO()

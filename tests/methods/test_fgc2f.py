@@ -356,12 +356,13 @@ def test_learning_the_mean_shows_the_last_level_and_no_noise(wake, make_batch):
 
 
 def test_a_share_of_the_examples_learns_the_mean(wake, make_batch):
-    method, batch = wake(config(mean_share=0.5)), make_batch([(T1,)] * 12)
+    method, batch = wake(config(mean_share=0.5)), make_batch([(T1,)] * 4)
     levels = []
     method.network.register_forward_hook(lambda network, given, _: levels.append(given[1]))
-    loss_of(method, batch)
+    for seed in range(20):
+        loss_of(method, batch, seed)
 
-    assert 1 <= int((levels[0] == method.config.T - 1).sum()) <= 11
+    assert 0.3 < float((torch.cat(levels) == method.config.T - 1).float().mean()) < 0.7
 
 
 def test_charbonnier_is_the_mean_absolute_error_of_large_errors(make_batch):

@@ -33,7 +33,7 @@ def table(path, *without):
 
 
 def losses(out):
-    return table(out / "losses.csv", "seconds_per_iteration")
+    return table(out / "losses.csv", "seconds_per_iteration", "cpu_seconds")
 
 
 def contents(state):
