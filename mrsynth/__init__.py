@@ -6,15 +6,15 @@ __version__ = "0.1.0"
 __all__ = ["Subject", "complete_subject", "load_method", "load_subject"]
 
 if TYPE_CHECKING:
-    from mrsynth.io.dataset import load_subject
-    from mrsynth.subject import Subject
-    from mrsynth.tasks.complete import complete_subject, load_method
+    from mrsynth.io.subjects import load_subject
+    from mrsynth.scans.subject import Subject
+    from mrsynth.tasks.complete.run import complete_subject, load_method
 
 _HOMES = {
-    "Subject": "mrsynth.subject",
-    "load_subject": "mrsynth.io.dataset",
-    "load_method": "mrsynth.tasks.complete",
-    "complete_subject": "mrsynth.tasks.complete",
+    "Subject": "mrsynth.scans.subject",
+    "load_subject": "mrsynth.io.subjects",
+    "load_method": "mrsynth.tasks.complete.run",
+    "complete_subject": "mrsynth.tasks.complete.run",
 }
 
 

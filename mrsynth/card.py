@@ -1,30 +1,11 @@
 """What a checkpoint says of itself: the plain data that the manifest, the file header and the report share."""
 
-from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from mrsynth.contrasts import Contrast, pattern_name
-
-
-class Plain(BaseModel):
-    """Frozen data that rejects keys it does not know.
-
-    YAML reads the words on and off as true and false; where a field takes the word, the word is what is meant.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _words(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        words = {name: "on" if value else "off" for name, value in data.items() if isinstance(value, bool)}
-        fields = cls.model_fields
-        meant = {n: w for n, w in words.items() if n in fields and w in get_args(fields[n].annotation)}
-        return {**data, **meant}
+from mrsynth.plain import Plain
 
 
 class DataSource(Plain):
@@ -60,12 +41,12 @@ class Card(Plain):
     contrasts: tuple[Contrast, ...]
     requires: dict[Contrast, tuple[Contrast, ...]] | None = None
     licence: str
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, Any] = Field({})
     training_data: tuple[DataSource, ...] = ()
     run_file: str | None = None
     iterations: int = 0
     scores: tuple[Score, ...] = ()
-    intensity: dict[Contrast, tuple[float, ...]] = {}
+    intensity: dict[Contrast, tuple[float, ...]] = Field({})
     note: str = ""
 
     def supports(self, available: frozenset[Contrast] | set[Contrast], target: Contrast) -> bool:

@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.methods.base import Method
-from mrsynth.noise import SeededNoise
-from mrsynth.preparation import Prepared
-
-Progress = Callable[[str, int, int], None]
-Array = NDArray[np.float32]
+from mrsynth.plain import Array, Progress
+from mrsynth.scans.preparation import Prepared
 
 
 @dataclass(frozen=True)

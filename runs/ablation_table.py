@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from mrsynth.results import read_results
+from mrsynth.scores.rows import read_results
 
 FIGURES = ("PSNR", "PSNR_FIT", "SSIM")
 

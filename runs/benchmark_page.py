@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
-from mrsynth.results import ResultRow, read_results
+from mrsynth.scores.rows import ResultRow, read_results
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmark.md"

@@ -13,10 +13,10 @@ from statistics import mean
 import numpy as np
 import torch
 
-from mrsynth.io.dataset import load_subject
+from mrsynth.io.subjects import load_subject
 from mrsynth.methods.msg_ldm import MsgLdm
-from mrsynth.metrics import psnr
-from mrsynth.preparation import prepare
+from mrsynth.scans.preparation import prepare
+from mrsynth.scores.metrics import psnr
 from mrsynth.tasks.models import load_method
 
 AT_ONCE = 16  # slices

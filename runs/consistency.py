@@ -13,12 +13,12 @@ from statistics import mean
 import numpy as np
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.io.dataset import find_subjects, load_subject
 from mrsynth.io.nifti import read_volume
-from mrsynth.protocols import PROTOCOLS
-from mrsynth.tasks.completion import unit
-from mrsynth.tasks.measuring import scored_case
-from mrsynth.volume import Volume
+from mrsynth.io.subjects import find_subjects, load_subject
+from mrsynth.scans.volume import Volume
+from mrsynth.scores.protocols import PROTOCOLS
+from mrsynth.tasks.benchmark.measuring import scored_case
+from mrsynth.tasks.complete.completion import unit
 
 
 def main() -> None:

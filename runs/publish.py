@@ -21,14 +21,14 @@ import yaml
 from mrsynth.card import Card, DataSource, Score
 from mrsynth.contrasts import Contrast, pattern_name, patterns
 from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
-from mrsynth.io.dataset import find_subjects, load_subject
-from mrsynth.io.weights import sha256_of
-from mrsynth.metrics import psnr, to_unit
-from mrsynth.subject import Subject
-from mrsynth.tasks.complete import complete_subject
-from mrsynth.tasks.completion import SCALE
+from mrsynth.io.store import sha256_of
+from mrsynth.io.subjects import find_subjects, load_subject
+from mrsynth.scans.subject import Subject
+from mrsynth.scores.metrics import psnr, to_unit
+from mrsynth.tasks.complete.completion import SCALE
+from mrsynth.tasks.complete.run import complete_subject
 from mrsynth.tasks.models import TrainedMethod, load_method
-from mrsynth.tasks.run_config import run_text
+from mrsynth.tasks.train.config import run_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -18,10 +18,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from mrsynth.networks.kernels import clip_haar
-from mrsynth.networks.wavelet_fast import FastWaveletUNet
-from mrsynth.networks.wavelet_unet import WaveletUNet, WaveletUNetConfig
-from mrsynth.wavelet import dwt, idwt
+from mrsynth.methods.cwdm.fast import FastWaveletUNet
+from mrsynth.methods.cwdm.kernels import clip_haar
+from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
+from mrsynth.networks.wavelet import dwt, idwt
 
 CHANNELS = 8  # of the noisy target; the conditions have three times as many
 

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.subject import Subject
-from mrsynth.volume import Volume
+from mrsynth.scans.subject import Subject
+from mrsynth.scans.volume import Volume
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("MRSYNTH_TEST_DATA") or CHECKOUT.parent / "shared")
@@ -232,7 +232,7 @@ def write_tiny_checkpoint() -> Callable[..., Path]:
     from mrsynth.card import Card
     from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
     from mrsynth.methods import build_method, preset
-    from mrsynth.preparation import PreparationConfig
+    from mrsynth.scans.preparation import PreparationConfig
 
     torch.set_num_threads(1)  # slices this small only wait for each other
 
@@ -317,7 +317,7 @@ def a_home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
 @pytest.fixture
 def only_tiny(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`tiny` is the only checkpoint known, whatever the package holds."""
-    monkeypatch.setattr("mrsynth.io.weights.manifest", list)
+    monkeypatch.setattr("mrsynth.io.store.manifest", list)
     monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(tiny_checkpoint.parent))
     return tiny_checkpoint
 
@@ -325,7 +325,7 @@ def only_tiny(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Any]]:
     """run_cli(*arguments) -> (exit status, stdout, stderr) of `mrsynth` run in this process."""
-    from mrsynth.cli import main
+    from mrsynth.cli.app import main
 
     def run(*arguments: Any) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["mrsynth", *map(str, arguments)])
@@ -343,4 +343,4 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without montages, which take longer than all the rest of a small subject."""
-    monkeypatch.setattr("mrsynth.tasks.output.montage", lambda *_, **__: b"PNG")
+    monkeypatch.setattr("mrsynth.tasks.complete.output.montage", lambda *_, **__: b"PNG")

@@ -26,7 +26,7 @@ def test_the_readme_runs(write_subject_folder, write_tiny_checkpoint, tmp_path, 
     write_subject_folder(tmp_path, "subject_dir", without=[Contrast.T1CE, Contrast.FLAIR])
     (tmp_path / "weights").mkdir()
     write_tiny_checkpoint(tmp_path / "weights" / "x.safetensors", checkpoint_shown())
-    monkeypatch.setattr("mrsynth.io.weights.manifest", list)
+    monkeypatch.setattr("mrsynth.io.store.manifest", list)
     monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(tmp_path / "weights"))
     monkeypatch.chdir(tmp_path)
 
@@ -44,7 +44,7 @@ def test_the_readme_runs(write_subject_folder, write_tiny_checkpoint, tmp_path, 
 
 
 def test_the_checkpoint_it_names_ships():
-    from mrsynth.io.weights import manifest
+    from mrsynth.io.store import manifest
 
     embedded = {entry.name: entry for entry in manifest() if entry.file is not None}
     if not embedded:

@@ -279,7 +279,7 @@ def known(monkeypatch, path, **fields):
     """Make the manifest list one file."""
     card = {name: getattr(read_header(path).card, name) for name in ("name", "method", "contrasts", "licence")}
     entry = ManifestEntry(**{**card, "file": str(path), **fields})
-    monkeypatch.setattr("mrsynth.io.weights.manifest", lambda: [entry])
+    monkeypatch.setattr("mrsynth.io.store.manifest", lambda: [entry])
 
 
 def test_a_checkpoint_that_is_not_what_the_manifest_says(run_cli, folder, only_tiny, monkeypatch):

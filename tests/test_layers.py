@@ -19,8 +19,8 @@ LONGEST = 400
 # Library -> the only files that may import it, as paths inside the package.
 DOORS = {
     "nibabel": ("io/nifti.py",),
-    "typer": ("cli.py", "cli_benchmark.py", "cli_weights.py", "console.py"),
-    "rich": ("console.py",),
+    "typer": ("cli/",),
+    "rich": ("cli/console.py",),
     "huggingface_hub": ("io/hub.py",),
     "transformers": ("io/encoders.py",),
     "torchvision": (),  # has no CPU build beside the pinned torch
@@ -38,7 +38,7 @@ ROWS = rows()
 
 
 def home(path: Path) -> str:
-    """The name a file has in the table: `io` for mrsynth/io/nifti.py, `cli` for mrsynth/cli.py."""
+    """The name a file has in the table: `io` for mrsynth/io/nifti.py, `cli` for mrsynth/cli/app.py."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -115,18 +115,18 @@ def test_the_root_package_imports_nothing_of_ours():
     ("file", "source", "found"),
     [
         (
-            "volume.py",
-            "def f():\n    from mrsynth.preparation import prepare",
-            "row 2 volume imports row 3 preparation",
+            "scans/volume.py",
+            "def f():\n    from mrsynth.scores.metrics import psnr",
+            "row 2 scans imports row 3 scores",
         ),
-        ("volume.py", "from . import preparation", "row 2 volume imports row 3 preparation"),
+        ("card.py", "from . import scores", "row 2 card imports row 3 scores"),
         ("networks/unet.py", "from ..methods import base", "row 6 networks imports row 7 methods"),
-        ("selection.py", "import mrsynth.io.weights", "row 8 selection imports row 4 io"),
-        ("cli.py", "from mrsynth.io import weights", "row 10 cli imports row 4 io"),
-        ("report.py", "from mrsynth import complete_subject", "row 8 report imports row none __init__"),
-        ("report.py", "HOME = 'mrsynth.io.nifti'", "row 8 report imports row 4 io"),
-        ("volume.py", "if TYPE_CHECKING:\n    from mrsynth.cli import main", "row 2 volume imports row 10 cli"),
-        ("tasks/complete.py", "from mrsynth.io import nifti\nfrom mrsynth import __version__", None),
+        ("selection.py", "import mrsynth.io.store", "row 8 selection imports row 4 io"),
+        ("cli/app.py", "from mrsynth.io import store", "row 10 cli imports row 4 io"),
+        ("reports/record.py", "from mrsynth import complete_subject", "row 8 reports imports row none __init__"),
+        ("reports/record.py", "HOME = 'mrsynth.io.nifti'", "row 8 reports imports row 4 io"),
+        ("scans/grid.py", "if TYPE_CHECKING:\n    from mrsynth.cli.app import main", "row 2 scans imports row 10 cli"),
+        ("tasks/complete/run.py", "from mrsynth.io import nifti\nfrom mrsynth import __version__", None),
         ("errors.py", "from mrsynth.contrasts import Contrast\nimport enum", None),
     ],
 )
@@ -154,8 +154,8 @@ SLOW = ("torch", "monai", "matplotlib", "SimpleITK", "huggingface_hub", "transfo
 @pytest.mark.parametrize(
     "name",
     [
-        *("mrsynth", "mrsynth.cli", "mrsynth.selection"),
-        *("mrsynth.tasks.inspect", "mrsynth.tasks.weights", "mrsynth.io.hub"),
+        *("mrsynth", "mrsynth.cli.app", "mrsynth.selection"),
+        *("mrsynth.tasks.inspect", "mrsynth.tasks.checkpoints.run", "mrsynth.io.hub"),
     ],
 )
 def test_what_answers_at_once_loads_no_torch(name):

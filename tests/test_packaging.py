@@ -89,7 +89,7 @@ def test_torch_is_pinned_once():
 
 
 def test_manifest_lists_every_embedded_checkpoint_with_its_checksum():
-    from mrsynth.io.weights import manifest
+    from mrsynth.io.store import manifest
 
     folder = CHECKOUT / "mrsynth" / "weights"
     embedded = {entry.file: entry for entry in manifest() if entry.file is not None}
@@ -147,7 +147,7 @@ def test_the_installed_wheel_finds_its_manifest(wheel, tmp_path):
     """Unpacked far from the checkout, as pip would install it."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
     script = (
-        "import mrsynth, pathlib; from mrsynth.io.weights import locate, manifest; "
+        "import mrsynth, pathlib; from mrsynth.io.store import locate, manifest; "
         "print(pathlib.Path(mrsynth.__file__).parents[1]); [print(locate(e)) for e in manifest() if e.file]"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.io.weights import manifest
-from mrsynth.report import Report
+from mrsynth.io.store import manifest
+from mrsynth.reports.record import Report
 
 T1, T1CE, T2, FLAIR = STANDARD
 GEOMETRY = (

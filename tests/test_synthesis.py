@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Method, MethodConfig
-from mrsynth.noise import SeededNoise
-from mrsynth.preparation import PreparationConfig, prepare
+from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.synthesis import Sampling, synthesise_volume
 from mrsynth.tasks.models import load_method
 
@@ -310,9 +310,9 @@ def test_what_stands_in_the_channel_to_make_is_never_read(three, cwdm):
 
 
 def test_the_fast_network_of_bf16_gives_nearly_the_same(three, cwdm, monkeypatch):
-    from mrsynth.networks.kernels import PLAIN
+    from mrsynth.methods.cwdm.kernels import PLAIN
 
-    monkeypatch.setattr("mrsynth.networks.wavelet_fast.kernels", lambda *_: PLAIN)  # compiling takes minutes
+    monkeypatch.setattr("mrsynth.methods.cwdm.fast.kernels", lambda *_: PLAIN)  # compiling takes minutes
     made = []
     for precision in ("fp32", "bf16", "fp32"):
         cwdm.optimise(precision)

@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mrsynth.diffusion.noise import Noise
 from mrsynth.diffusion.samplers import Denoiser
 from mrsynth.errors import UsageError
-from mrsynth.noise import Noise
 
 SAMPLER = "residual_shift"
 InputScale = Literal["pixel", "latent", "none"]

@@ -12,9 +12,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from mrsynth.diffusion.noise import Noise
 from mrsynth.diffusion.schedules import Schedule
 from mrsynth.errors import UsageError
-from mrsynth.noise import Noise
 
 Denoiser = Callable[[Tensor, int], Tensor]
 Sampler = Callable[..., Tensor]  # (denoise, x, schedule, levels, noise, **options) -> x_0

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.dataset import SubjectFiles, load_subject
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
-from mrsynth.preparation import PreparationConfig, Prepared, prepare
+from mrsynth.io.subjects import SubjectFiles, load_subject
+from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 
 FORMAT = 2  # to be raised with any change of these files, or of the numbers that `prepare` gives
 LEVELS = 65535  # u in [0, 1] is stored in 16 bits: an error of 1e-5 at half the memory

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mrsynth.errors import InputError
 from mrsynth.io.catalogue import DATASETS, DatasetSpec, describe_dataset, list_datasets, spec_of
-from mrsynth.io.dataset import SubjectFiles, read_split, write_split
 from mrsynth.io.folders import few
 from mrsynth.io.layouts import FOREIGN, LAYOUTS, Survey, in_test_folder, patient_of, read_subjects, survey
+from mrsynth.io.subjects import SubjectFiles, read_split, write_split
 
 __all__ = [
     "DATASETS",
@@ -195,8 +195,8 @@ def _check_root(spec: DatasetSpec, root: Path, seen: Survey) -> None:
 def _flaw(spec: DatasetSpec, subject: SubjectFiles) -> str:
     """Why a subject cannot be used, from the names and headers of its files; empty where nothing is wrong."""
     from mrsynth.io.nifti import read_geometry
-    from mrsynth.subject import describe_grid
-    from mrsynth.volume import same_grid
+    from mrsynth.scans.subject import describe_grid
+    from mrsynth.scans.volume import same_grid
 
     has = [c for c in spec.contrasts if c in subject.files]
     lacks = [c.label for c in spec.contrasts if c not in subject.files]

@@ -19,9 +19,8 @@ from typing import Any
 
 from mrsynth.card import ManifestEntry
 from mrsynth.errors import MrsynthError, WeightsError
-from mrsynth.io.weights import sha256_of
-
-Progress = Callable[[str, int, int], None]
+from mrsynth.io.store import sha256_of
+from mrsynth.plain import Progress
 
 SUFFIXES = (".pt", ".safetensors")
 MOST_RESTARTS = 5  # of a file from its first byte; the client alone would go on for ever

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from mrsynth.contrasts import Contrast, contrast_in_name
 from mrsynth.errors import InputError
-from mrsynth.io.dataset import SubjectFiles, check_names, find_subject, find_subjects
 from mrsynth.io.folders import entries, is_nifti, walk
 from mrsynth.io.naming import stem_of
+from mrsynth.io.subjects import SubjectFiles, check_names, find_subject, find_subjects
 
 SEGMENTATION, MASK = "segmentation", "mask"
 ORGANISERS_FOLDER = re.compile(r"(?i)(?:.*[ _-])?(train|test)(?:ing)?")  # test, training, SISS2015_Testing

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mrsynth.errors import InputError
 from mrsynth.io.files import write_bytes
-from mrsynth.volume import Volume, same_grid
+from mrsynth.scans.volume import Volume, same_grid
 
 SUFFIXES = (".nii", ".nii.gz")
 CHUNK = 1 << 20  # bytes read at a time

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from mrsynth.card import Plain
 from mrsynth.errors import InputError
 from mrsynth.io.files import write_bytes
-from mrsynth.tokens import AGAIN, TokenTable, prompt_key
+from mrsynth.plain import Plain
+from mrsynth.text_tokens import AGAIN, TokenTable, prompt_key
 
 HEADER = "mrsynth"
 FORMAT = 1

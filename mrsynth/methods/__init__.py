@@ -8,7 +8,7 @@ from mrsynth.methods.base import Method, MethodConfig
 
 METHODS: dict[str, str] = {
     "fgc2f": "mrsynth.methods.fgc2f:FgC2F",
-    "cwdm": "mrsynth.methods.cwdm:Cwdm",
+    "cwdm": "mrsynth.methods.cwdm.method:Cwdm",
     "msg-ldm": "mrsynth.methods.msg_ldm:MsgLdm",
     "dfbk": "mrsynth.methods.dfbk:Dfbk",
 }

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mrsynth.card import Plain
 from mrsynth.contrasts import STANDARD, Contrast, patterns
+from mrsynth.diffusion.noise import Noise
 from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import UsageError
-from mrsynth.noise import Noise
-from mrsynth.tokens import TokenTable
+from mrsynth.plain import Plain
+from mrsynth.text_tokens import TokenTable
 
 ABSENT = 0.0  # what stands in for a contrast that is not there, where a paper does not say
 

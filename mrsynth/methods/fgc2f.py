@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mrsynth.card import Plain
 from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import draw_levels, levels, make_schedule
-from mrsynth.frequency import low_pass
 from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, Wish, draw_pattern, legal_patterns
+from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNet, UNetConfig
+from mrsynth.plain import Plain
 
 
 class FrequencyConfig(Plain):

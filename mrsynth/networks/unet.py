@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mrsynth.card import Plain
 from mrsynth.networks.blocks import LevelEmbedding, ResidualBlock, SelfAttention, Upsample, zeroed
+from mrsynth.plain import Plain
 
 
 class UNetConfig(Plain):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import MrsynthError
-from mrsynth.io.dataset import SubjectFiles
 from mrsynth.io.layouts import subject_in
-from mrsynth.io.weights import available_entries
+from mrsynth.io.store import available_entries
+from mrsynth.io.subjects import SubjectFiles
 from mrsynth.selection import select
 
 

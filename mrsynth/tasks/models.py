@@ -12,10 +12,10 @@ from mrsynth.card import Card
 from mrsynth.contrasts import patterns
 from mrsynth.errors import MrsynthError, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint
-from mrsynth.io.weights import Resolved, resolve
+from mrsynth.io.store import Resolved, resolve
 from mrsynth.methods import build_method
 from mrsynth.methods.base import Method
-from mrsynth.preparation import PreparationConfig
+from mrsynth.scans.preparation import PreparationConfig
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """`mrsynth rank-contrasts`: the contrasts of a data set in the order of their low-frequency content."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +9,10 @@ import torch
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
-from mrsynth.frequency import low_frequency_share
-from mrsynth.io.dataset import find_subjects, load_subject
-from mrsynth.preparation import PreparationConfig, prepare
-
-Progress = Callable[[str, int, int], None]
+from mrsynth.io.subjects import find_subjects, load_subject
+from mrsynth.networks.frequency import low_frequency_share
+from mrsynth.plain import Progress
+from mrsynth.scans.preparation import PreparationConfig, prepare
 
 FOREGROUND = 0.01  # slices with less brain than this share of their area say little
 

@@ -12,10 +12,10 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, OutputError
 from mrsynth.io import cache, files
 from mrsynth.io.cache import cached
-from mrsynth.io.dataset import find_subject, load_subject
 from mrsynth.io.nifti import read_volume, write_volume
-from mrsynth.preparation import PreparationConfig, prepare
-from mrsynth.volume import Volume
+from mrsynth.io.subjects import find_subject, load_subject
+from mrsynth.scans.preparation import PreparationConfig, prepare
+from mrsynth.scans.volume import Volume
 
 CONFIG = PreparationConfig()
 

@@ -13,7 +13,6 @@ import pytest
 import mrsynth.io.nifti
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.dataset import load_subject, read_split, write_split
 from mrsynth.io.datasets import (
     DATASETS,
     Dataset,
@@ -25,6 +24,7 @@ from mrsynth.io.datasets import (
     write_split_file,
 )
 from mrsynth.io.nifti import read_geometry, read_volume
+from mrsynth.io.subjects import load_subject, read_split, write_split
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

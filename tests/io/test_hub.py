@@ -16,13 +16,13 @@ import huggingface_hub
 import pytest
 import torch
 
-import mrsynth.io.weights as weights
+import mrsynth.io.store as weights
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import WeightsError
 from mrsynth.io import hub
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
-from mrsynth.tasks.weights import fetch
+from mrsynth.tasks.checkpoints.run import fetch
 
 REPOSITORY = "authors/published"
 FILE = "models/cwdm_T1n_best.pt"

@@ -6,8 +6,8 @@ import pytest
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.dataset import SubjectFiles
 from mrsynth.io.layouts import LAYOUTS, in_test_folder, looks_like, patient_of, read_subjects, survey
+from mrsynth.io.subjects import SubjectFiles
 
 
 def touch(folder: Path, names: str) -> Path:

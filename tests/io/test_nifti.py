@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mrsynth.errors import InputError, OutputError
 from mrsynth.io import nifti
 from mrsynth.io.nifti import read_volume, write_volume
-from mrsynth.volume import Volume
+from mrsynth.scans.volume import Volume
 
 SHAPE = (5, 6, 7)
 RAMP = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)

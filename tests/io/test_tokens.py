@@ -10,7 +10,7 @@ import pytest
 
 from mrsynth.errors import InputError
 from mrsynth.io.tokens import read_tokens, write_tokens
-from mrsynth.tokens import TokenTable, prompt_key
+from mrsynth.text_tokens import TokenTable, prompt_key
 
 PROMPTS = ["one", "two, with an umlaut ü"]
 

@@ -10,10 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from mrsynth.contrasts import STANDARD, Contrast, patterns
+from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import MrsynthError, UsageError
 from mrsynth.methods import METHODS, build_method, method_class, preset
-from mrsynth.noise import SeededNoise
-from mrsynth.training import train_only_what_is_listed
+from mrsynth.training.loop import train_only_what_is_listed
 
 # A preset small enough to train here, in the manner of what ships: few steps, no division by a vanishing signal.
 QUICK = {

@@ -12,15 +12,15 @@ import torch
 from pydantic import ValidationError
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
+from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.diffusion.prediction import noised
 from mrsynth.errors import UsageError
-from mrsynth.frequency import low_pass
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Batch, legal_patterns, pattern_weights
 from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance, gradient_error
+from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNetConfig
-from mrsynth.noise import SeededNoise
-from mrsynth.preparation import PreparationConfig, prepare
+from mrsynth.scans.preparation import PreparationConfig, prepare
 
 T1, T1CE, T2, FLAIR = STANDARD
 ALL_PATTERNS = patterns()

@@ -12,7 +12,7 @@ import torch
 
 from mrsynth.contrasts import STANDARD
 from mrsynth.methods import METHODS, build_method, preset
-from mrsynth.training import train_only_what_is_listed
+from mrsynth.training.loop import train_only_what_is_listed
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 WRITE = bool(os.environ.get("MRSYNTH_WRITE_GOLDEN"))

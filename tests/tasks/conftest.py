@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.tasks.train import TrainOptions, run
+from mrsynth.tasks.train.run import TrainOptions, run
 
 RUN_FILE = """
 name: small

@@ -26,7 +26,7 @@ def test_found_missing_and_chosen(only_tiny, write_subject_folder, tmp_path):
 
 
 def test_the_choice_is_that_of_complete(only_tiny, write_subject_folder, tmp_path):
-    from mrsynth.tasks.complete import CompleteOptions, plan
+    from mrsynth.tasks.complete.run import CompleteOptions, plan
 
     folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE, Contrast.T2])
 
@@ -48,7 +48,7 @@ def test_without_a_checkpoint_the_reason_is_shown(only_tiny, write_subject_folde
     def broken():
         raise WeightsError("the manifest is broken")
 
-    monkeypatch.setattr("mrsynth.io.weights.manifest", broken)
+    monkeypatch.setattr("mrsynth.io.store.manifest", broken)
     assert inspect(folder).choice == "None: the manifest is broken"
 
 
@@ -84,7 +84,7 @@ def test_a_network_for_just_this_contrast_is_the_choice_and_why(
 
 def test_what_is_only_published_is_named_and_not_fetched(only_tiny, write_subject_folder, tmp_path, monkeypatch):
     far = ManifestEntry(name="far", **T1CE_ALONE, repository="someone/cwdm", pattern="t1ce")
-    monkeypatch.setattr("mrsynth.io.weights.manifest", lambda: [far])
+    monkeypatch.setattr("mrsynth.io.store.manifest", lambda: [far])
     folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
 
     assert inspect(folder).choice.startswith("tiny: ")
@@ -125,7 +125,7 @@ def test_answers_at_once_because_nothing_heavy_is_loaded(command, tiny_checkpoin
     if command == ["inspect"]:
         command = ["inspect", str(write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE]))]
     script = (
-        f"import sys, json, mrsynth.cli as cli; sys.argv = ['mrsynth', *{command!r}]\n"
+        f"import sys, json, mrsynth.cli.app as cli; sys.argv = ['mrsynth', *{command!r}]\n"
         "try: cli.main()\n"
         f"except SystemExit as end: print(json.dumps([end.code, [m for m in {HEAVY!r} if m in sys.modules]]))"
     )

@@ -7,9 +7,9 @@ from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import MemoryExhausted, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from mrsynth.io.weights import Resolved, sha256_of
+from mrsynth.io.store import Resolved, sha256_of
 from mrsynth.methods import build_method, preset
-from mrsynth.preparation import PreparationConfig
+from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks import models
 from mrsynth.tasks.models import build, choose_device, choose_precision, load_method, out_of_memory
 

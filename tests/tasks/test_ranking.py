@@ -7,10 +7,10 @@ import pytest
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.dataset import load_subject
 from mrsynth.io.nifti import write_volume
+from mrsynth.io.subjects import load_subject
+from mrsynth.scans.volume import Volume
 from mrsynth.tasks.ranking import rank_contrasts
-from mrsynth.volume import Volume
 
 FINENESS = {Contrast.T1: 0.1, Contrast.T2: 0.2, Contrast.FLAIR: 0.4, Contrast.T1CE: 0.8}
 

@@ -2,6 +2,6 @@
 
 from mrsynth.methods.dfbk.config import PRESETS, DfbkConfig, GuidanceConfig
 from mrsynth.methods.dfbk.method import Dfbk
-from mrsynth.tokens import TokenTable, prompt_key
+from mrsynth.text_tokens import TokenTable, prompt_key
 
 __all__ = ["PRESETS", "Dfbk", "DfbkConfig", "GuidanceConfig", "TokenTable", "prompt_key"]

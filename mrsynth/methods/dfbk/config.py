@@ -10,8 +10,8 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.residual_shift import InputScale, exponential
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import MethodConfig
-from mrsynth.networks.frequency_attention import BandAttentionConfig
-from mrsynth.networks.swin_unet import SwinUNetConfig
+from mrsynth.methods.dfbk.attention import BandAttentionConfig
+from mrsynth.methods.dfbk.network import SwinUNetConfig
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 

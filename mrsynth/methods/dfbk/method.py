@@ -20,10 +20,10 @@ from mrsynth.diffusion.schedules import draw_levels, levels
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, draw_pattern, legal_patterns
 from mrsynth.methods.dfbk.config import DfbkConfig
+from mrsynth.methods.dfbk.network import SwinUNet
 from mrsynth.methods.dfbk.text import GuidanceText
 from mrsynth.networks.regression import VoxelRegression, fit_regression
-from mrsynth.networks.swin_unet import SwinUNet
-from mrsynth.tokens import TokenTable
+from mrsynth.text_tokens import TokenTable
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import UsageError
 from mrsynth.methods.dfbk.config import GuidanceConfig, Pair
 from mrsynth.methods.dfbk.prompts import prompt
-from mrsynth.tokens import TokenTable, identity
+from mrsynth.text_tokens import TokenTable, identity
 
 
 class GuidanceText(nn.Module):

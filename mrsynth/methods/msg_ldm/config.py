@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from mrsynth.card import Plain
 from mrsynth.diffusion.prediction import Kind
 from mrsynth.methods.base import MethodConfig
-from mrsynth.networks.autoencoder import AutoencoderConfig
-from mrsynth.networks.discriminator import DiscriminatorConfig
-from mrsynth.networks.structure import StructureConfig
+from mrsynth.methods.msg_ldm.autoencoder import AutoencoderConfig
+from mrsynth.methods.msg_ldm.discriminator import DiscriminatorConfig
+from mrsynth.methods.msg_ldm.structure_map import StructureConfig
 from mrsynth.networks.unet import UNetConfig
+from mrsynth.plain import Plain
 
 
 class LossConfig(Plain):

@@ -21,7 +21,10 @@ from mrsynth.diffusion.prediction import noised, to_x0
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import levels, make_schedule
 from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish
+from mrsynth.methods.msg_ldm.autoencoder import Autoencoder
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
+from mrsynth.methods.msg_ldm.decoders import ReconstructionDecoder, SegmentationDecoder, StyleEncoder
+from mrsynth.methods.msg_ldm.discriminator import PatchDiscriminator
 from mrsynth.methods.msg_ldm.losses import INITIAL_LOG_TEMPERATURE
 from mrsynth.methods.msg_ldm.objectives import (
     adversary_loss,
@@ -30,11 +33,8 @@ from mrsynth.methods.msg_ldm.objectives import (
     measure_scales,
     structure_loss,
 )
-from mrsynth.networks.autoencoder import Autoencoder
-from mrsynth.networks.discriminator import PatchDiscriminator
+from mrsynth.methods.msg_ldm.structure_map import StructureMap
 from mrsynth.networks.regression import VoxelRegression, fit_regression
-from mrsynth.networks.structure import StructureMap
-from mrsynth.networks.structure_decoders import ReconstructionDecoder, SegmentationDecoder, StyleEncoder
 from mrsynth.networks.unet import UNet
 
 DIRECT = "direct"  # as a sampler: the images of the structure network's decoders, without diffusion

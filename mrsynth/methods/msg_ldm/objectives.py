@@ -10,6 +10,7 @@ from mrsynth.diffusion.prediction import noised, training_target
 from mrsynth.diffusion.schedules import draw_levels
 from mrsynth.errors import InputError
 from mrsynth.methods.base import ABSENT, Batch
+from mrsynth.methods.msg_ldm.autoencoder import pull_to_normal
 from mrsynth.methods.msg_ldm.losses import (
     adversarial_weight,
     discriminator_loss,
@@ -19,11 +20,10 @@ from mrsynth.methods.msg_ldm.losses import (
     spectral_similarity,
     style_consistency,
 )
-from mrsynth.networks.autoencoder import pull_to_normal
 
 if TYPE_CHECKING:
+    from mrsynth.methods.msg_ldm.decoders import ReconstructionDecoder
     from mrsynth.methods.msg_ldm.method import MsgLdm
-    from mrsynth.networks.structure_decoders import ReconstructionDecoder
 
 Terms = dict[str, Tensor]
 

@@ -1,0 +1,152 @@
+"""`mrsynth benchmark` and `mrsynth compare`. Like all commands, each imports its task inside."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
+from mrsynth.errors import UsageError
+
+SOME_FAILED = 3
+
+
+def benchmark(
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set by name; --list shows them.", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Your copy of the data set.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.", show_default=False)
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="M[,M...]", help="Methods.", show_default="all with checkpoints at hand")
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|PATH", help="Checkpoint; repeatable.", show_default="the best at hand"),
+    ] = None,
+    patterns: Annotated[
+        str, typer.Option(help="one-missing, all, brasyn, or AVAILABLE:TARGETS as in t1+t2:t1ce,t2:t1+flair.")
+    ] = "one-missing",
+    protocol: Annotated[
+        str, typer.Option(metavar="P[,P...]", help="Protocols, or all; docs/protocols.md.")
+    ] = "full3d,brain3d",
+    split: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Subject ids by part (YAML).", show_default="the data set's rule"),
+    ] = None,
+    part: Annotated[str, typer.Option(help="Part of the split to score on, or all.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N subjects.", show_default="all")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the checkpoint's")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="ddpm, ddim or dpm_solver_pp; some methods have others.",
+            show_default="the checkpoint's",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Samples to average.", show_default="the checkpoint's")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="Half the steps, one sample, as `complete --fast`.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    baselines: Annotated[bool, typer.Option(help="Run the copy and regression baselines beside the methods.")] = True,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="builtin|PATH",
+            help="Measure a segmentation too: MONAI bundle, TorchScript, or our own.",
+            show_default="none",
+        ),
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Make worst, median and best again, for the report.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    num_parts: Annotated[int, typer.Option(min=1, metavar="K", help="Share the subjects among K processes.")] = 1,
+    part_id: Annotated[int, typer.Option(min=0, metavar="I", help="Which of them this is, from 0.")] = 0,
+    list_: Annotated[bool, typer.Option("--list", help="List the data sets, and stop.")] = False,
+    describe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Say what a data set must look like, and stop.", show_default=False),
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Score methods on a data set: hide contrasts, make them, compare. Exit status 3 when some subjects failed."""
+    speak(quiet, verbose)
+    if list_ or describe:
+        from mrsynth.tasks.benchmark.datasets import describe_dataset, list_datasets
+
+        print_result(describe_dataset(describe) if describe else list_datasets())
+        return
+    if dataset is None or out is None:
+        raise UsageError("benchmark needs --dataset NAME and -o RUN; --list shows the data sets.")
+    from mrsynth.scores.protocols import PROTOCOLS
+    from mrsynth.tasks.benchmark import run as task
+
+    options = validated(
+        task.BenchmarkOptions,
+        dataset=dataset,
+        data=data,
+        out=out,
+        methods=named(method),
+        weights=tuple(weights or ()),
+        patterns=patterns,
+        protocols=tuple(PROTOCOLS) if protocol == "all" else named(protocol),
+        split=split,
+        part=part,
+        limit=limit,
+        steps=steps,
+        sampler=sampler,
+        samples=samples,
+        fast=fast,
+        seed=seed,
+        device=device,
+        precision=precision,
+        baselines=baselines,
+        segmenter=segmenter,
+        pictures=pictures,
+        resume=resume,
+        num_parts=num_parts,
+        part_id=part_id,
+        command=shlex.join(["mrsynth", *sys.argv[1:]]),
+    )
+    with progress_bar(no_progress) as progress:
+        done = task.run(options, progress)
+    say(done.headline)
+    for name in ("results.csv", "summary.json", "report.md", "report.html"):
+        print_result(str(done.out / name))
+    if done.record.failures:
+        say(f"{len(done.record.failures)} failures; report.md lists them.")
+        raise typer.Exit(SOME_FAILED)
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of a benchmark, or its results.csv.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Another.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the table here (Markdown).", show_default=False)
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compare two benchmarks, score by score on the subjects they share."""
+    speak(quiet, verbose)
+    from mrsynth.tasks.benchmark import compare as task
+
+    comparison = task.compare(run_a, run_b)
+    print_result(comparison.text())
+    if out is not None:
+        task.write(comparison, out)
+
+
+def named(text: str | None) -> tuple[str, ...]:
+    """`a,b` as ("a", "b")."""
+    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))

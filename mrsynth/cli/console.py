@@ -1,0 +1,88 @@
+"""What the commands share: how much is said and where, the progress bar, and the options they have in common."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mrsynth.errors import UsageError
+from mrsynth.plain import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of unexpected errors.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar (automatic without a terminal).")]
+T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
+T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
+T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
+Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
+
+
+class Verbosity:
+    """How much to say; set by each command's -q and -v."""
+
+    quiet = False
+    verbose = False
+
+
+def speak(quiet: bool, verbose: bool) -> None:
+    """Set how much is printed and logged by this command."""
+    Verbosity.quiet, Verbosity.verbose = quiet, verbose
+    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+
+
+def say(text: str) -> None:
+    """Print for people; silent under -q."""
+    if not Verbosity.quiet:
+        console().print(text, soft_wrap=True)
+
+
+def print_result(text: str) -> None:
+    """Print what a script would read: plain, unwrapped, also under -q."""
+    typer.echo(text)
+
+
+def console(stderr: bool = False) -> "Console":
+    """A rich console that prints text as it is, made when first needed."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def progress_bar(hidden: bool) -> Iterator[Progress | None]:
+    """A progress callback that draws a bar with the time left, on stderr; None when hidden or without a terminal."""
+    if hidden or Verbosity.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich import progress as rich
+
+    counts = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    clocks = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
+    with rich.Progress(*counts, *clocks, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what.split(",")[0] != bar.tasks[0].description.split(",")[0]:  # another stage: its own clock
+                bar.reset(task, description=what, total=total)
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield progress
+
+
+def validated(options: Any, **values: Any) -> Any:
+    """Options of a task; what they refuse is a usage error that names the option."""
+    from pydantic import ValidationError
+
+    try:
+        return options(**values)
+    except ValidationError as error:
+        raise UsageError("; ".join(f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())) from error

@@ -1,0 +1,300 @@
+"""From a checkpoint's name to its file: the manifest, the weights in the package, and the user's own folders.
+
+Three places are looked at, and the first that knows a name decides:
+
+    the manifest             weights_manifest.yaml, with its files in mrsynth/weights/
+    $MRSYNTH_WEIGHTS_DIR     folders, separated as in PATH; every *.safetensors in them is a checkpoint
+    the store                $MRSYNTH_HOME/weights, else ~/.cache/mrsynth/weights: what was fetched or imported
+
+A checkpoint that the manifest knows as published on a hub is at hand once NAME.safetensors lies in one of the folders.
+`fetched.yaml` beside it says where it came from, with the SHA-256 of what was downloaded and of what was stored.
+
+Nothing here loads torch or opens a socket.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import ValidationError
+
+from mrsynth.card import Card, ManifestEntry
+from mrsynth.errors import OutputError, WeightsError
+from mrsynth.io.checkpoint import PICKLE_SUFFIXES, problems, read_header
+from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.plain import Plain
+
+PACKAGE = Path(__file__).resolve().parent.parent
+MANIFEST = "weights_manifest.yaml"
+RECORDS = "fetched.yaml"
+
+log = logging.getLogger(__name__)
+
+
+class Resolved(NamedTuple):
+    """A checkpoint that was asked for: what is known of it, its file, and the SHA-256 of that file (hexadecimal)."""
+
+    card: ManifestEntry | Card
+    path: Path
+    sha256: str
+
+
+class Fetched(Plain):
+    """Where a checkpoint in the store came from.
+
+    sha256, size   of the file as it was downloaded, hexadecimal and in bytes; a later fetch must find the same
+    stored_sha256  of NAME.safetensors, which differs from it after a conversion
+    """
+
+    repository: str
+    file: str
+    revision: str
+    sha256: str
+    size: int
+    stored_sha256: str
+
+
+def manifest() -> list[ManifestEntry]:
+    """The entries of the manifest in their order, from beside the package (a wheel) or else the repository root.
+
+    Raises WeightsError when there is no manifest or when it is malformed, and names the entry and the key.
+    """
+    places = (PACKAGE / MANIFEST, PACKAGE.parent / MANIFEST)
+    path = next((p for p in places if p.is_file()), None)
+    if path is None:
+        raise WeightsError(f"No {MANIFEST}: looked for {places[0]} and {places[1]}. Install mrsynth again.")
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise WeightsError(f"Cannot read {path}: {error}. Correct it, or install mrsynth again.") from error
+    if not isinstance(content, dict) or set(content) != {"weights"} or not isinstance(content["weights"], list):
+        raise WeightsError(f"{path}: expected one key, 'weights', with a list. Correct it, or install mrsynth again.")
+    entries: list[ManifestEntry] = []
+    for number, fields in enumerate(content["weights"], start=1):
+        entry = _entry(path, number, fields)
+        if entry.name in {e.name for e in entries}:
+            raise WeightsError(f"{path}, entry {number}: the name '{entry.name}' is taken. Names must be unique.")
+        entries.append(entry)
+    return entries
+
+
+def available_entries() -> list[ManifestEntry]:
+    """The manifest, then what lies in the user's folders by name of file; of two with one name the first stays.
+
+    `file` of an entry from a folder is its absolute path, and so it is of a published one that was fetched. A file
+    there that cannot be used, a second one of a name, and a folder that is not there, are logged as warnings: a foreign
+    file must not stop everybody who shares a folder. Raises WeightsError as `manifest` does.
+    """
+    entries = {entry.name: entry for entry in manifest()}
+    for folder in store_folders():
+        if not folder.is_dir():
+            log.warning("No folder of checkpoints at %s; check MRSYNTH_WEIGHTS_DIR and MRSYNTH_HOME.", folder)
+            continue
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                card = read_header(path).card
+                published = entries.get(path.stem)
+                if published is not None and published.file is None:
+                    entries[path.stem] = as_at_hand(published, card, path)
+                    continue
+            except WeightsError as error:
+                log.warning("Left out: %s", error)
+                continue
+            if card.name in entries:
+                log.warning("Left out: %s, because the name '%s' is taken; --weights PATH uses it.", path, card.name)
+                continue
+            entries[card.name] = _in_store(card, path)
+    return list(entries.values())
+
+
+def as_at_hand(entry: ManifestEntry, card: Card, path: Path) -> ManifestEntry:
+    """A published entry once its file is `path`: the manifest's facts, the SHA-256 on record, the size as it is.
+
+    Raises WeightsError as `require_kind` does, and when the record is malformed.
+    """
+    require_kind(entry, card, path)
+    known = records(path.parent).get(entry.name)
+    sha256 = known.stored_sha256 if known is not None else None
+    return entry.model_copy(update={"file": str(path), "sha256": sha256, "size": path.stat().st_size})
+
+
+def require_kind(entry: ManifestEntry, card: Card, path: Path) -> None:
+    """Raise WeightsError unless the `card` in the file `path` is of the entry's method and contrasts."""
+    if (card.method, card.contrasts) != (entry.method, entry.contrasts):
+        raise WeightsError(
+            f"{path}: found a checkpoint of {card.method} for {', '.join(card.contrasts)}, expected {entry.name}, of "
+            f"{entry.method} for {', '.join(entry.contrasts)}. It is not used under this name; --weights PATH uses it."
+        )
+
+
+def store_folders() -> list[Path]:
+    """The folders of MRSYNTH_WEIGHTS_DIR, then the store if it exists; absolute, each once."""
+    named = [Path(p).expanduser() for p in os.environ.get("MRSYNTH_WEIGHTS_DIR", "").split(os.pathsep) if p]
+    if (own := store_folder()).is_dir():
+        named.append(own)
+    return list(dict.fromkeys(p.absolute() for p in named))
+
+
+def store_folder() -> Path:
+    """Where fetched and imported checkpoints are kept; absolute. It need not exist.
+
+    `weights` in MRSYNTH_HOME; without that `mrsynth/weights` in the user's cache, XDG_CACHE_HOME or ~/.cache.
+    """
+    if home := os.environ.get("MRSYNTH_HOME"):
+        return Path(home).expanduser().absolute() / "weights"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # the XDG specification: a relative path there is to be ignored
+        cache = Path(os.path.expanduser("~")).absolute() / ".cache"
+    return cache / "mrsynth" / "weights"
+
+
+def writable_store() -> Path:
+    """The store, created if need be. Raises OutputError when nothing can be written there, and says what to do."""
+    try:
+        return ensure_folder(store_folder())
+    except OutputError as error:
+        raise OutputError(f"{error} Checkpoints are kept there; MRSYNTH_HOME names another folder for them.") from error
+
+
+def records(folder: Path) -> dict[str, Fetched]:
+    """What `fetched.yaml` in a folder of checkpoints says, by name; empty without one. Raises WeightsError."""
+    path = folder / RECORDS
+    try:
+        content = yaml.safe_load(path.read_bytes()) or {}
+        return {str(name): Fetched.model_validate(fields) for name, fields in dict(content).items()}
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:
+        wrong = problems(error)
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        wrong = str(error)
+    raise WeightsError(f"Cannot use {path}: {wrong}. Correct it, or delete it and what was fetched beside it.")
+
+
+def record(folder: Path, name: str, fetched: Fetched) -> None:
+    """Note in a folder's `fetched.yaml` where NAME.safetensors came from. Raises WeightsError or OutputError."""
+    everything = {**records(folder), name: fetched}
+    plain = {key: everything[key].model_dump() for key in sorted(everything)}
+    write_text(folder / RECORDS, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def locate(entry: ManifestEntry) -> Path:
+    """The file of an entry, after its size and SHA-256 were found to be those of the manifest.
+
+    Raises WeightsError when the file is missing, differs, or is not on this machine at all.
+    """
+    return _located(entry).path
+
+
+def resolve(name_or_path: str) -> Resolved:
+    """What `--weights` means: a name that `available_entries` knows, or the path of a .safetensors file.
+
+    Raises WeightsError for an unknown name (and lists those known), and as `locate` and `read_header` do.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.suffix == ".safetensors" or path.suffix.lower() in PICKLE_SUFFIXES or path.name != name_or_path:
+        return Resolved(read_header(path).card, path.absolute(), sha256_of(path))
+    entries = available_entries()
+    entry = next((e for e in entries if e.name == name_or_path), None)
+    if entry is not None:
+        return _located(entry)
+    if path.exists():
+        return Resolved(read_header(path).card, path.absolute(), sha256_of(path))
+    known = ", ".join(e.name for e in entries) or "none"
+    raise WeightsError(
+        f"No checkpoint is called '{name_or_path}'. Known: {known}. "
+        "Give one of these, or the path of a .safetensors file."
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal, read as a stream. Raises WeightsError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"Cannot read {path}: {error.strerror}. Check the path and its permissions.") from error
+
+
+def rows(entries: Iterable[ManifestEntry]) -> list[dict[str, str]]:
+    """One row of text for each entry, as `weights list` shows them: name, method, makes, size, where, licence."""
+    return [
+        {
+            "name": entry.name,
+            "method": entry.method,
+            "makes": entry.ability,
+            "size": "" if entry.size is None else f"{entry.size / 1e6:.1f} MB",
+            "where": _where(entry),
+            "licence": entry.licence,
+        }
+        for entry in entries
+    ]
+
+
+def _entry(path: Path, number: int, fields: Any) -> ManifestEntry:
+    where = f"{path}, entry {number}"
+    if not isinstance(fields, dict):
+        raise WeightsError(f"{where}: found a {type(fields).__name__}, expected keys and values.")
+    where += f" ({fields['name']})" if "name" in fields else ""
+    try:
+        entry = ManifestEntry.model_validate(fields)
+    except ValidationError as error:
+        raise WeightsError(f"{where}: {problems(error)}. Correct it, or install mrsynth again.") from error
+    if (entry.file is None) == (entry.repository is None):
+        raise WeightsError(f"{where}: expected either the key 'file' or the key 'repository'.")
+    needed = ("sha256", "size") if entry.file else ("pattern",)
+    if absent := [key for key in needed if getattr(entry, key) is None]:
+        raise WeightsError(f"{where}: the key '{absent[0]}' is missing.")
+    try:
+        re.compile(entry.pattern or "")
+    except re.error as error:
+        raise WeightsError(
+            f"{where}: the key 'pattern' is {entry.pattern!r}, expected a regular expression: {error}."
+        ) from error
+    return entry
+
+
+def _in_store(card: Card, path: Path) -> ManifestEntry:
+    """The entry of a file in a user's folder. It has no checksum: there is nothing to compare it with."""
+    fields = {name: getattr(card, name) for name in Card.model_fields}
+    return ManifestEntry(**fields, file=str(path), size=path.stat().st_size)
+
+
+def _located(entry: ManifestEntry) -> Resolved:
+    if entry.file is None:
+        raise WeightsError(
+            f"{entry.name} is not on this machine: it is published in {entry.repository}. Run "
+            f"`mrsynth weights fetch {entry.name}` (or give --fetch to `mrsynth complete`) to download it, or choose a "
+            "checkpoint that is here (`mrsynth weights list`)."
+        )
+    path = PACKAGE / "weights" / entry.file  # an absolute `file`, from a user's folder, stays what it is
+    if not path.is_file():
+        raise WeightsError(f"{entry.name}: expected its file at {path}, found none. {_repair(entry)}")
+    size = path.stat().st_size
+    if entry.size not in (None, size):
+        raise WeightsError(f"{entry.name}: {path} has {size} bytes, expected {entry.size}. {_repair(entry)}")
+    found = sha256_of(path)
+    if entry.sha256 is not None and entry.sha256.lower() != found:
+        raise WeightsError(
+            f"{entry.name}: {path} is not the file it should be.\n"
+            f"  sha256 found:    {found}\n  sha256 expected: {entry.sha256}\n{_repair(entry)}"
+        )
+    return Resolved(entry, path, found)
+
+
+def _repair(entry: ManifestEntry) -> str:
+    if entry.repository is not None:
+        return f"Delete the file and run `mrsynth weights fetch {entry.name}`."
+    own = entry.file is not None and Path(entry.file).is_absolute()
+    return "Copy the file there again." if own else "Install mrsynth again."
+
+
+def _where(entry: ManifestEntry) -> str:
+    if entry.file is None:
+        return f"{entry.repository} (not on this machine)"
+    return str(Path(entry.file).parent) if Path(entry.file).is_absolute() else "in the package"

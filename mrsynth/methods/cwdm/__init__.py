@@ -1,0 +1,1 @@
+"""cWDM: conditional wavelet diffusion (arXiv 2411.17203)."""

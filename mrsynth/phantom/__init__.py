@@ -1,0 +1,1 @@
+"""Made-up brains: MR signal equations on tissue maps."""

@@ -1,0 +1,33 @@
+"""What everything else is written with: plain data, arrays, and the callback that tells how far something is."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Array = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
+
+
+class Plain(BaseModel):
+    """Frozen data that rejects keys it does not know.
+
+    YAML reads the words on and off as true and false; where a field takes the word, the word is what is meant.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        words = {name: "on" if value else "off" for name, value in data.items() if isinstance(value, bool)}
+        fields = cls.model_fields
+        meant = {n: w for n, w in words.items() if n in fields and w in get_args(fields[n].annotation)}
+        return {**data, **meant}

@@ -1,0 +1,1 @@
+"""What people read: reports as text, HTML and pictures. No files."""

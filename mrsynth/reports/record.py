@@ -1,0 +1,273 @@
+"""The record of one completed subject, and its plain forms: JSON, CSV and the sidecar of each image.
+
+Everything shown anywhere (`trust` for the words, `page` for the HTML, the terminal) is read from a `Report`. Text only;
+the tasks write the files.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator
+
+from mrsynth.card import Card, DataSource, Score
+from mrsynth.contrasts import WARNINGS, Contrast
+from mrsynth.plain import Plain
+from mrsynth.scans.hounsfield import HOUNSFIELD, Window
+from mrsynth.scores.metrics import Metric, MetricName, Region
+
+SCHEMA_VERSION: Literal[1] = 1
+
+SYNTHETIC_NOTICE = (
+    "These images are SYNTHETIC: a computer inferred them from the other contrasts, no scanner acquired them. "
+    "They are for research and not for diagnosis."
+)
+STD_MAPPING = "The voxel-wise standard deviation over the samples, on the image's own scale: {}."
+RELATIVE, UNITS = "relative, 0 to 1000", {Contrast.CT: "HU"}
+
+
+class Record(Plain):
+    """Plain data whose infinite figures (the PSNR of equal images) survive JSON, as strings."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+
+class InputRecord(Record):
+    """One scan that was read: spacing in mm, axes as nibabel spells them (`LPS`)."""
+
+    contrast: Contrast
+    file: str
+    sha256: str
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    axes: str
+
+
+class OutputRecord(Record):
+    """One image that was made, its standard deviation over the samples if there is one, and its sidecar."""
+
+    contrast: Contrast
+    file: str
+    std_file: str | None = None
+    sidecar: str
+    sha256: str
+
+
+class WeightsRecord(Record):
+    """The checkpoint: `scores` are what it reached on its validation subjects, `requires` as in `Card`."""
+
+    name: str
+    sha256: str | None
+    licence: str
+    method: str
+    training_data: tuple[DataSource, ...] = ()
+    scores: tuple[Score, ...] = ()
+    requires: dict[Contrast, tuple[Contrast, ...]] | None = None
+
+    @classmethod
+    def of(cls, card: Card, sha256: str | None) -> "WeightsRecord":
+        """What the report keeps of a checkpoint's card."""
+        return cls(
+            name=card.name,
+            sha256=sha256,
+            licence=card.licence,
+            method=card.method,
+            training_data=card.training_data,
+            scores=card.scores,
+            requires=card.requires,
+        )
+
+
+class SamplerRecord(Record):
+    """How the diffusion process was run backwards."""
+
+    name: str
+    steps: int
+    seed: int
+    samples: int = 1
+    precision: str
+    device: str
+
+
+class ScoreRow(Record):
+    """One measured figure on this subject.
+
+    target    the contrast that was made and compared with its true image
+    pattern   the contrasts it was made from, as in `t1+t2`
+    kind      reference: against a true image the program did not see; self-check: against an input that was hidden
+    slices    the slices compared, in the model grid; empty for the whole volume
+    seconds   time of the synthesis behind the figure
+    """
+
+    target: Contrast
+    pattern: str
+    region: Region
+    metric: MetricName
+    value: float
+    protocol: str
+    kind: Literal["reference", "self-check"]
+    slices: tuple[int, ...] = ()
+    seconds: float | None = None
+
+
+class Report(Record):
+    """Everything about one run on one subject. `notices` always holds what must be said of the outputs."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    version: str = Field(description="of mrsynth")
+    created: AwareDatetime
+    subject: str
+    layout: str
+    command: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+    inputs: tuple[InputRecord, ...]
+    selection: str = Field(description="why this checkpoint")
+    weights: WeightsRecord
+    sampler: SamplerRecord
+    outputs: tuple[OutputRecord, ...]
+    scores: tuple[ScoreRow, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = Field(default=(), validate_default=True)
+    timings: dict[str, float] = Field(default_factory=dict, description="stage -> seconds")
+    preparation: dict[str, Any] = Field(default_factory=dict)
+    software: dict[str, str] = Field(default_factory=dict)
+    peak_memory_mb: float | None = None
+
+    @field_validator("notices")
+    @classmethod
+    def _with_what_must_be_said(cls, given: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        outputs: tuple[OutputRecord, ...] = info.data.get("outputs", ())
+        return tuple(dict.fromkeys([*notices_for(o.contrast for o in outputs), *given]))
+
+    @property
+    def available(self) -> tuple[Contrast, ...]:
+        """The contrasts that were read."""
+        return tuple(record.contrast for record in self.inputs)
+
+
+def notices_for(targets: Iterable[Contrast]) -> tuple[str, ...]:
+    """What must be said wherever these synthetic contrasts are shown."""
+    made = set(targets)
+    return (*([SYNTHETIC_NOTICE] if made else []), *(text for contrast, text in WARNINGS.items() if contrast in made))
+
+
+def score_rows(
+    metrics: Iterable[Metric],
+    *,
+    target: Contrast,
+    pattern: str,
+    kind: Literal["reference", "self-check"],
+    slices: Sequence[int] = (),
+    seconds: float | None = None,
+) -> tuple[ScoreRow, ...]:
+    """The figures of one comparison, as rows that say what was compared."""
+    return tuple(
+        ScoreRow(
+            target=target,
+            pattern=pattern,
+            region=m.region,
+            metric=m.metric,
+            value=m.value,
+            protocol=m.protocol,
+            kind=kind,
+            slices=tuple(slices),
+            seconds=seconds,
+        )
+        for m in metrics
+    )
+
+
+def report_json(report: Report) -> str:
+    """`report.json`; `Report.model_validate_json` reads it back."""
+    return report.model_dump_json(indent=2) + "\n"
+
+
+CSV_COLUMNS = (
+    *("subject", "pattern", "target", "method"),
+    *("region", "metric", "value", "protocol", "kind", "seconds", "seed"),
+)
+
+
+def metrics_csv(report: Report) -> str:
+    """`metrics.csv`: one row per figure, so that the files of many subjects can be put one below the other."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(CSV_COLUMNS)
+    for row in report.scores:
+        seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
+        source = (report.subject, row.pattern, row.target.value, report.weights.method)
+        figure = (row.region, row.metric, f"{row.value:.6g}", row.protocol, row.kind)
+        table.writerow([*source, *figure, seconds, report.sampler.seed])
+    return text.getvalue()
+
+
+def intensity_mapping(rule: str, target: Contrast, window: Window = HOUNSFIELD) -> str:
+    """What the numbers in a synthetic file mean, given the rule by which the network sees its inputs.
+
+    window   of the checkpoint, for CT
+    """
+    if target is Contrast.CT:
+        return (
+            f"Hounsfield units, whole numbers from {window[0]:g} to {window[1]:g}, and {window[0]:g} outside the head "
+            "as the available contrasts show it. Inferred, not measured. "
+            f"The network sees of every input voxel v: {rule}."
+        )
+    return (
+        f"Relative, 0 to 1000, without a unit. The network sees of every input voxel v: {rule}. The file holds 1000 u, "
+        "and exactly 0 outside the foreground (voxels that are non-zero in any available contrast). What 1000 would be "
+        "in the scanner's own units is unknown, because this contrast was never acquired."
+    )
+
+
+def sidecar_json(
+    *,
+    target: Contrast,
+    inputs: Sequence[InputRecord],
+    weights: WeightsRecord,
+    sampler: SamplerRecord,
+    selection: str,
+    software: Mapping[str, str],
+    skull_stripped: bool,
+    rule: str,
+    hounsfield: Window = HOUNSFIELD,
+    warnings: Sequence[str] = (),
+    content: Literal["image", "standard deviation"] = "image",
+) -> str:
+    """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
+
+    rule        from the inputs' intensities to what the network sees: `Prepared.record["rule"]`
+    hounsfield  the window of a synthetic CT
+    content     what the NIfTI holds: the image, or the standard deviation over the samples
+    """
+    is_image = content == "image"
+    what = f"Synthetic {target.label}" if is_image else f"Standard deviation of the synthetic {target.label}"
+    return (
+        json.dumps(
+            {
+                "synthetic": True,
+                "Synthesized": True,
+                "Description": f"{what}, made by mrsynth from {', '.join(i.contrast.label for i in inputs)}.",
+                "Content": content,
+                "Target": target.value,
+                "Inputs": [{"contrast": i.contrast.value, "file": i.file, "sha256": i.sha256} for i in inputs],
+                "Method": weights.method,
+                "Weights": weights.model_dump(mode="json", include={"name", "sha256", "licence"}),
+                "Sampler": sampler.model_dump(mode="json", include={"name", "steps", "seed", "samples"}),
+                "Device": f"{sampler.device}, {sampler.precision}",
+                "SoftwareVersions": dict(software),
+                **({"Units": UNITS[target]} if target in UNITS else {}),
+                "IntensityMapping": intensity_mapping(rule, target, hounsfield)
+                if is_image
+                else STD_MAPPING.format(UNITS.get(target, RELATIVE)),
+                "SkullStripped": skull_stripped,
+                "SelectionReason": selection,
+                "Warnings": list(warnings),
+                "Notices": list(notices_for([target])),
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )

@@ -1,0 +1,161 @@
+"""A report as a list of sections, written once and laid out twice: as Markdown and as a self-contained page.
+
+Texts are plain: both layouts escape them.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from mrsynth.reports import elements
+from mrsynth.reports.elements import Cell, Number
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text; small: an explanation below a table."""
+
+    text: str
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What nobody must overlook; grave: about safety."""
+
+    text: str
+    grave: bool = False
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list; with a title it is shown in the page only when the reader opens it."""
+
+    items: Sequence[str]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells below a head.
+
+    title       above it
+    folded      in the page, shown when the reader opens it
+    page_only   too long for the Markdown, which then says where to look
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+    folded: bool = False
+    page_only: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG; the Markdown leaves it out."""
+
+    caption: str
+    png: bytes
+
+
+Block = Paragraph | Notice | Bullets | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what is below it."""
+
+    heading: str
+    blocks: Sequence[Block]
+
+
+def as_html(title: str, header: str, sections: Iterable[Section]) -> str:
+    """One page without any outside resource; `header` is the line on top."""
+    body = [elements.section(s.heading, "".join(map(_html, s.blocks))) for s in sections]
+    return elements.document(title, escape(header), "\n".join(body))
+
+
+def as_markdown(title: str, sections: Iterable[Section]) -> str:
+    """The same as GitHub-flavoured Markdown, without the pictures."""
+    parts = [f"# {plain(title)}"]
+    for section in sections:
+        parts.append(f"## {plain(section.heading)}")
+        parts += [text for block in section.blocks if (text := _markdown(block))]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text with everything escaped that Markdown or HTML would read as a mark; one line.
+
+    Only where it would be one: the file is also read as it is. `< 0.001`, `[1.2, 3.4]` and `a_b` stay.
+    """
+    line = re.sub(r"\s+", " ", text)
+    line = re.sub(r"&(?=#?\w+;)", "&amp;", line)
+    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
+    line = re.sub(r"[\\`*|]|~(?=~)|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)
+    return line
+
+
+# Page ----------------------------------------------------------------------------------------------------------------
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Paragraph():
+            kind = ' class="small"' if block.small else ""
+            return f"<p{kind}>{escape(block.text)}</p>"
+        case Notice():
+            return f'<p class="{"notice" if block.grave else "warning"}">{escape(block.text)}</p>'
+        case Bullets():
+            items = f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in block.items)}</ul>"
+            return elements.folded(block.title, items) if block.title else items
+        case Picture():
+            return elements.picture(block.caption, block.png)
+        case Table():
+            table = elements.table(block.head, block.rows)
+            if block.folded:
+                return elements.folded(block.title, table)
+            title = f"<h3>{escape(block.title)}</h3>" if block.title else ""
+            return f'{title}<div class="wide">{table}</div>'
+
+
+# Markdown ------------------------------------------------------------------------------------------------------------
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Paragraph():
+            return plain(block.text)
+        case Notice():
+            return f"> **{plain(block.text)}**"
+        case Bullets():
+            items = "\n".join(f"- {plain(item)}" for item in block.items)
+            return f"{plain(block.title)}:\n\n{items}" if block.title else items
+        case Picture():
+            return ""
+        case Table():
+            if block.page_only:
+                return f"{plain(block.title)}: in report.html."
+            lines = [_line(block.head or [""] * len(block.rows[0])), _rule(block), *map(_line, block.rows)]
+            table = "\n".join(lines)
+            return f"**{plain(block.title)}**\n\n{table}" if block.title else table
+
+
+def _line(cells: Sequence[Cell]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _rule(table: Table) -> str:
+    """Columns of figures are set on the right."""
+    figures = [any(isinstance(row[i], Number | float) for row in table.rows) for i in range(len(table.head))]
+    return f"|{'|'.join('---:' if right else '---' for right in figures or [False] * len(table.rows[0]))}|"
+
+
+def _cell(value: Cell) -> str:
+    if isinstance(value, Number):
+        return f"**{plain(value.text)}**" if value.best and value.text else plain(value.text)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return plain(value or "")

@@ -1,0 +1,1 @@
+"""What a synthesis is worth: metrics, named protocols, baselines, statistics."""

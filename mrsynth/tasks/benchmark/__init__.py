@@ -1,0 +1,1 @@
+"""`mrsynth benchmark` and `mrsynth compare`."""

@@ -1,0 +1,266 @@
+"""One piece of a benchmark: make what a subject lacks, as `complete` would, and score it by the protocols."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsynth.contrasts import Contrast, pattern_name
+from mrsynth.reports.montage import Panel, montage
+from mrsynth.scans.grid import Orientation
+from mrsynth.scans.hounsfield import window_of
+from mrsynth.scans.subject import Subject
+from mrsynth.scans.volume import Volume
+from mrsynth.scores.baselines import Baseline, as_input
+from mrsynth.scores.metrics import to_unit
+from mrsynth.scores.protocols import PROTOCOLS, Case
+from mrsynth.scores.rows import LEFT_OUT, REAL, ResultRow
+from mrsynth.tasks.benchmark import contenders as who
+from mrsynth.tasks.benchmark.units import Unit
+from mrsynth.tasks.complete.completion import unit, written
+from mrsynth.tasks.complete.run import complete_subject, fast_steps
+from mrsynth.tasks.models import TrainedMethod, load_method
+
+if TYPE_CHECKING:
+    from mrsynth.segmenter.network import Segmenter
+
+AXES = "LPS"  # in which protocols see a volume
+SEGMENTATION = "segmentation"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one method, baseline or segmentation control has to do with one subject.
+
+    plan   checkpoint -> targets, for methods; {} for the others
+    """
+
+    unit: Unit
+    case: who.Case
+    plan: Mapping[str, tuple[Contrast, ...]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Synthetic volumes, u in [0, 1], on the subject's own grid, and what making them took.
+
+    weights, steps, samples   by target; empty for baselines
+    """
+
+    volumes: Mapping[Contrast, Volume]
+    seconds: float
+    peak_memory_mb: float | None
+    weights: Mapping[Contrast, str]
+    steps: Mapping[Contrast, int]
+    samples: Mapping[Contrast, int]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How the methods are run; None leaves it to each checkpoint."""
+
+    steps: int | None = None
+    sampler: str | None = None
+    samples: int | None = None
+    fast: bool = False
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+
+class Measurer:
+    """Makes and scores. `baselines` is called when the first baseline is needed: fitting takes a while."""
+
+    def __init__(
+        self,
+        labels: Mapping[str, str],
+        choices: Choices,
+        protocols: Sequence[str],
+        regions: Mapping[str, frozenset[int]],
+        baselines: Callable[[], Mapping[str, Baseline]],
+        segmenter: "Segmenter | None" = None,
+    ):
+        """`labels` are the columns that all rows share: dataset and split."""
+        self.labels, self.choices, self.protocols, self.regions = labels, choices, protocols, regions
+        self.baselines, self.segmenter = baselines, segmenter
+
+    def rows(self, subject: Subject, job: Job) -> list[ResultRow]:
+        """Every score of a job. The subject has the truth of all its contrasts."""
+        if job.unit.method in (REAL, LEFT_OUT):
+            return self._segmented(subject, job, {}, None)
+        made = self.make(subject, job)
+        rows = []
+        for target, volume in made.volumes.items():
+            given = scored_case(subject, target, volume, self.regions)
+            for name in self.protocols:
+                for figure in PROTOCOLS[name].measure(given):
+                    rows.append(
+                        ResultRow(
+                            **self.labels,
+                            subject=subject.name,
+                            method=job.unit.method,
+                            weights=made.weights.get(target, ""),
+                            pattern=job.case.pattern,
+                            target=target.value,
+                            protocol=name,
+                            region=figure.region,
+                            metric=figure.metric,
+                            value=figure.value,
+                            seconds=made.seconds,
+                            peak_memory_mb=made.peak_memory_mb,
+                            steps=made.steps.get(target),
+                            samples=made.samples.get(target),
+                            seed=self.choices.seed,
+                        )
+                    )
+        return rows + self._segmented(subject, job, made.volumes, made)
+
+    def make(self, subject: Subject, job: Job) -> Made:
+        """What the method or baseline synthesises when it sees only what the case allows."""
+        given = subject.without(*(c for c in subject.available if c not in job.case.available))
+        if not job.plan:
+            baseline = self.baselines()[job.unit.method]
+            for target in job.case.targets:
+                baseline.fit(job.case.available, target)  # once for all subjects, so not their time
+            reset_peak_memory()
+            began = time.perf_counter()
+            volumes = {t: baseline.predict(given, t) for t in job.case.targets}
+            return Made(volumes, time.perf_counter() - began, peak_memory_mb(), {}, {}, {})
+        reset_peak_memory()
+        volumes, seconds = {}, 0.0
+        weights: dict[Contrast, str] = {}
+        steps: dict[Contrast, int] = {}
+        samples: dict[Contrast, int] = {}
+        for name, targets in job.plan.items():
+            trained, chosen = loaded(name), self.choices
+            done = complete_subject(
+                given,
+                trained,
+                targets,
+                steps=chosen.steps or (fast_steps(trained.steps) if chosen.fast else None),
+                sampler=chosen.sampler,
+                samples=chosen.samples or (1 if chosen.fast else None),
+                seed=chosen.seed,
+                device=chosen.device,
+                precision=chosen.precision,
+            )
+            seconds += sum(done.seconds.values())
+            for target in targets:
+                volume = done.volumes[target]
+                volumes[target] = Volume(unit(target, volume.voxels), volume.affine)
+                weights[target] = trained.card.name
+                steps[target], samples[target] = done.sampling.steps, done.sampling.samples
+        return Made(volumes, seconds, peak_memory_mb(), weights, steps, samples)
+
+    def _segmented(
+        self, subject: Subject, job: Job, synthetic: Mapping[Contrast, Volume], made: Made | None
+    ) -> list[ResultRow]:
+        """Dice and HD95 of a segmentation that sees the synthetic contrasts in place of the missing ones."""
+        if self.segmenter is None or subject.segmentation is None:
+            return []
+        from mrsynth.segmenter.network import dice_and_hd95
+
+        wanted = [c for c in job.case.targets if c in self.segmenter.contrasts]
+        if made is not None and (not wanted or any(c not in synthetic for c in wanted)):
+            return []
+        true = {c: v for c, v in subject.volumes.items() if job.unit.method == REAL or c in job.case.available}
+        found = self.segmenter.segment({**true, **{c: written(c, v) for c, v in synthetic.items()}})
+        labels = subject.segmentation.voxels.round().astype(np.int16)
+        rows = []
+        for region in self.segmenter.regions:
+            if region not in self.regions:
+                continue
+            truth = np.isin(labels, list(self.regions[region]))
+            dice, distance = dice_and_hd95(found[region], truth, subject.reference.spacing)
+            for metric, value in (("DICE", dice), ("HD95", distance)):
+                rows.append(
+                    ResultRow(
+                        **self.labels,
+                        subject=subject.name,
+                        method=job.unit.method,
+                        weights="+".join(dict.fromkeys(made.weights.values())) if made else "",
+                        pattern=job.case.pattern,
+                        target=pattern_name(job.case.targets),
+                        protocol=SEGMENTATION,
+                        region=region,
+                        metric=metric,
+                        value=value,
+                        seed=self.choices.seed,
+                    )
+                )
+        return rows
+
+    def picture(self, subject: Subject, job: Job, target: Contrast) -> bytes:
+        """The inputs, what is made again of them, the truth and the difference, as PNG."""
+        volume = self.make(subject, job).volumes[target]
+        orientation = Orientation.between(subject.reference.affine, AXES)
+        mask = orientation.apply(subject.foreground())
+        empty = np.zeros(subject.reference.shape, np.float32)
+
+        def shown(inside: NDArray[np.float32]) -> NDArray[np.float32]:
+            whole = empty.copy()
+            whole[subject.foreground()] = inside
+            return orientation.apply(whole)
+
+        truth = to_unit(subject.volumes[target].voxels, window_of(target))
+        inside = subject.foreground()
+        panels = [Panel(c.label, shown(as_input(subject, c)), "input") for c in job.case.available]
+        panels.append(Panel(f"synthetic {target.label}", shown(volume.voxels[inside]), "synthetic"))
+        panels.append(Panel(f"true {target.label}", shown(truth[inside]), "reference"))
+        panels.append(Panel("difference", shown(np.abs(truth - volume.voxels)[inside]), "difference"))
+        return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
+
+
+@lru_cache(maxsize=6)
+def loaded(name: str) -> TrainedMethod:
+    """A trained method, kept for the next subject."""
+    return load_method(name)
+
+
+def scored_case(subject: Subject, target: Contrast, made: Volume, regions: Mapping[str, frozenset[int]]) -> Case:
+    """A synthetic volume and its truth as protocols see them: in LPS, the foreground that of all true contrasts."""
+    turn = Orientation.between(subject.reference.affine, AXES).apply
+    labels = None if subject.segmentation is None else subject.segmentation.voxels.round().astype(np.int16)
+    return Case(
+        prediction=turn(made.voxels),
+        truth=turn(subject.volumes[target].voxels),
+        mask=turn(subject.foreground()),
+        labels=None if labels is None else turn(labels),
+        regions=regions,
+        window=window_of(target),
+    )
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def reset_peak_memory() -> None:
+    """Begin to measure anew, where the system can."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        CLEAR.write_text("5")  # Linux: the peak of resident memory
+    except OSError:
+        return
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory held since `reset_peak_memory`, of the GPU if there is one, else of this process; or None."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated() / 2**20)
+    try:
+        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) / 1024

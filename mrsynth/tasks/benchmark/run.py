@@ -1,0 +1,373 @@
+"""`mrsynth benchmark`: hide contrasts of complete subjects, make them by every method, and score what comes out.
+
+A run folder holds
+    results.csv       one row per score: mrsynth/scores/rows.py
+    summary.json      means, intervals and tests
+    report.md, .html  the same for people, with pictures and the published figures
+    split.yaml        which subject is of which part
+    benchmark.yaml    the settings; --resume refuses others
+    units/            one file per finished piece of work
+    phantoms/         the data set `phantom`
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+
+from mrsynth import __version__
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError, MrsynthError, UsageError
+from mrsynth.io.datasets import Dataset, Split, open_dataset, split_of, write_split_file
+from mrsynth.io.files import ensure_folder, write_bytes, write_text
+from mrsynth.io.folders import few
+from mrsynth.io.published_figures import read_published
+from mrsynth.io.store import resolve
+from mrsynth.io.subjects import SubjectFiles, load_subject
+from mrsynth.plain import Plain, Progress
+from mrsynth.reports.benchmark_page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
+from mrsynth.scores.baselines import Baseline, CopyBaseline, RegressionBaseline, sample_voxels
+from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
+from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, ResultRow, results_csv
+from mrsynth.scores.statistics import require_scipy
+from mrsynth.tasks.benchmark.contenders import BRASYN, Case, Contender, contenders, dropped_case, read_patterns
+from mrsynth.tasks.benchmark.measuring import Choices, Job, Measurer
+from mrsynth.tasks.benchmark.units import Unit, UnitStore
+from mrsynth.tasks.complete.run import check_sampler
+from mrsynth.tasks.models import choose_device, choose_precision
+from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
+
+log = logging.getLogger(__name__)
+
+TRAINING_SUBJECTS = 16  # at most so many are read to fit the baselines
+PHANTOMS, PHANTOM_TRAINING = 8, 4
+PHANTOM_SHAPE, PHANTOM_SPACING = (96, 112, 16), (1.6, 1.6, 1.0)  # a slab of the whole head's width
+PICTURED = ("worst", "median", "best")
+NO_CASE = Case((), ())
+
+
+class BenchmarkOptions(Plain):
+    """The request of the command line; None leaves the choice to the checkpoint."""
+
+    dataset: str
+    out: Path
+    data: Path | None = None
+    methods: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    patterns: str = "one-missing"
+    protocols: tuple[str, ...] = ("full3d", "brain3d")
+    split: Path | None = Field(None, description="a file of subject ids by part; None: the rule of the data set")
+    part: str = "test"
+    limit: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0)
+    sampler: str | None = None
+    samples: int | None = Field(None, gt=0)
+    fast: bool = False
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    baselines: bool = True
+    segmenter: str | None = None
+    pictures: bool = True
+    resume: bool = False
+    num_parts: int = Field(1, gt=0)
+    part_id: int = Field(0, ge=0)
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a run left: its table, what could not be done, and how many pieces of work are left to other parts."""
+
+    out: Path
+    rows: tuple[ResultRow, ...]
+    record: BenchmarkRecord
+    unfinished: int
+
+    @property
+    def headline(self) -> str:
+        """PSNR and SSIM as Markdown tables."""
+        return headline(self.rows, self.record.contrasts)
+
+
+def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmark:
+    """Do what is not done yet, and write the report of all that is.
+
+    Raises UsageError for a request that makes no sense, InputError when the data set cannot be used, WeightsError
+    without a checkpoint, OutputError. What goes wrong with one subject is recorded, and the rest goes on.
+    """
+    check_request(options)
+    competing = contenders(options.methods, options.weights)
+    say = progress or (lambda *_: None)
+    ensure_folder(options.out)
+    dataset, split = opened(options, say)
+    chosen = subjects_of(dataset, split, options)
+    settings = {
+        "dataset": options.dataset,
+        "split": split.hash,
+        "part": options.part,
+        "device": choose_device(options.device),
+        **options.model_dump(
+            mode="json", include={*Choices.__dataclass_fields__, "protocols", "segmenter"} - {"device"}
+        ),
+    }
+    store = UnitStore(options.out, settings, resume=options.resume or options.num_parts > 1)
+    write_split_file(options.out / "split.yaml", split)
+    work = Work(dataset, split, options, competing)
+    plans = {files.name: list(work.jobs(files)) for files in chosen}
+    own = chosen[options.part_id :: options.num_parts]
+    total, done = sum(len(plans[files.name]) for files in own), 0
+    failures: list[str] = []
+    failed: set[Unit] = set()
+    for files in own:
+        pending = [job for job in plans[files.name] if store.rows(job.unit) is None]
+        done += len(plans[files.name]) - len(pending)
+        if not pending:
+            continue
+        try:
+            subject = load_subject(files, segmentation=True)
+        except MrsynthError as error:
+            failures.append(f"{files.name}: {error}")
+            failed |= {job.unit for job in pending}
+            continue
+        for job in pending:
+            say(f"{files.name}, {job.unit.method} from {job.case.pattern or 'all'}", done, total)
+            try:
+                store.finish(job.unit, work.measurer.rows(subject, job))
+            except Exception as error:
+                failures.append(f"{files.name}, {job.unit.method}, {job.case.name}: {type(error).__name__}: {error}")
+                failed.add(job.unit)
+                log.info("a unit failed", exc_info=error)
+            done += 1
+    finished = {f: [(job, store.rows(job.unit)) for job in jobs] for f, jobs in plans.items()}
+    rows = [row for jobs in finished.values() for _, found in jobs for row in found or ()]
+    unfinished = {job.unit for jobs in finished.values() for job, found in jobs if found is None} - failed
+    notes = [*work.notes, *shortfalls(store, len(unfinished), options), *about(dataset, split, chosen)]
+    record = BenchmarkRecord(
+        dataset=dataset.spec.name,
+        title=dataset.spec.title,
+        citation=dataset.spec.citation,
+        split=label_of(split, options.part),
+        contrasts=dataset.spec.contrasts,
+        subjects=tuple(files.name for files in chosen),
+        command=options.command,
+        version=__version__,
+        created=datetime.now(UTC),
+        options=options.model_dump(mode="json", exclude={"command"}),
+        failures=(*dataset.problems, *failures),
+        unsupported=tuple(work.unsupported),
+        notes=tuple(notes),
+    )
+    published = read_published()
+    write_text(options.out / "results.csv", results_csv(rows))
+    write_text(options.out / "summary.json", summary_json(record, rows))
+    write_text(options.out / "report.md", report_markdown(record, rows, published))
+    pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}  # last: it takes a while
+    write_bytes(options.out / "report.html", report_html(record, rows, published, pictures).encode())
+    return Benchmark(options.out, tuple(rows), record, len(unfinished))
+
+
+class Work:
+    """All jobs of a benchmark, and what does them."""
+
+    def __init__(self, dataset: Dataset, split: Split, options: BenchmarkOptions, competing: Sequence[Contender]):
+        self.dataset, self.options, self.competing = dataset, options, competing
+        self.contrasts = dataset.spec.contrasts
+        self.notes: list[str] = []
+        self.unsupported: list[str] = []
+        self.training = [f for f in dataset.subjects if f.name in split.parts.get("train", ())]
+        self.baselines = self._baselines_that_can_be()
+        self.dropped = brasyn_dropped(files.name for files in dataset.subjects)
+        segmenter = None
+        if options.segmenter is not None:
+            from mrsynth.tasks.benchmark.segmentation import open_segmenter
+
+            segmenter = open_segmenter(options.segmenter, options.device)
+        self.segmenter = segmenter
+        self.measurer = Measurer(
+            {"dataset": dataset.spec.name, "split": label_of(split, options.part)},
+            Choices(**options.model_dump(include=set(Choices.__dataclass_fields__))),
+            options.protocols,
+            dataset.spec.regions,
+            cache(self._fitted),
+            segmenter,
+        )
+
+    def jobs(self, files: SubjectFiles) -> Iterator[Job]:
+        """What is to be done with a subject, in the order of the table."""
+        segmented = self.segmenter is not None and files.segmentation is not None
+        if segmented:
+            yield Job(Unit(files.name, REAL, "all"), NO_CASE, {})
+        for case in self.cases(files):
+            some = False
+            for contender in self.competing:
+                plan = contender.plan(case)
+                for target, reason in plan.unsupported.items():
+                    told = f"{contender.label} from {case.pattern} to {target.value}: {reason}"
+                    if told not in self.unsupported:
+                        self.unsupported.append(told)
+                if plan.made:
+                    some = True
+                    yield Job(Unit(files.name, contender.label, self._named(case, plan.made)), case, plan.made)
+            if not some:
+                continue
+            for name in self.baselines:
+                yield Job(Unit(files.name, name, case.name), case, {})
+            if segmented:
+                yield Job(Unit(files.name, LEFT_OUT, case.name), case, {})
+
+    def cases(self, files: SubjectFiles) -> list[Case]:
+        """The cases of --patterns that can be tried on a subject: it must have the truth."""
+        if self.options.patterns == BRASYN:
+            wanted = [dropped_case(self.dropped[files.name], self.contrasts)]
+        else:
+            wanted = read_patterns(self.options.patterns, self.contrasts)
+        there = set(files.files)
+        possible = [c for c in wanted if {*c.available, *c.targets} <= there]
+        if len(possible) < len(wanted):
+            lacking = ", ".join(c.label for c in self.contrasts if c not in there)
+            self.notes.append(
+                f"{files.name} lacks {lacking}: {len(wanted) - len(possible)} of {len(wanted)} patterns left out."
+            )
+        return possible
+
+    def _named(self, case: Case, made: Mapping[str, tuple[Contrast, ...]]) -> str:
+        """The case and the checkpoints: another checkpoint of the same name is another unit."""
+        return f"{case.name} {' '.join(checksum(name)[:16] for name in made)}"
+
+    def _baselines_that_can_be(self) -> tuple[str, ...]:
+        if not self.options.baselines:
+            return ()
+        if any(set(self.contrasts) <= set(files.files) for files in self.training):
+            return BASELINES
+        self.notes.append(
+            "No baselines: the split has no training subjects with all contrasts to fit them on. Give --split FILE."
+        )
+        return ()
+
+    def _fitted(self) -> Mapping[str, Baseline]:
+        complete = [f for f in self.training if set(self.contrasts) <= set(f.files)][:TRAINING_SUBJECTS]
+        sample = sample_voxels((load_subject(f) for f in complete), self.contrasts)
+        return {"copy": CopyBaseline(sample), "regression": RegressionBaseline(sample)}
+
+
+def check_request(options: BenchmarkOptions) -> None:
+    """Raise UsageError for what does not exist, before anything is read."""
+    if not options.protocols:
+        raise UsageError(f"--protocol is empty. Give one or more of {', '.join(PROTOCOLS)}.")
+    for name in options.protocols:
+        if name not in PROTOCOLS:
+            raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
+    check_sampler(options.sampler)
+    if options.part_id >= options.num_parts:
+        raise UsageError(f"--part-id {options.part_id}: expected 0 to {options.num_parts - 1}, as --num-parts says.")
+    choose_precision(options.precision, choose_device(options.device))
+    require_scipy()  # now, not when the report is written
+
+
+def opened(options: BenchmarkOptions, say: Progress) -> tuple[Dataset, Split]:
+    """The data set and its split; phantoms are made if they are not there yet."""
+    if options.dataset != "phantom":
+        if options.data is None:
+            raise UsageError(
+                f"--dataset {options.dataset} needs --data ROOT; `--describe {options.dataset}` says more."
+            )
+        dataset = open_dataset(options.dataset, options.data)
+        return dataset, split_of(dataset, options.split)
+    if options.data is not None:
+        raise UsageError("--dataset phantom is made on the spot. Leave --data out, or use --dataset folder.")
+    root, count = options.out / "phantoms", PHANTOMS + PHANTOM_TRAINING
+    if not (root / f"phantom-{count - 1:03d}").is_dir():
+        wanted = PhantomOptions(out=root, subjects=count, shape=PHANTOM_SHAPE, spacing=PHANTOM_SPACING)
+        make_phantoms(wanted, say)
+    dataset = open_dataset("phantom", root)
+    names = [files.name for files in dataset.subjects]
+    parts = {"test": tuple(names[:PHANTOMS]), "train": tuple(names[PHANTOMS:])}
+    return dataset, split_of(dataset, options.split) if options.split else Split(parts)
+
+
+def subjects_of(dataset: Dataset, split: Split, options: BenchmarkOptions) -> list[SubjectFiles]:
+    """The subjects to score on. Raises UsageError for a part that does not exist, InputError for an empty one."""
+    names = [f.name for f in dataset.subjects] if options.part == "all" else split.parts.get(options.part)
+    if names is None:
+        raise UsageError(f"The split has no part '{options.part}'. It has {', '.join((*split.parts, 'all'))}.")
+    chosen = [files for files in dataset.subjects if files.name in set(names)]
+    if not chosen:
+        sizes = ", ".join(f"{part} {len(ids)}" for part, ids in split.parts.items())
+        raise InputError(
+            f"None of the {len(dataset.subjects)} subjects of {options.data or 'the data set'} is in the part "
+            f"'{options.part}' (subjects by part: {sizes}). Give another --part, `--part all`, or a --split FILE."
+        )
+    return chosen[: options.limit]
+
+
+def shortfalls(store: UnitStore, unfinished: int, options: BenchmarkOptions) -> list[str]:
+    """What the reader must know about completeness."""
+    notes = []
+    if store.outdated:
+        notes.append(f"{store.outdated} results of an older version of mrsynth were not used; they were made again.")
+    if unfinished:
+        notes.append(
+            f"{unfinished} pieces of work are not finished: this is the report of what was there "
+            f"(part {options.part_id + 1} of {options.num_parts}). The part that ends last reports all."
+        )
+    return notes
+
+
+def about(dataset: Dataset, split: Split, chosen: Sequence[SubjectFiles]) -> Iterator[str]:
+    """What the reader must know of the subjects."""
+    if split.absent:
+        yield f"{len(split.absent)} subjects that the split names are not at hand: {few(split.absent)}."
+    if without := [files.name for files in chosen if files.name in set(dataset.unlabelled)]:
+        yield f"{len(without)} of {len(chosen)} subjects have no segmentation, so no scores by region: {few(without)}."
+
+
+def pictured(
+    work: Work,
+    chosen: Sequence[SubjectFiles],
+    plans: Mapping[str, Sequence[Job]],
+    rows: Sequence[ResultRow],
+    say: Progress,
+) -> dict[str, bytes]:
+    """Montages of each method's worst, median and best synthesis with the fewest contrasts missing, made once more."""
+    protocol = "brain3d" if "brain3d" in work.options.protocols else work.options.protocols[0]
+    files = {f.name: f for f in chosen}
+    pictures: dict[str, bytes] = {}
+    for contender in work.competing:
+        found = [r for r in rows if (r.method, r.protocol, r.metric) == (contender.label, protocol, "PSNR")]
+        if not found:
+            continue
+        most = max(available(r) for r in found)
+        alike = [r for r in found if r.region == found[0].region and available(r) == most]
+        ranked = sorted(alike, key=lambda r: r.value)
+        places = {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"}
+        for place, word in places.items():
+            row = ranked[place]
+            target = Contrast(row.target)
+            same = (j for j in plans[row.subject] if (j.unit.method, j.case.pattern) == (row.method, row.pattern))
+            job = next(j for j in same if target in j.case.targets)
+            say(f"picture of {row.subject}, {row.method}", place, len(ranked))
+            caption = f"{row.method}, {word}: {row.subject}, {row.target} from {row.pattern}, {row.value:.2f} dB"
+            subject = load_subject(files[row.subject], segmentation=True)
+            pictures[caption] = work.measurer.picture(subject, job, target)
+    return pictures
+
+
+def available(row: ResultRow) -> int:
+    """How many contrasts were available."""
+    return len(row.pattern.split("+"))
+
+
+def label_of(split: Split, part: str) -> str:
+    """`test@1f3a90c2`: the part and the hash of the split."""
+    return f"{part}@{split.hash}"
+
+
+@cache
+def checksum(name: str) -> str:
+    """SHA-256 of a checkpoint's file."""
+    return resolve(name).sha256

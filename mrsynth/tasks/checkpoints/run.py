@@ -1,0 +1,163 @@
+"""`mrsynth weights`: what checkpoints there are, and fetching published ones. Listing and checking load no torch."""
+
+import shutil
+from pathlib import Path
+
+import yaml
+
+from mrsynth.card import ManifestEntry
+from mrsynth.errors import WeightsError
+from mrsynth.io import hub
+from mrsynth.io.checkpoint import read_header
+from mrsynth.io.files import atomic
+from mrsynth.io.store import (
+    RECORDS,
+    Fetched,
+    available_entries,
+    locate,
+    record,
+    records,
+    require_kind,
+    resolve,
+    rows,
+    sha256_of,
+    writable_store,
+)
+from mrsynth.plain import Progress
+
+
+def listing() -> list[str]:
+    """A table of the known checkpoints, as lines of text; a last line says how to get those only published."""
+    entries = available_entries()
+    known = rows(entries)
+    if not known:
+        return ["No checkpoint is known."]
+    table = [list(known[0]), *(list(row.values()) for row in known)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in table]
+    if any(entry.file is None for entry in entries):
+        lines.append("Not on this machine: `mrsynth weights fetch NAME` gets it.")
+    return lines
+
+
+def card_text(name_or_path: str) -> str:
+    """The card of a checkpoint as YAML, with its file and SHA-256; of one that is only published, its entry."""
+    elsewhere = {entry.name: entry for entry in available_entries() if entry.file is None}
+    found = None if name_or_path in elsewhere else resolve(name_or_path)
+    card = elsewhere[name_or_path] if found is None else found.card
+    fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
+    if found is not None:
+        fields |= {"file": str(found.path), "sha256": found.sha256}
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def verify() -> list[str]:
+    """One line per checkpoint on this machine. Raises WeightsError that tells of all that are missing or changed."""
+    lines, problems = [], []
+    for entry in available_entries():
+        if entry.file is None:
+            continue
+        try:
+            path = locate(entry)
+        except WeightsError as error:
+            problems.append(str(error))
+        else:
+            known = "is what it should be" if entry.sha256 else "is there; no SHA-256 is known to compare it with"
+            lines.append(f"{entry.name}: {path} {known}")
+    if problems:
+        raise WeightsError("\n".join(problems))
+    return lines
+
+
+def at_hand(name: str) -> Path | None:
+    """The verified file of a checkpoint on this machine; None when it is only published.
+
+    Raises WeightsError when no checkpoint has this name, or when its file is damaged.
+    """
+    entry = known_entry(name)
+    return None if entry.file is None else locate(entry)
+
+
+def fetch(name: str, progress: Progress | None = None) -> Path:
+    """Bring a published checkpoint into the store, as NAME.safetensors, and give its path; `progress` counts megabytes.
+
+    One that is on this machine already is left as it is and nothing is downloaded. What is downloaded must have the
+    SHA-256 of the manifest, and that of the first time it was fetched, which `fetched.yaml` in the store records.
+    Raises WeightsError when it cannot be had or is another file, OutputError when the store cannot be written.
+    """
+    if (path := at_hand(name)) is not None:
+        return path
+    entry = known_entry(name)
+    store = writable_store()
+    earlier = records(store).get(name)  # before the download: a record that cannot be read must not cost one
+    downloaded = hub.download(entry, progress)
+    check(entry, downloaded, earlier, store)
+    path = stored(entry, downloaded, store)
+    facts = {key: getattr(downloaded, key) for key in ("file", "revision", "sha256", "size")}
+    record(store, name, Fetched(repository=entry.repository or "", stored_sha256=sha256_of(path), **facts))
+    return path
+
+
+def known_entry(name: str) -> ManifestEntry:
+    """The entry of a name. Raises WeightsError that lists those known."""
+    entries = {entry.name: entry for entry in available_entries()}
+    if name not in entries:
+        raise WeightsError(
+            f"No checkpoint is called '{name}'. Known: {', '.join(entries) or 'none'}. "
+            "A file of your own needs no fetching: give its path to --weights, or run `mrsynth weights import`."
+        )
+    return entries[name]
+
+
+def check(entry: ManifestEntry, downloaded: hub.Downloaded, earlier: Fetched | None, store: Path) -> None:
+    """Raise WeightsError unless a download is the file of the manifest, and that of the first time."""
+    what = f"{entry.name}: {downloaded.file} of {entry.repository} (commit {downloaded.revision[:12]})"
+    if entry.sha256 is not None and entry.sha256.lower() != downloaded.sha256:
+        raise WeightsError(
+            f"{what} is not the file this version of mrsynth knows.\n  sha256 found:    {downloaded.sha256}\n"
+            f"  sha256 expected: {entry.sha256}\nIt was not used. Look for a newer mrsynth."
+        )
+    if entry.size not in (None, downloaded.size):
+        raise WeightsError(
+            f"{what} has {downloaded.size} bytes, expected {entry.size}. It was not used. Look for a newer mrsynth."
+        )
+    if earlier is not None and earlier.sha256 != downloaded.sha256:
+        raise WeightsError(
+            f"{what} is not the file fetched before (commit {earlier.revision[:12]}).\n"
+            f"  sha256 found:    {downloaded.sha256}\n  sha256 expected: {earlier.sha256}\nIt was not used. "
+            f"If you know why it changed and want it, delete the entry '{entry.name}' in {store / RECORDS} and fetch "
+            "again."
+        )
+
+
+def stored(entry: ManifestEntry, downloaded: hub.Downloaded, store: Path) -> Path:
+    """A download as NAME.safetensors in the store: copied if mrsynth wrote it, else converted.
+
+    Raises WeightsError when it is of another kind than the entry, or of none; OutputError.
+    """
+    if downloaded.path.suffix != ".safetensors":
+        return converted(entry, downloaded)
+    try:
+        card = read_header(downloaded.path).card
+    except WeightsError:  # tensors of the authors' own
+        return converted(entry, downloaded)
+    require_kind(entry, card, downloaded.path)
+    path = store / f"{entry.name}.safetensors"
+    with atomic(path) as temporary:
+        shutil.copyfile(downloaded.path, temporary)
+    return path
+
+
+def converted(entry: ManifestEntry, downloaded: hub.Downloaded) -> Path:
+    """A checkpoint as its authors published it, converted into the store. Raises WeightsError or OutputError."""
+    from mrsynth.tasks.checkpoints.importing import import_checkpoint  # loads torch
+
+    targets = list(entry.requires or ())
+    return import_checkpoint(
+        downloaded.path,
+        method=entry.method,
+        target=targets[0] if len(targets) == 1 else None,
+        name=entry.name,
+        licence=entry.licence,
+        card=entry,
+    )

@@ -1,0 +1,58 @@
+"""What completing a subject gives, before anything is written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsynth.contrasts import Contrast
+from mrsynth.reports.record import ScoreRow
+from mrsynth.scans.hounsfield import HOUNSFIELD, Window, to_window, window_of
+from mrsynth.scans.preparation import Prepared
+from mrsynth.scans.volume import Volume
+from mrsynth.synthesis import Sampling
+
+SCALE = 1000.0  # output volumes are 1000 u, but CT is in Hounsfield units
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Synthetic volumes on the subject's own grid, and how they came about.
+
+    volumes     intensities 0..1000; of CT Hounsfield units, whole numbers, the low end of the window outside the head
+    deviations  voxel-wise standard deviation over the samples, in the same units; empty for one sample
+    scores      of the self-check, if there was one
+    """
+
+    volumes: Mapping[Contrast, Volume]
+    deviations: Mapping[Contrast, Volume]
+    prepared: Prepared
+    sampling: Sampling
+    scores: tuple[ScoreRow, ...]
+    warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+    def unit(self, contrast: Contrast) -> NDArray[np.float32]:
+        """A synthetic volume as u in [0, 1]."""
+        return unit(contrast, self.volumes[contrast].voxels, self.prepared.hounsfield)
+
+
+def written(contrast: Contrast, volume: Volume, window: Window = HOUNSFIELD) -> Volume:
+    """u in [0, 1] as it is written: 0..1000, or whole Hounsfield units from one end of the window to the other."""
+    if (ends := window_of(contrast, window)) is None:
+        return Volume(volume.voxels * np.float32(SCALE), volume.affine)
+    low, high = ends
+    return Volume(np.rint(volume.voxels * np.float32(high - low) + np.float32(low)), volume.affine)
+
+
+def spread(contrast: Contrast, window: Window = HOUNSFIELD) -> float:
+    """What a difference of 1 in u is in a written volume."""
+    ends = window_of(contrast, window)
+    return SCALE if ends is None else ends[1] - ends[0]
+
+
+def unit(contrast: Contrast, voxels: NDArray[np.float32], window: Window = HOUNSFIELD) -> NDArray[np.float32]:
+    """Voxels of a written volume as u in [0, 1]."""
+    ends = window_of(contrast, window)
+    return np.clip(voxels / np.float32(SCALE), 0, 1) if ends is None else to_window(voxels, ends)

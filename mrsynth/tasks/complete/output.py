@@ -1,0 +1,277 @@
+"""Writing what `complete` made. Results are written into a hidden folder and moved into place together, at the end.
+
+Every move is a rename within one file system, so that a file is there whole or not at all: first the sidecar, then its
+image, and `report.json` last. A run that fails or is interrupted at any time leaves no file of its own behind. What an
+earlier run left is replaced only by those renames; a run stopped among them, which takes less than a millisecond, can
+have replaced some of it by new whole files.
+"""
+
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mrsynth import __version__
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import OutputError
+from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.io.nifti import write_volume
+from mrsynth.io.store import sha256_of
+from mrsynth.io.subjects import SubjectFiles
+from mrsynth.reports.montage import Kind, Panel, montage
+from mrsynth.reports.record import (
+    InputRecord,
+    OutputRecord,
+    Report,
+    SamplerRecord,
+    WeightsRecord,
+    metrics_csv,
+    report_json,
+    sidecar_json,
+)
+from mrsynth.reports.subject_page import report_html
+from mrsynth.scans.familiarity import has_skull
+from mrsynth.scans.grid import Orientation, axis_code
+from mrsynth.scans.hounsfield import window_of
+from mrsynth.scans.subject import Subject
+from mrsynth.scans.volume import Volume
+from mrsynth.scores.metrics import to_unit
+from mrsynth.tasks.complete.completion import Completion, spread
+from mrsynth.tasks.models import TrainedMethod
+
+DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
+REPORT_FILES = ("metrics.csv", "report.html", "report.json")
+PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What lies on disk now: the images by contrast, and the report."""
+
+    folder: Path
+    images: Mapping[Contrast, Path]
+    report: Report
+    html: Path
+
+
+def result_names(files: SubjectFiles, targets: Sequence[Contrast]) -> list[str]:
+    """Every file name that results for these targets may have, in the order they are moved into place."""
+    images = [name for target in targets for name in (files.output_name(target), files.std_name(target))]
+    return [name for image in images for name in (sidecar_name(image), image)] + list(REPORT_FILES)
+
+
+@contextmanager
+def results_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield an empty hidden folder inside `out`; when the block ends well, what it holds moves to `out`.
+
+    names   what may be moved, in this order
+    Makes `out` at once, so that a place where nothing can be written is known before the long work. When anything
+    fails, `out` and its parents are as they were. Raises OutputError.
+    """
+    fresh = [folder for folder in (out, *out.parents) if not os.path.lexists(folder)]
+    hidden = out / f".partial-{secrets.token_hex(8)}"
+    try:
+        ensure_folder(out)
+        yield ensure_folder(hidden)
+        _move(hidden, out, names)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        for folder in fresh:
+            with suppress(OSError):  # not there, or somebody else has put something into it
+                folder.rmdir()
+        raise
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _move(source: Path, out: Path, names: Sequence[str]) -> None:
+    """Rename all that is in `source`; remove what an earlier run left under the other names.
+
+    So a standard deviation never outlives its mean. When a rename fails, those made before it under new names are
+    taken back.
+    """
+    added: list[Path] = []
+    try:
+        for name in names:
+            if (source / name).exists():
+                if not os.path.lexists(out / name):
+                    added.append(out / name)
+                os.replace(source / name, out / name)
+            else:
+                (out / name).unlink(missing_ok=True)
+    except BaseException as error:
+        for path in added:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(
+                f"Cannot write {out}: {error.strerror or error}. Choose another output folder."
+            ) from error
+        raise
+
+
+def write_results(
+    folder: Path,
+    *,
+    files: SubjectFiles,
+    subject: Subject,
+    completion: Completion,
+    trained: TrainedMethod,
+    selection: str,
+    truths: Mapping[Contrast, Volume],
+    options: dict[str, Any],
+    command: str,
+    began: float,
+) -> Report:
+    """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
+    card, sampling = trained.card, completion.sampling
+    used = [c for c in subject.available if c in card.contrasts]
+    inputs = tuple(input_record(files.files[c], c, subject.volumes[c]) for c in used)
+    weights = WeightsRecord.of(card, trained.sha256)
+    sampler = SamplerRecord(
+        name=sampling.sampler,
+        steps=sampling.steps,
+        seed=sampling.seed,
+        samples=sampling.samples,
+        precision=sampling.precision,
+        device=sampling.device,
+    )
+    software = versions()
+    stripped = not has_skull(subject)
+
+    def write_image(
+        name: str, target: Contrast, volume: Volume, content: Literal["image", "standard deviation"]
+    ) -> None:
+        sidecar = sidecar_json(
+            target=target,
+            inputs=inputs,
+            weights=weights,
+            sampler=sampler,
+            selection=selection,
+            software=software,
+            skull_stripped=stripped,
+            rule=completion.prepared.record["rule"],
+            hounsfield=completion.prepared.hounsfield,
+            warnings=completion.warnings,
+            content=content,
+        )
+        what = target.label if content == "image" else f"{target.label} std. dev."
+        write_text(folder / sidecar_name(name), sidecar)
+        text = DESCRIPTION.format(what, __version__, card.name)
+        whole = target is Contrast.CT and content == "image"
+        write_volume(folder / name, volume, files.files[used[0]], text, whole=whole)
+
+    outputs = []
+    for target, volume in completion.volumes.items():
+        name, std_name = files.output_name(target), None
+        write_image(name, target, volume, "image")
+        if target in completion.deviations:
+            std_name = files.std_name(target)
+            write_image(std_name, target, completion.deviations[target], "standard deviation")
+        outputs.append(
+            OutputRecord(
+                contrast=target,
+                file=name,
+                std_file=std_name,
+                sidecar=sidecar_name(name),
+                sha256=sha256_of(folder / name),
+            )
+        )
+    pictures = {
+        f"Synthetic {t.label}": picture(subject, used, completion, t, truths.get(t)) for t in completion.volumes
+    }
+    report = Report(
+        version=__version__,
+        created=datetime.now(UTC),
+        subject=subject.name,
+        layout=files.layout,
+        command=command,
+        options=options,
+        inputs=inputs,
+        selection=selection,
+        weights=weights,
+        sampler=sampler,
+        outputs=tuple(outputs),
+        scores=completion.scores,
+        warnings=completion.warnings,
+        timings={**completion.seconds, "total": time.perf_counter() - began},
+        preparation=completion.prepared.record,
+        software=software,
+        peak_memory_mb=peak_memory_mb(),
+    )
+    write_text(folder / "metrics.csv", metrics_csv(report))
+    write_text(folder / "report.html", report_html(report, pictures))
+    write_text(folder / "report.json", report_json(report))
+    return report
+
+
+def input_record(path: Path, contrast: Contrast, volume: Volume) -> InputRecord:
+    """What the report keeps of one input."""
+    return InputRecord(
+        contrast=contrast,
+        file=str(path),
+        sha256=sha256_of(path),
+        shape=volume.shape,
+        spacing=volume.spacing,
+        axes=axis_code(volume.affine),
+    )
+
+
+def picture(
+    subject: Subject, used: Sequence[Contrast], completion: Completion, target: Contrast, truth: Volume | None
+) -> bytes:
+    """Inputs, the synthetic image, its deviation, and with a reference the truth and the difference, in LPS."""
+    orientation = Orientation.between(subject.reference.affine, "LPS")
+    mask = orientation.apply(subject.foreground())
+
+    def panel(title: str, voxels: Any, kind: Kind) -> Panel:
+        shown = orientation.apply(np.clip(voxels, 0, 1).astype(np.float32))
+        return Panel(title, np.where(mask, shown, np.float32(0)), kind)
+
+    scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
+    synthetic, window = completion.unit(target), completion.prepared.hounsfield
+    panels = [panel(c.label, (subject.volumes[c].voxels - offsets[c]) / scales[c], "input") for c in used]
+    panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic"))
+    if target in completion.deviations:
+        panels.append(
+            panel("std. deviation", completion.deviations[target].voxels / spread(target, window), "uncertainty")
+        )
+    if truth is not None:
+        unit = to_unit(truth.voxels, window_of(target, window))
+        panels.append(panel(f"true {target.label}", unit, "reference"))
+        panels.append(panel("difference", np.abs(unit - synthetic), "difference"))
+    return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
+
+
+def sidecar_name(image: str) -> str:
+    """The name of the JSON beside a NIfTI file."""
+    return image.removesuffix(".gz").removesuffix(".nii") + ".json"
+
+
+def versions() -> dict[str, str]:
+    """Of mrsynth, Python and the packages that decide the numbers."""
+    found = {"mrsynth": __version__, "python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,327 @@
+"""`mrsynth complete`: find a subject, make what it lacks, write it with a report. The Python API lives here too."""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from mrsynth.card import Card
+from mrsynth.contrasts import STANDARD, Contrast, pattern_name
+from mrsynth.errors import InputError, MemoryExhausted, UsageError
+from mrsynth.io.layouts import subject_in
+from mrsynth.io.nifti import read_volume
+from mrsynth.io.store import available_entries, resolve
+from mrsynth.io.subjects import SubjectFiles, load_subject
+from mrsynth.methods import METHODS, sampler_names
+from mrsynth.plain import Plain, Progress
+from mrsynth.reports.record import ScoreRow, score_rows
+from mrsynth.scans.familiarity import unfamiliar
+from mrsynth.scans.hounsfield import window_of
+from mrsynth.scans.preparation import Prepared, prepare
+from mrsynth.scans.subject import Subject, describe_grid
+from mrsynth.scans.volume import Volume, same_grid
+from mrsynth.scores.metrics import QUANTILES, score, to_unit
+from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
+from mrsynth.synthesis import Sampling, synthesise_volume
+from mrsynth.tasks.checkpoints.run import fetch
+from mrsynth.tasks.complete.completion import Completion, spread, written
+from mrsynth.tasks.complete.output import Written, result_names, results_folder, write_results
+from mrsynth.tasks.models import TrainedMethod, build, choose_device, choose_precision, load_method, out_of_memory
+
+__all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
+
+
+SELF_CHECK_SLICES = 5
+FAST_SELF_CHECK_SLICES = 2
+
+
+class CompleteOptions(Plain):
+    """The request of the command line; None leaves the choice to the checkpoint."""
+
+    folder: Path
+    out: Path | None = Field(None, description="None: `mrsynth` inside the subject's folder")
+    overrides: Mapping[Contrast, Path] = Field({}, description="files to take, whatever their names")
+    method: str = AUTO
+    weights: str | None = None
+    targets: tuple[Contrast, ...] = ()
+    steps: int | None = Field(None, gt=0)
+    sampler: str | None = None
+    fast: bool = False
+    samples: int | None = Field(None, gt=0)
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    crop: Literal["brain", "full"] | None = None
+    fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
+    reference: Path | None = None
+    self_check: bool = True
+    overwrite: bool = False
+    dry_run: bool = False
+    command: str = Field("", description="what was typed, for the report")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done: the subject's files, the contrasts to make, the checkpoint and why, the output folder."""
+
+    files: SubjectFiles
+    targets: tuple[Contrast, ...]
+    selection: Selection | None
+    out: Path
+
+
+def plan(options: CompleteOptions) -> Plan:
+    """Look, and choose; reads names only. `selection` is None when nothing is missing. Raises as `complete` does."""
+    check_request(options)
+    files = subject_in(options.folder, options.overrides)
+    out = output_folder(options, files)
+    card = None if options.weights is None else card_of(options.weights, options.fetch)
+    targets = options.targets or files.missing(STANDARD if card is None else card.contrasts)
+    if not targets:
+        return Plan(files, (), None, out)
+    if card is not None:
+        selection = named(card, files.available, targets, options.method)
+    else:
+        entries = available_entries()
+        selection = select(entries, files.available, targets, options.method, METHODS, downloads=options.fetch)
+    if out.resolve() in {path.parent.resolve() for path in files.files.values()}:
+        raise UsageError(f"{out} holds the scans; synthetic images never lie beside acquired ones. Give another --out.")
+    there = [name for name in result_names(files, targets) if (out / name).exists()]
+    if there and not options.overwrite:
+        raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite to replace them, or another --out.")
+    return Plan(files, targets, selection, out)
+
+
+def complete(options: CompleteOptions, progress: Progress | None = None) -> tuple[Plan, Written | None]:
+    """Make and write the missing contrasts of one subject. Nothing is written when nothing is missing or in a dry run.
+
+    Raises InputError, UsageError, WeightsError, MemoryExhausted or OutputError; then no output is left behind.
+    """
+    began = time.perf_counter()
+    say = progress or silent
+    todo = plan(options)
+    if todo.selection is None or options.dry_run:
+        return todo, None
+    with results_folder(todo.out, result_names(todo.files, todo.targets)) as folder:
+        say("reading", 0, 1)
+        subject = load_subject(todo.files)
+        truths = references(options.reference, subject, todo.targets) if options.reference else {}
+        if not is_at_hand(todo.selection.entry):
+            fetch(todo.selection.entry.name, progress)
+        trained = build(resolve(options.weights or todo.selection.entry.name))
+        seconds = {"reading": time.perf_counter() - began}
+        done = complete_subject(
+            subject,
+            trained,
+            todo.targets,
+            steps=options.steps or (fast_steps(trained.steps) if options.fast else None),
+            sampler=options.sampler,
+            samples=options.samples or (1 if options.fast else None),
+            seed=options.seed,
+            device=options.device,
+            precision=options.precision,
+            crop=options.crop,
+            self_check=options.self_check,
+            self_check_slices=FAST_SELF_CHECK_SLICES if options.fast else SELF_CHECK_SLICES,
+            progress=progress,
+        )
+        seconds |= done.seconds
+        rows = list(done.scores)
+        for number, (target, truth) in enumerate(truths.items()):
+            say("comparing with the reference", number, len(truths))
+            rows += against_reference(subject, done, target, truth)
+        say("writing", 0, 1)
+        report = write_results(
+            folder,
+            files=todo.files,
+            subject=subject,
+            completion=replace(done, scores=tuple(rows), seconds=seconds),
+            trained=trained,
+            selection=todo.selection.reason,
+            truths=truths,
+            options=options.model_dump(mode="json", exclude={"command"}),
+            command=options.command,
+            began=began,
+        )
+    images = {output.contrast: todo.out / output.file for output in report.outputs}
+    return todo, Written(todo.out, images, report, todo.out / "report.html")
+
+
+def complete_subject(
+    subject: Subject,
+    trained: TrainedMethod,
+    targets: Collection[Contrast] | None = None,
+    *,
+    steps: int | None = None,
+    sampler: str | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    crop: Literal["brain", "full"] | None = None,
+    self_check: bool = False,
+    self_check_slices: int = SELF_CHECK_SLICES,
+    progress: Progress | None = None,
+) -> Completion:
+    """Make the missing contrasts of a subject in memory.
+
+    targets     None for all that the subject lacks among the method's contrasts
+    samples     syntheses to average; None, like other choices left open, takes the checkpoint's own
+    crop        the part of the volume the network sees, for the brain box or the full grid
+    self_check  also hide each available contrast on a few slices, make it from the rest, and score it
+    Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
+    """
+    method, card = trained.method, trained.card
+    wanted = subject.missing(card.contrasts) if targets is None else tuple(targets)
+    if not wanted:
+        raise UsageError(f"{subject.name} lacks none of the contrasts that {card.name} makes.")
+    named(card, subject.available, wanted)
+    device = choose_device(device)
+    sampling = Sampling(
+        sampler=sampler or trained.sampler,
+        steps=steps or trained.steps,
+        samples=samples or trained.samples,
+        seed=seed,
+        device=device,
+        precision=choose_precision(precision, device),
+        batch_size=32 if device.startswith("cuda") else 8,
+    )
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+    try:
+        preparation = trained.preparation.model_copy(update={"crop": crop}) if crop else trained.preparation
+        prepared = prepare(subject, method.contrasts, preparation)
+        seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
+        method.to(device).optimise(sampling.precision)
+        made = synthesise_volume(method, prepared, subject.name, sampling, progress=progress)
+        volumes, deviations = {}, {}
+        for target in wanted:
+            channel = prepared.contrasts.index(target)
+            volumes[target] = written(target, prepared.restore(made.mean[channel]), prepared.hounsfield)
+            if made.deviation is not None:
+                deviation = prepared.restore(made.deviation[channel])
+                factor = np.float32(spread(target, prepared.hounsfield))
+                deviations[target] = Volume(deviation.voxels * factor, deviation.affine)
+        seconds["synthesis"], clock = time.perf_counter() - clock, time.perf_counter()
+        scores: list[ScoreRow] = []
+        if self_check:
+            scores = check_on_itself(trained, subject, prepared, sampling, self_check_slices, progress or silent)
+            seconds["self-check"] = time.perf_counter() - clock
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        size = "x".join(map(str, subject.reference.shape))
+        raise MemoryExhausted(
+            f"Memory ran out on {device} while completing {subject.name} ({size} voxels). Close other programs, use "
+            "--device cpu, or a machine with more memory."
+        ) from error
+    warnings = unfamiliar(subject, prepared, card)
+    return Completion(volumes, deviations, prepared, sampling, tuple(scores), tuple(warnings), seconds)
+
+
+def check_on_itself(
+    trained: TrainedMethod, subject: Subject, prepared: Prepared, sampling: Sampling, count: int, progress: Progress
+) -> list[ScoreRow]:
+    """Hide each available contrast on `count` slices, make it from the rest, and compare. Empty with one contrast."""
+    contrasts = prepared.contrasts
+    present = [c for c, there in zip(contrasts, prepared.available, strict=True) if there]
+    slices = spread_slices(prepared.mask, count)
+    rows: list[ScoreRow] = []
+    for number, hidden in enumerate(present):
+        others = [c for c in present if c is not hidden]
+        if not trained.card.supports(set(others), hidden):
+            continue
+        progress("self-check", number, len(present))
+        began = time.perf_counter()
+        flags = [c in others for c in contrasts]
+        once = replace(sampling, samples=1)
+        made = synthesise_volume(trained.method, prepared, subject.name, once, available=flags, slices=slices)
+        seconds = time.perf_counter() - began
+        channel = contrasts.index(hidden)
+        # as `to_unit` has it: the quantiles are those of the whole volume
+        quantiles = np.quantile(subject.volumes[hidden].voxels, QUANTILES)
+        low, high = window_of(hidden, prepared.hounsfield) or quantiles.tolist()
+        truth = prepared.images[channel][..., slices] * prepared.scales[hidden] + prepared.record["offsets"][hidden]
+        unit = (np.clip((truth - low) / max(high - low, 1e-8), 0, 1)).astype(np.float32)
+        figures = score(made.mean[channel][..., slices], unit, prepared.mask[..., slices], slices=True)
+        rows += score_rows(
+            figures, target=hidden, pattern=pattern_name(others), kind="self-check", slices=slices, seconds=seconds
+        )
+    return rows
+
+
+def check_request(options: CompleteOptions) -> None:
+    """Raise UsageError for a method, sampler, device or precision that does not exist, before anything is read."""
+    if options.method not in (AUTO, *METHODS):
+        raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(METHODS)}.")
+    check_sampler(options.sampler)
+    choose_precision(options.precision, choose_device(options.device))
+
+
+def check_sampler(name: str | None) -> None:
+    """Raise UsageError for a sampler that no method knows."""
+    if name not in (None, *sampler_names()):
+        raise UsageError(f"There is no sampler '{name}'. Give one of {', '.join(sampler_names())}.")
+
+
+def card_of(name_or_path: str, downloads: bool) -> Card:
+    """The card of a checkpoint the user named; of one that is only published if it may be downloaded."""
+    published = [e for e in available_entries() if e.name == name_or_path and not is_at_hand(e)] if downloads else []
+    return published[0] if published else resolve(name_or_path).card
+
+
+def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
+    """What --out says, else `mrsynth` in the subject's folder, and in that `NAME` where the folder is not its own."""
+    if options.out is not None:
+        return options.out.expanduser()
+    home = files.folder / "mrsynth"
+    return home if options.folder.expanduser().is_dir() else home / files.name
+
+
+def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:
+    """The true volumes of the targets in a folder; those that are not there are left out, none at all is an error."""
+    files = subject_in(folder)
+    found = {c: read_volume(files.files[c]) for c in targets if c in files.files}
+    if not found:
+        raise InputError(
+            f"{folder} holds none of the contrasts to be made ({', '.join(c.label for c in targets)}); found "
+            f"{', '.join(c.label for c in files.available)}. Leave --reference out, or give the folder with the truth."
+        )
+    for contrast, volume in found.items():
+        if not same_grid(volume, subject.reference):
+            raise InputError(
+                f"{files.files[contrast]}: the reference does not lie on the grid of {subject.name}.\n"
+                f"{describe_grid('reference', volume)}\n{describe_grid(subject.name, subject.reference)}\n"
+                "Resample it to the subject's grid, or leave --reference out."
+            )
+    return found
+
+
+def against_reference(subject: Subject, done: Completion, target: Contrast, truth: Volume) -> tuple[ScoreRow, ...]:
+    """Scores of one synthetic volume against the truth, on the subject's own grid; the truth counts as foreground."""
+    brain = replace(subject, volumes={**subject.volumes, target: truth}).foreground()
+    unit = to_unit(truth.voxels, window_of(target, done.prepared.hounsfield))
+    figures = score(done.unit(target), unit, brain)
+    used = pattern_name(done.prepared.scales)
+    return score_rows(figures, target=target, pattern=used, kind="reference", seconds=done.seconds["synthesis"])
+
+
+def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
+    """Indices along K, evenly through the middle four fifths of the foreground."""
+    filled = np.flatnonzero(mask.any(axis=(0, 1)))
+    places = np.linspace(0.1, 0.9, count) * (len(filled) - 1)
+    return sorted({int(filled[round(p)]) for p in places})
+
+
+def fast_steps(usual: int) -> int:
+    """Half the usual steps, but two where there are two: a coarse-to-fine method needs one for each stage."""
+    return min(usual, max(2, usual // 2))
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""

@@ -1,0 +1,196 @@
+"""The run file of a training: what it may hold, how it is read, and when two are of the same run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError
+
+from mrsynth.card import DataSource
+from mrsynth.errors import UsageError
+from mrsynth.methods import method_class, preset
+from mrsynth.plain import Plain
+from mrsynth.scans.preparation import PreparationConfig
+from mrsynth.training.examples import TrainingConfig
+
+MAY_CHANGE = {  # between a run and its resumption; everything else would make it another run
+    "name",
+    "licence",
+    "data.sources",
+    *(f"training.{key}" for key in ("iterations", "log_every", "save_every", "validate_every", "workers")),
+}
+OF_STAGE = re.compile(r"stages\.[^.]+\.")  # in the place of `training.`, for one stage
+
+
+class DataConfig(Plain):
+    """Which subjects train and which judge. Names are those of the subject folders."""
+
+    validation: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    repeat: dict[str, PositiveInt] = Field({}, description="subjects that count several times, by name: {ms07: 4}")
+    sources: tuple[DataSource, ...] = Field((), description="data sets, licences and citations, for the model card")
+
+
+class RunConfig(Plain):
+    """A run file: everything that decides what comes out, apart from where the data lie."""
+
+    name: str = "unnamed"
+    init: str | None = Field(None, description="name or path of the checkpoint whose weights training begins with")
+    tokens: str | None = Field(None, description="file of `mrsynth weights embed-text`, for methods that read text")
+    method: dict[str, Any] = Field(description="method, optional preset, and the options of the method's configuration")
+    preparation: PreparationConfig = PreparationConfig()
+    training: TrainingConfig = TrainingConfig()
+    stages: dict[str, dict[str, Any]] = Field(
+        {},
+        description="by stage of the method: keys of `training` that are different there, and `init`, a checkpoint "
+        "that supplies the stage so that it is not trained: {vq: {iterations: 2000, init: NAME_OR_PATH}}",
+    )
+    data: DataConfig = DataConfig()
+    licence: str = "not stated"
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Stages that are not trained, and the name or path of the checkpoint that supplies each."""
+        return {stage: str(options["init"]) for stage, options in self.stages.items() if options.get("init")}
+
+    def training_of(self, stage: str) -> TrainingConfig:
+        """How one stage is trained."""
+        different = {key: value for key, value in self.stages.get(stage, {}).items() if key != "init"}
+        return TrainingConfig.model_validate(merged(self.training.model_dump(mode="json"), different))
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, for YAML; without stages where none differs."""
+        return self.model_dump(mode="json", exclude=None if self.stages else {"stages"})
+
+
+def read_run_file(file: Path | None, method: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration of a run of `method`, whole and valid. Raises UsageError."""
+    text = run_text(file, overrides or {})
+    options = text.get("method") or {}
+    if not isinstance(options, Mapping):
+        raise UsageError(f"method: expected keys such as method, preset, network; found {options!r} (in {file}).")
+    if (other := options.get("method", method)) != method:
+        raise UsageError(f"{file} is a run of {other}, not of {method}.")
+    wanted = {"method": method, **options}
+    if "preset" in wanted:
+        wanted = merged(preset(method, str(wanted.pop("preset"))), wanted)
+    wrong: list[str] = []
+    try:
+        wanted = method_class(method).Config.model_validate(wanted).model_dump(mode="json")
+    except ValidationError as error:
+        wrong += complaints(error, "method")
+    try:
+        config = RunConfig.model_validate({**text, "method": wanted})
+    except ValidationError as error:
+        wrong += complaints(error)
+    else:
+        stages, complaints_of_stages = checked_stages(config, method_class(method).stages)
+        wrong += complaints_of_stages
+        config = config.model_copy(update={"stages": stages})
+    if wrong:
+        raise UsageError(f"The configuration of the run is not valid ({file or 'no file'}):\n" + "\n".join(wrong))
+    return config
+
+
+def run_text(file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a run file, not yet judged, changed by `overrides` (dotted keys). Raises UsageError.
+
+    A file may name another as its `base`, by a path from where it lies itself; its keys are then laid over those of
+    the other.
+    """
+    text = {} if file is None else keys_of(file, ())
+    for dotted, value in overrides.items():
+        text = merged(text, nested(str(dotted).split("."), value))
+    return text
+
+
+def keys_of(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a run file with its base; `above` are the files that led here."""
+    try:
+        text = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"Cannot read the run file {file}: {error}") from error
+    text = {} if text is None else text
+    if not isinstance(text, dict):
+        raise UsageError(f"{file} is no run file: expected keys such as method, training, data.")
+    base = text.pop("base", None)
+    if base is None:
+        return text
+    if not isinstance(base, str):
+        raise UsageError(f"base: expected the path of another run file, found {base!r} (in {file}).")
+    above = (*above, file.resolve())
+    if (below := file.parent / base).resolve() in above:
+        raise UsageError(f"{file} leads back to itself by its base {base}.")
+    return merged(keys_of(below, above), text)
+
+
+def checked_stages(config: RunConfig, known: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The `stages` of a run file as plain data of the right types; and what is wrong with them, line by line.
+
+    known   the stages of the method
+    """
+    checked: dict[str, dict[str, Any]] = {}
+    wrong: list[str] = []
+    for stage, options in config.stages.items():
+        if stage not in known:
+            wrong.append(f"  stages.{stage}: unknown stage; there are {', '.join(known)}")
+            continue
+        init = options.get("init")
+        if init is not None and not isinstance(init, str):
+            wrong.append(f"  stages.{stage}.init: expected the name or path of a checkpoint, found {init!r}")
+        try:
+            training = config.training_of(stage).model_dump(mode="json")
+        except ValidationError as error:
+            wrong += complaints(error, "stages", stage)
+        else:
+            checked[stage] = {key: init if key == "init" else training[key] for key in options}
+    return checked, wrong
+
+
+def complaints(error: ValidationError, *place: str) -> list[str]:
+    """One line for each thing pydantic did not accept, with its place: `  training.iteration: unknown key`."""
+    return [
+        f"  {'.'.join(map(str, (*place, *e['loc'])))}: {'unknown key' if e['type'] == 'extra_forbidden' else e['msg']}"
+        for e in error.errors()
+    ]
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, key by key at every depth."""
+    result = dict(base)
+    for key, value in over.items():
+        inner = result.get(key)
+        result[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} for the path a, b."""
+    return {path[0]: nested(path[1:], value) if len(path) > 1 else value}
+
+
+def flat(value: Any, place: str = "") -> dict[str, Any]:
+    """The reverse of `nested`, for all leaves."""
+    if not isinstance(value, Mapping):
+        return {place: value}
+    return {k: v for key, inner in value.items() for k, v in flat(inner, f"{place}.{key}" if place else key).items()}
+
+
+def refuse_another_run(saved: RunConfig, wanted: RunConfig, out: Path) -> None:
+    """Raise UsageError when a resumed run would not be the same run."""
+    before, now = flat(saved.model_dump(mode="json")), flat(wanted.model_dump(mode="json"))
+    changed = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+    differing = [k for k in changed if OF_STAGE.sub("training.", k) not in MAY_CHANGE]
+    if differing:
+        lines = [f"  {key}: {before.get(key)!r} in the run, {now.get(key)!r} asked for" for key in differing]
+        raise UsageError(
+            f"The run in {out} was begun with another configuration:\n" + "\n".join(lines) + "\n"
+            "Resume it with its own (leave --config out), or begin a new run in another --out."
+        )
+
+
+def yaml_text(data: Mapping[str, Any]) -> str:
+    """YAML in the order of the keys."""
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,81 @@
+"""What a training run leaves for people: losses and scores as CSV and for TensorBoard, and pictures."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrsynth.io.files import ensure_folder, write_bytes, write_text
+from mrsynth.training.validation import ValidationRow
+
+
+class RunLog:
+    """What a run leaves for people: losses and scores as CSV and for TensorBoard, and pictures.
+
+    Rows of iterations after the one a run resumes from are dropped: they will come again. Nothing is written before the
+    first row is, so that of several processes only the one that is called writes. Iterations are those of the run, over
+    all its stages.
+    """
+
+    def __init__(self, out: Path, iteration: int):
+        self.out, self.iteration = out, iteration
+        self.rows: dict[str, list[dict[str, str]]] = {}
+        self.board: Any = None
+
+    def losses(self, iteration: int, terms: Mapping[str, float], stage: str = "") -> None:
+        """One row of `losses.csv`; with the stage, where a method has several."""
+        self.add("losses.csv", [{"iteration": iteration, **({"stage": stage} if stage else {}), **terms}])
+        group = f"train_{stage}" if stage else "train"
+        self.scalars(iteration, {f"{group}/{name}": value for name, value in terms.items()})
+
+    def validation(self, iteration: int, rows: Sequence[ValidationRow]) -> None:
+        """One row of `validation.csv` per pattern and target."""
+        if not rows:
+            return
+        self.add("validation.csv", [{"iteration": iteration, **row._asdict()} for row in rows])
+        for metric in ("psnr", "ssim"):
+            values = {f"validation_{metric}/{row.pattern}:{row.target}": getattr(row, metric) for row in rows}
+            self.scalars(iteration, {**values, f"validation/{metric}": float(np.mean(list(values.values())))})
+
+    def picture(self, iteration: int, png: bytes) -> None:
+        """`samples/000500.png`."""
+        write_bytes(ensure_folder(self.out / "samples") / f"{iteration:06d}.png", png)
+
+    def add(self, name: str, new: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to a CSV file, which is written anew as a whole."""
+        rows = self.known(name)
+        rows += [{k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in new]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, dict.fromkeys(k for row in rows for k in row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.out / name, text.getvalue())
+
+    def known(self, name: str) -> list[dict[str, str]]:
+        """The rows of a CSV file."""
+        if name not in self.rows:
+            path = self.out / name
+            old = list(csv.DictReader(io.StringIO(path.read_text()))) if path.exists() else []
+            self.rows[name] = [row for row in old if int(row["iteration"]) <= self.iteration]
+        return self.rows[name]
+
+    def has(self, name: str, iteration: int) -> bool:
+        """Whether a CSV file has rows of an iteration."""
+        return any(int(row["iteration"]) == iteration for row in self.known(name))
+
+    def scalars(self, iteration: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve of TensorBoard."""
+        if self.board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(log_dir=str(self.out / "tensorboard"), purge_step=self.iteration + 1)
+        for name, value in values.items():
+            self.board.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        """Let TensorBoard write what it holds back."""
+        if self.board is not None:
+            self.board.close()

@@ -1,0 +1,110 @@
+"""The stages of a training run: which are trained and for how long, and what a checkpoint supplies in place of one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mrsynth.errors import UsageError, WeightsError
+from mrsynth.methods.base import Method
+from mrsynth.methods.cwdm.official import cwdm_for_target
+from mrsynth.tasks.models import load_method, tensors_misfit
+from mrsynth.tasks.train.config import RunConfig
+from mrsynth.training.examples import TrainingConfig
+from mrsynth.training.loop import TrainingState
+
+MEANING = ("method", "contrasts", "wavelet", "low_scale")  # of a network's inputs, which the shapes do not show
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages that a run trains, in order, and how; iterations are counted over all of them.
+
+    named   whether there is more than one, so that what people read should name them
+    """
+
+    training: Mapping[str, TrainingConfig]
+    named: bool
+
+    @classmethod
+    def of(cls, config: RunConfig, method: Method) -> "Plan":
+        """What a run file asks of a method. Raises UsageError when that makes no sense."""
+        if unknown := [stage for stage in config.stages if stage not in method.stages]:
+            raise UsageError(
+                f"stages.{unknown[0]}: with these options {config.method['method']} has no such stage; it has "
+                f"{', '.join(method.stages)}."
+            )
+        wanted = [stage for stage in method.stages if stage not in config.given]
+        if not wanted:
+            raise UsageError("stages: every stage has an init, so that nothing is left to train. Leave one out.")
+        return cls({stage: config.training_of(stage) for stage in wanted}, len(method.stages) > 1)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Those that are trained, in order."""
+        return tuple(self.training)
+
+    @property
+    def total(self) -> int:
+        """Iterations of the whole run."""
+        return sum(stage.iterations for stage in self.training.values())
+
+    def before(self, stage: str) -> int:
+        """Iterations of the stages before this one."""
+        return sum(self.training[s].iterations for s in self.stages[: self.stages.index(stage)])
+
+    def done(self, state: TrainingState) -> int:
+        """Iterations that are done."""
+        return self.before(state.stage) + state.iteration
+
+    def text(self, what: str, stage: str) -> str:
+        """What is being done, with the stage where there is more than one: `training vq`."""
+        return f"{what} {stage}" if self.named else what
+
+    def note(self, state: TrainingState) -> str:
+        """What an unfinished run of several stages says of its checkpoint; nothing when it is finished."""
+        if not self.named or self.done(state) >= self.total:
+            return ""
+        at, asked = self.stages.index(state.stage), self.training[state.stage].iterations
+        finished = [*self.stages[:at], *([state.stage] if state.iteration >= asked else [])]
+        parts = [f"finished {', '.join(finished)}"] if finished else []
+        parts += [f"{state.stage} has {state.iteration} of {asked} iterations"] if state.iteration < asked else []
+        parts += [f"not begun {', '.join(later)}"] if (later := self.stages[at + 1 :]) else []
+        return f"Unfinished training: {'; '.join(parts)}."
+
+    def refuse_changed_past(self, saved: RunConfig, state: TrainingState) -> None:
+        """Raise UsageError when a stage that is over is asked for another number of iterations than it had."""
+        for stage in self.stages[: self.stages.index(state.stage)]:
+            had, asked = saved.training_of(stage).iterations, self.training[stage].iterations
+            if had != asked:
+                raise UsageError(
+                    f"The stage {stage} is over, with {had} iterations; {asked} are asked for now. Leave its "
+                    "iterations as they were, or begin a new run in another --out."
+                )
+
+
+def take_over(method: Method, init: str, stage: str | None = None) -> None:
+    """Take the weights of a checkpoint: all of them, or those of one stage, which it stands in for.
+
+    Raises WeightsError when there is no such checkpoint, or when it is one of another network.
+    """
+    found = load_method(init)
+    tensors = found.method.saved_state()  # parts for training only are not in the file: those of `method` stay
+    if found.card.method == "cwdm" and len(found.method.targets) > 1 and len(method.targets) == 1:
+        tensors = cwdm_for_target(tensors, method.contrasts.index(method.targets[0]))
+    theirs, ours = options_of(found.method), options_of(method)
+    wrong = [f"{key} is {theirs.get(key)}, here {ours.get(key)}" for key in MEANING if theirs.get(key) != ours.get(key)]
+    wanted = ("",) if stage is None else method.stage_tensors(stage)
+    tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(wanted)}
+    if wrong := wrong + tensors_misfit(method, tensors, wanted):
+        place, remedy = ("", "begin without --init") if stage is None else (f"stages.{stage}.init: ", "train the stage")
+        raise WeightsError(
+            f"{place}{init} is of another network than this run's: {'; '.join(wrong[:3])}. Give the run the "
+            f"configuration of that checkpoint (`mrsynth weights show`), or {remedy}."
+        )
+    method.load_state_dict({**method.state_dict(), **tensors})
+
+
+def options_of(method: Method) -> dict[str, Any]:
+    """The configuration of a method as plain data."""
+    config: Any = method.config
+    return dict(config.model_dump())

@@ -1,0 +1,1 @@
+"""How a method learns: examples, augmentation, the loop, scores while it runs."""

@@ -1,0 +1,183 @@
+"""What a method learns from: slices or boxes, augmented, in an order that only the seed decides."""
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mrsynth.methods.base import Batch, Method
+from mrsynth.plain import Plain
+from mrsynth.scans.hounsfield import window_of
+from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
+
+
+class TrainingConfig(Plain):
+    """How to train, apart from the method."""
+
+    iterations: int = Field(200_000, gt=0)
+    batch_size: int = Field(8, gt=0)
+    crop: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(
+        None, description="voxels of the boxes a volumetric method learns from; None: whole volumes"
+    )
+    accumulation: int = Field(1, gt=0, description="batches per optimiser step")
+    learning_rate: float = Field(1e-4, gt=0)
+    decay: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(0, ge=0, description="iterations of linear warm-up")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights used for inference")
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, description="processes that load examples")
+    log_every: int = Field(50, gt=0)
+    validate_every: int = Field(2000, gt=0)
+    save_every: int = Field(500, gt=0)
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    def due(self, every: int, iteration: int) -> bool:
+        """Whether something that is done every so many iterations, and at the end, is to be done after this one."""
+        return iteration % every == 0 or iteration == self.iterations
+
+
+@dataclass(frozen=True)
+class Slab:
+    """One slice with its neighbours, or one box out of a volume.
+
+    images   (C, 1 + N, H, W) float32, u in [0, 1], the slice itself first; or (C, 1, D, H, W); anything in channels
+             that are not present
+    present  (C,) bool
+    labels   (H, W) or (D, H, W), whole numbers: the segmentation; -1 everywhere in a subject without one; None where
+             nobody asked. All slabs of a source have them, or none
+    """
+
+    images: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    labels: NDArray[np.integer[Any]] | None = None
+
+
+class ExampleSource(Protocol):
+    """All slices or boxes to train on; where they come from is not our business."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Slab: ...
+
+
+@contextmanager
+def example_batches(
+    method: Method,
+    iteration: int,
+    source: ExampleSource,
+    config: TrainingConfig,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[Iterator[Batch]]:
+    """The batches that one process of so many still has to see after so many iterations."""
+    loader: DataLoader[Any] = DataLoader(
+        Examples(source, method, config, processes),
+        batch_sampler=PositionSampler(len(source), config, iteration, process, processes),
+        collate_fn=collate,
+        num_workers=config.workers,
+        worker_init_fn=leave_signals_to_the_parent,
+    )
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if config.workers:  # now, not when it is collected: the program would wait for workers that ignore its SIGTERM
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+class Examples(Dataset[dict[str, Tensor]]):
+    """Slices or boxes made into examples; that at one position of a run is always the same."""
+
+    def __init__(self, source: ExampleSource, method: Method, config: TrainingConfig, processes: int = 1):
+        self.source = source
+        self.draw_available = method.draw_available
+        # whose intensities mean something, and are left alone
+        self.absolute = np.array([window_of(c) is not None for c in method.contrasts])
+        self.config = config
+        self.total = config.iterations * config.batch_size * config.accumulation * processes
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        position, index = key
+        slab = self.source[index]
+        random = np.random.default_rng([self.config.seed, position])
+        available = self.draw_available(slab.present, position / self.total, random)
+        c, n = slab.images.shape[:2]
+        stack = torch.from_numpy(np.ascontiguousarray(slab.images, dtype=np.float32)).flatten(0, 1)
+        labels: dict[str, Tensor] = {}
+        if slab.labels is None:
+            stack = augment_geometry(stack, self.config.augmentation, random)
+        else:
+            values = torch.from_numpy(slab.labels.astype(np.int64))
+            stack, labels["labels"] = augment_labelled(stack, values, self.config.augmentation, random)
+        inputs = np.where(available & ~self.absolute, np.arange(c), -1).repeat(n)
+        images = augment_intensity(stack, inputs, self.config.augmentation, random).unflatten(0, (c, n)) * 2 - 1
+        return {
+            "images": images[:, 0],
+            "context": images[:, 1:],
+            "present": torch.from_numpy(slab.present.copy()),
+            "available": torch.from_numpy(available),
+            **labels,
+        }
+
+
+class PositionSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (position, index): every epoch is a fresh permutation, a function of the seed and the epoch.
+
+    Of n processes each takes every n-th batch; together they see what one with n times the accumulation would see.
+    """
+
+    def __init__(self, length: int, config: TrainingConfig, iteration: int, process: int = 0, processes: int = 1):
+        self.length, self.config = length, config
+        self.process, self.processes = process, processes
+        self.first = iteration * config.accumulation
+
+    def __len__(self) -> int:
+        return self.config.iterations * self.config.accumulation - self.first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        epoch, order = -1, np.arange(0)
+        for own in range(self.first, self.first + len(self)):
+            batch = own * self.processes + self.process
+            keys = []
+            for position in range(batch * self.config.batch_size, (batch + 1) * self.config.batch_size):
+                if position // self.length != epoch:
+                    epoch = position // self.length
+                    order = np.random.default_rng([self.config.seed, epoch, 1]).permutation(self.length)
+                keys.append((position, int(order[position % self.length])))
+            yield keys
+
+
+def collate(examples: Sequence[Mapping[str, Tensor]]) -> Batch:
+    """Stack examples; smaller slices and boxes are padded with background (-1) to the largest of the batch.
+
+    Labels are padded with background too, which is 0; and with -1 where there are none.
+    """
+    largest = [max(sizes) for sizes in zip(*(e["images"].shape[1:] for e in examples), strict=True)]
+
+    def padded(x: Tensor, value: float = -1.0) -> Tensor:
+        lacking = [size - own for size, own in zip(largest, x.shape[-len(largest) :], strict=True)]
+        ends = [end for n in reversed(lacking) for end in (n // 2, n - n // 2)]  # from the last axis to the first
+        return nn.functional.pad(x, ends, value=value)
+
+    columns = {name: torch.stack([padded(e[name]) for e in examples]) for name in ("images", "context")}
+    flags = {name: torch.stack([e[name] for e in examples]) for name in ("present", "available")}
+    if "labels" in examples[0]:
+        segmentations = [e["labels"] for e in examples]
+        columns["labels"] = torch.stack([padded(s, -1.0 if bool((s < 0).any()) else 0.0) for s in segmentations])
+    return Batch(**columns, **flags)
+
+
+def leave_signals_to_the_parent(worker: int) -> None:
+    """A signal to the whole group (Ctrl-C, scancel) must not kill a worker under the process that is about to save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

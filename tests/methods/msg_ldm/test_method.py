@@ -1,0 +1,718 @@
+"""MSG-LDM: the checks of its specification that its networks alone cannot show, and what every switch does."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mrsynth.contrasts import STANDARD, Contrast, patterns
+from mrsynth.diffusion.noise import SeededNoise
+from mrsynth.diffusion.prediction import eps_from_x0, noised
+from mrsynth.diffusion.samplers import SAMPLERS
+from mrsynth.diffusion.schedules import levels, make_schedule
+from mrsynth.errors import InputError
+from mrsynth.methods import build_method, preset
+from mrsynth.methods.base import Batch
+from mrsynth.methods.msg_ldm import PRESETS, MsgLdmConfig, losses
+from mrsynth.methods.msg_ldm.objectives import diffused, judged, regions, remember, seen_in_training
+from mrsynth.networks.frequency import low_pass
+from mrsynth.training.loop import begin, train_only_what_is_listed
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "methods" / "msg-ldm.md"
+T1, T1CE, T2, FLAIR = STANDARD
+REGIONS = MsgLdmConfig().regions
+SMALL = {
+    "first_stage": {"kind": "identity", "multipliers": (1, 1, 1)},
+    "structure": {"widths": (8, 16), "fold": 2, "style_width": 4, "decoder_blocks": 1},
+    "network": {"width": 16, "multipliers": (1,), "blocks": 1, "groups": 8, "attention": ()},
+    "losses": {"w_gan": 0.0, "w_sa": 0.0},
+    "seg": "off",
+    "T": 50,
+    "schedule": "cosine",
+    "param": "x0",
+    "steps": 3,
+}
+
+
+def small(**options):
+    inner = {k: {**SMALL[k], **v} for k, v in options.items() if isinstance(SMALL.get(k), dict)}
+    return {"method": "msg-ldm", **SMALL, **options, **inner}
+
+
+def flags(*patterns_, contrasts=STANDARD):
+    return torch.tensor([[c in pattern for c in contrasts] for pattern in patterns_])
+
+
+def noise_for(model, n, seed=0):
+    return SeededNoise(seed, "subject", model.targets).slices(range(n))
+
+
+def batch_of(b=4, side=16, contrasts=STANDARD, seed=0, labels=None, present=None):
+    """Smooth slices (b, C, side, side); all but the b-th contrast of example b are available."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(b, len(contrasts), side // 4, side // 4, generator=random) * 2 - 1
+    images = torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear")
+    available = torch.ones(b, len(contrasts), dtype=torch.bool)
+    available[range(b), [i % len(contrasts) for i in range(b)]] = False
+    known = torch.ones_like(available) if present is None else present
+    context = torch.empty(b, len(contrasts), 0, side, side)
+    return Batch(images, known, available & known, context, labels)
+
+
+def structure_terms(model, batch, seed=0):
+    return model.objectives("structure")[0].loss(batch, torch.Generator().manual_seed(seed))
+
+
+def synthesise(model, batch, **options):
+    noise = noise_for(model, len(batch.images))
+    return model.synthesise(batch.images, batch.available, context=batch.context, noise=noise, **options)
+
+
+# Check 3 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", ["none", "concat", "replace", "draft"])
+def test_check_3_what_is_missing_leaves_structure_latents_and_output_bit_identical(known, wake):
+    model, batch = wake(small(known=known)), batch_of()
+    found = {}
+    for filling in (0.0, 1e6, torch.nan):
+        images = torch.where(batch.available[:, :, None, None], batch.images, filling)
+        structures = model.structures(images, batch.context, batch.available)
+        made = synthesise(model, replace(batch, images=images))
+        found[filling] = [*structures.levels, structures.map, made]
+
+    for other in list(found.values())[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0.0], other, strict=True))
+
+
+def test_check_3_which_contrasts_are_available_changes_the_structure_map(wake):
+    model, batch = wake(small()), batch_of(1)
+    all_four = model.structures(batch.images, batch.context, flags(STANDARD)).map
+    for missing in STANDARD:
+        others = flags([c for c in STANDARD if c is not missing])
+        three = model.structures(batch.images, batch.context, others).map
+        assert not torch.allclose(three, all_four, atol=1e-3)
+
+
+# Check 4 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("known", "inputs"), [("none", 272), ("concat", 292), ("replace", 272), ("draft", 292)])
+def test_check_4_input_of_the_diffusion_network(known, inputs):
+    with torch.random.fork_rng(devices=[]):
+        structure = {"widths": (8, 16, 32, 256), "decouple": False, "msse": False, "decoder_blocks": 1}
+        first = {"width": 8, "groups": 8, "blocks": 1}
+        model = build_method({"method": "msg-ldm", "structure": structure, "first_stage": first, "known": known})
+    network = model.network
+
+    assert network.stem.in_channels == inputs and network.head.out_channels == 16 and model.multiple == 32
+    if known == "none":  # the size of the public code's, 13.4 M
+        assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(13.4, abs=0.05)
+
+
+def test_check_4_sizes_of_the_paper():
+    config = MsgLdmConfig.model_validate(preset("msg-ldm", "paper"))
+
+    assert config.first_stage.factor == config.structure.factor == 8 and config.multiple == 32
+    assert config.T == 1000 and config.param == "eps" and config.known == "none" and config.steps == 50
+
+
+# Check 5 -------------------------------------------------------------------------------------------------------------
+
+
+def permuted(model, order):
+    """A model of the same weights whose contrasts stand in another order: new j is old order[j]."""
+    contrasts = [model.contrasts[j] for j in order]
+    other = build_method({**model.config.model_dump(), "contrasts": contrasts}).eval()
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        head, *rest = name.split(".")
+        if head in ("reconstructors", "styles") or name.startswith("structure.encoders."):
+            place = 1 if head != "structure" else 2
+            parts = name.split(".")
+            parts[place] = str(order.index(int(parts[place])))
+            weights[".".join(parts)] = tensor
+            continue
+        along = {"prototypes": (0,), "prototype_counts": (0,)}.get(head, ())
+        if name.startswith("structure.fusions."):
+            along = (0, 1) if "logits.weight" in name else (0,) if "logits.bias" in name else (1,)
+            along = () if name.endswith("fuse.0.bias") else along
+        if name.startswith("network.stem.weight"):
+            along = (1,)
+        if rest and head == "network" and rest[0] == "head":
+            along = (0,)
+        for axis in along:
+            size = tensor.shape[axis]
+            joint = 4 * model.config.first_stage.channels if head == "network" else size
+            blocks = torch.arange(joint).reshape(4, -1)[list(order)].flatten()
+            tensor = tensor.index_select(axis, torch.cat([blocks, torch.arange(joint, size)]))
+        weights[name] = tensor
+    other.load_state_dict(weights)
+    return other
+
+
+def test_check_5_contrasts_in_another_order_give_the_same_images(wake):
+    model, batch, order = wake(small(structure={"norm": "none"})), batch_of(), [2, 0, 3, 1]
+    model.prototypes.normal_(generator=torch.Generator().manual_seed(1))
+    other = permuted(model, order)
+    turned = Batch(*(getattr(batch, name)[:, order] for name in ("images", "present", "available", "context")))
+
+    assert other.contrasts == (T2, T1, FLAIR, T1CE) == other.config.contrasts
+    for options in ({}, {"sampler": "direct"}):
+        expected = synthesise(model, batch, **options)[:, order]
+        assert torch.allclose(synthesise(other, turned, **options), expected, atol=1e-4)
+        assert not torch.allclose(synthesise(model, turned, **options), expected, atol=1e-2)
+
+
+# Check 6 -------------------------------------------------------------------------------------------------------------
+
+
+def test_check_6_codes_that_cluster_by_contrast_cost_less_than_random_ones():
+    tau, kinds = torch.tensor(losses.INITIAL_LOG_TEMPERATURE), torch.arange(4).repeat(6)
+    clusters = torch.eye(8)[kinds] + 0.05 * torch.randn(24, 8, generator=torch.Generator().manual_seed(0))
+    random = torch.randn(24, 8, generator=torch.Generator().manual_seed(1))
+
+    good, bad = losses.style_consistency(clusters, kinds, tau), losses.style_consistency(random, kinds, tau)
+    assert float(good) < float(bad) / 2
+    assert float(losses.style_consistency(3 * clusters, kinds, tau)) == pytest.approx(float(good), rel=1e-5)
+
+
+def test_check_6_the_diagonal_does_not_count_and_one_code_costs_nothing():
+    tau, codes = torch.tensor(1.0), torch.nn.functional.normalize(torch.randn(2, 8), dim=1)
+    logit = math.e * float(codes[0] @ codes[1])
+    alike = losses.style_consistency(codes, torch.tensor([0, 0]), tau)
+    different = losses.style_consistency(codes, torch.tensor([0, 1]), tau)
+
+    assert float(alike) == pytest.approx(math.log1p(math.exp(-logit)), rel=1e-4)
+    assert float(different) == pytest.approx(math.log1p(math.exp(logit)), rel=1e-4)
+    assert float(losses.style_consistency(codes[:1], torch.tensor([0]), tau)) == 0
+
+
+def test_check_6_the_temperature_is_clamped_and_learnt(wake):
+    codes, kinds = torch.randn(6, 8), torch.tensor([0, 0, 1, 1, 2, 2])
+    for beyond, limit in ((-5.0, 0.0), (50.0, math.log(100))):
+        beyond, limit = torch.tensor(beyond), torch.tensor(limit)
+        found, wanted = (losses.style_consistency(codes, kinds, tau) for tau in (beyond, limit))
+        assert torch.equal(found, wanted)
+
+    model = wake(small())
+    assert float(model.log_temperature.detach()) == pytest.approx(math.log(1 / 0.07))
+    assert any(p is model.log_temperature for p in model.objectives("structure")[0].parameters)
+    structure_terms(model, batch_of(1))["loss"].backward()  # one example: no pair of the same contrast
+    assert bool(model.log_temperature.grad.isfinite()) and bool(model.log_temperature.grad != 0)
+
+
+# Check 7 -------------------------------------------------------------------------------------------------------------
+
+
+def test_check_7_the_cosine_transform_is_orthonormal():
+    x = torch.randn(2, 1, 12, 20, dtype=torch.float64)
+    spectrum = losses.dct2(x)
+    rows, columns = losses.dct_matrix(12), losses.dct_matrix(20)
+
+    assert torch.allclose(rows @ rows.T, torch.eye(12, dtype=torch.float64), atol=1e-12)
+    assert float(spectrum.square().sum()) == pytest.approx(float(x.square().sum()))
+    assert torch.allclose(rows.T @ spectrum @ columns, x)
+    constant = losses.dct2(torch.ones(1, 1, 12, 20))
+    assert float(constant[0, 0, 0, 0]) == pytest.approx(math.sqrt(240)) and float(constant.abs().sum()) < 15.6
+
+
+def test_check_7_only_the_log_form_sees_a_blur(brain_volumes):
+    volume = brain_volumes((192, 192, 8))[T1].voxels[:, :, 4]
+    texture = np.random.default_rng(0).normal(0, 0.03, volume.shape) * (volume > 0)
+    image = torch.from_numpy(2 * np.clip(volume / volume.max() + texture, 0, 1) - 1).float()[None, None]
+    blurred = low_pass(image, 3.0, 21)
+    for form in ("log", "raw"):
+        assert float(losses.spectral_similarity(image, image, form)) == pytest.approx(1, abs=1e-5)
+    assert float(losses.spectral_similarity(blurred, image, "log")) < 0.8
+    assert float(losses.spectral_similarity(blurred, image, "raw")) > 0.98
+
+
+# Check 8 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enhancing", [3, 4])
+def test_check_8_both_conventions_name_the_enhancing_part(enhancing):
+    labels = torch.tensor([[[0, 1, 2, enhancing, -1]]])
+    background, whole, core, et = losses.region_targets(labels, REGIONS)[0, :, 0].bool()
+
+    assert et.tolist() == [False, False, False, True, False]
+    assert core.tolist() == [False, True, False, True, False]
+    assert whole.tolist() == [False, True, True, True, False]
+    assert background.tolist() == [True, False, False, False, True]
+    assert bool((et <= core).all() and (core <= whole).all())
+
+
+def test_check_8_other_values_are_named():
+    with pytest.raises(InputError, match=r"values \[7, 9\]; expected \[0, 1, 2, 3, 4\].*method.seg=off"):
+        losses.region_targets(torch.tensor([[[0, 7, 9, 1]]]), REGIONS)
+    assert losses.region_targets(torch.tensor([[[0, 7]]]), {"lesion": (7,)})[0, 1, 0].tolist() == [0, 1]
+
+
+def test_check_8_segmentations_are_optional(wake):
+    model = wake(small(seg="auto", complete=False))
+    labels = torch.zeros(4, 16, 16, dtype=torch.long)
+    labels[:, 4:8, 4:8] = 4
+    some = torch.where(torch.tensor([True, False, True, False])[:, None, None], labels, -1)
+    features = model.structures(batch_of().images, batch_of().context, batch_of().available).levels
+    terms = {name: structure_terms(model, batch_of(labels=x)) for name, x in (("all", labels), ("some", some))}
+    terms |= {
+        "none": structure_terms(model, batch_of()),
+        "all -1": structure_terms(model, batch_of(labels=-1 + 0 * labels)),
+    }
+
+    assert model.wants_labels and all(bool(t["loss"].isfinite()) for t in terms.values())
+    assert float(terms["none"]["regions"]) == float(terms["all -1"]["regions"]) == 0
+    two = [level[::2] for level in features]
+    expected = losses.segmentation_loss(model.segmenter(two), losses.region_targets(labels[::2], REGIONS))
+    assert float(terms["some"]["regions"].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_check_8_segmentations_can_be_demanded(wake):
+    model = wake(small(seg="on"))
+    features = model.structures(batch_of().images, batch_of().context, batch_of().available).levels
+    labels = torch.full((4, 16, 16), -1)
+    labels[0] = 0
+
+    for missing, given in ((4, None), (3, labels)):
+        with pytest.raises(InputError, match=f"seg is on, but {missing} of 4 .* no segmentation.*auto or off"):
+            regions(model, features, batch_of(labels=given))
+
+
+def test_dice_of_the_regions_is_written_out():
+    targets = losses.region_targets(torch.tensor([[[0, 1, 2, 4]], [[0, 0, 2, 2]]]), REGIONS)
+    logits = torch.randn(2, 4, 1, 4)
+    p = torch.sigmoid(logits)
+    entropy = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
+    dice = [2 * (p[:, r] * targets[:, r]).sum() / (p[:, r] + targets[:, r]).sum() for r in (1, 2, 3)]
+    perfect = losses.segmentation_loss(40 * (2 * targets - 1), targets)
+
+    assert float(losses.segmentation_loss(logits, targets)) == pytest.approx(
+        float(entropy / 2 + 1 - sum(dice) / 3), rel=1e-4
+    )
+    assert float(perfect) == pytest.approx(0, abs=1e-5)
+
+
+# Check 10 ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_10_the_schedule_of_the_public_code():
+    abar = make_schedule("sqrt_linear", 1000).abar
+    betas = 1 - abar / torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+
+    assert float(betas[0]) == pytest.approx(0.0015) and float(betas[-1]) == pytest.approx(0.0195)
+    assert bool((abar.diff() < 0).all()) and float(abar[-1]) == pytest.approx(1.4e-4, rel=0.05)
+    assert bool((betas.sqrt().diff(n=2).abs() < 1e-12).all())
+
+
+def test_check_10_an_oracle_of_the_noise_leads_ddim_back_to_the_latents():
+    schedule, z = make_schedule("sqrt_linear", 1000), torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    start = noised(z, torch.randn(2, 4, 3, 3, dtype=torch.float64), float(schedule.abar[-1]))
+
+    def denoise(x_t, level):
+        abar = float(schedule.abar[level])
+        eps = eps_from_x0(x_t, z, abar)
+        return (x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
+
+    assert torch.allclose(SAMPLERS["ddim"](denoise, start, schedule, levels(1000, 50), None), z, atol=1e-8)
+
+
+def test_check_10_without_eta_only_the_first_draw_is_random(wake):
+    batch = batch_of(1)
+    draws = {}
+    for eta in (0.0, 1.0):
+        model, drawn = wake(small(eta=eta)), []
+        source = noise_for(model, 1)
+        model.synthesise(
+            batch.images,
+            batch.available,
+            context=batch.context,
+            noise=lambda like, drawn=drawn, source=source: drawn.append(1) or source(like),
+        )
+        draws[eta] = len(drawn)
+
+    assert draws == {0.0: 1, 1.0: 3}
+
+
+# Check 12 ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_12_the_number_of_missing_contrasts_is_uniform_from_0_to_3():
+    model, random = build_method(small(complete=True)), np.random.default_rng(0)
+    drawn = torch.tensor(np.stack([model.draw_available(np.ones(4, bool), 0.5, random) for _ in range(20_000)]))
+    batch = Batch(torch.zeros(20_000, 4, 1, 1), torch.ones_like(drawn), drawn, torch.zeros(20_000, 4, 0, 1, 1))
+    seen = seen_in_training(model, batch, torch.Generator().manual_seed(0))
+    counts = Counter((~seen).sum(1).tolist())
+    which = Counter(tuple(row) for row in seen.tolist() if sum(row) == 2)
+
+    assert set(counts) == {0, 1, 2, 3} and all(abs(n - 5000) < 4 * math.sqrt(5000 * 0.75) for n in counts.values())
+    assert len(which) == 6 and max(which.values()) < 1.25 * min(which.values())
+    without = build_method(small(complete=False))
+    assert torch.equal(seen_in_training(without, batch, torch.Generator()), drawn)
+
+
+def test_check_12_of_an_incomplete_example_only_its_own_contrasts_are_seen():
+    model, random = build_method(small()), np.random.default_rng(0)
+    present = np.array([True, False, True, True])
+    drawn = torch.tensor(np.stack([model.draw_available(present, 0.5, random) for _ in range(3000)]))
+    known = torch.tensor(present).expand(3000, 4)
+    batch = Batch(torch.zeros(3000, 4, 1, 1), known, drawn, torch.zeros(3000, 4, 0, 1, 1))
+    counts = Counter((known & ~seen_in_training(model, batch, torch.Generator().manual_seed(0))).sum(1).tolist())
+
+    assert set(counts) == {0, 1, 2} and all(abs(n - 1000) < 4 * math.sqrt(1000 * 2 / 3) for n in counts.values())
+
+
+def test_check_12_all_14_patterns_on_the_tiny_preset_fill_in_only_what_is_missing(wake):
+    model = wake({**preset("msg-ldm", "tiny"), "steps": 2})
+    batch = replace(batch_of(1, 64), present=flags(STANDARD))
+    assert model.multiple == 32 and model.latents(batch.images, batch.present).shape == (1, 4, 4, 8, 8)
+
+    together = Batch(
+        *(getattr(batch, n).expand(14, *getattr(batch, n).shape[1:]) for n in ("images", "present")),
+        flags(*patterns()),
+        batch.context.expand(14, -1, -1, -1, -1),
+    )
+    made = synthesise(model, together)
+    assert torch.equal(made[together.available], together.images[together.available])
+    changed = (made != together.images).flatten(2).any(2)
+    assert torch.equal(changed, ~together.available) and float(made.abs().max()) <= 1
+
+
+def test_check_12_the_direct_path_needs_no_diffusion_model(wake):
+    whole, direct = wake(small()), wake(small(decode="direct"))
+    assert direct.network is None and direct.first_stage is None and direct.stages == ("structure",)
+    assert not [name for name in direct.state_dict() if name.startswith(("network", "first_stage", "latent"))]
+
+    direct.load_state_dict({name: whole.state_dict()[name] for name in direct.state_dict()})
+    batch = batch_of()
+    assert torch.equal(synthesise(direct, batch), synthesise(whole, batch, sampler="direct"))
+    assert not torch.equal(synthesise(direct, batch), synthesise(whole, batch))
+
+
+# Check 13 ------------------------------------------------------------------------------------------------------------
+
+
+def test_check_13_each_stage_moves_its_own_part_alone():
+    learnt = {"kind": "kl", "width": 8, "multipliers": (1, 2), "fold": 2, "blocks": 1, "groups": 4}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        options = {"losses": {"w_gan": 1.0}, "discriminator": {"width": 8}, "structure": {"dropout": 0.5}}
+        model = build_method(small(first_stage=learnt, **options))
+    assert model.stages == ("first_stage", "structure", "diffusion")
+    owners = {name: [s for s in model.stages if name.startswith(model.stage_tensors(s))] for name in model.state_dict()}
+    assert all(len(stages) == 1 for stages in owners.values())
+
+    state = begin(model)
+    for stage in model.stages:
+        state.enter(stage)
+        train_only_what_is_listed(model, stage)
+        model.zero_grad()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        optimisers = [torch.optim.Adam(o.parameters, lr=1e-2) for o in model.objectives(stage)]
+        for step in range(2):
+            for objective, optimiser in zip(model.objectives(stage), optimisers, strict=True):
+                optimiser.zero_grad()
+                objective.loss(batch_of(2, 32), torch.Generator().manual_seed(step))["loss"].backward()
+                optimiser.step()
+        moved = {owners[name][0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+        assert moved == {stage}
+        assert {owners[name][0] for name, p in model.named_parameters() if p.grad is not None} == {stage}
+        dropouts = [m.training for m in model.structure.modules() if isinstance(m, torch.nn.Dropout) and m.p]
+        assert len(dropouts) > 0 and set(dropouts) == {stage == "structure"}
+
+
+# What is known of the latents ----------------------------------------------------------------------------------------
+
+
+def test_replaced_latents_stand_at_the_noise_of_every_level(wake, monkeypatch):
+    model, batch = wake(small(known="replace", steps=4)), batch_of()
+    model.latent_scale.fill_(1.7)
+    seen = {}
+    original = model.predict
+
+    def listen(x_t, level, condition):
+        seen[int(level[0])] = x_t.clone()
+        return original(x_t, level, condition)
+
+    monkeypatch.setattr(model, "predict", listen)
+    synthesise(model, batch)
+    z = 1.7 * model.latents(batch.images, batch.available)
+    eps = noise_for(model, 4)(torch.empty(4, 4, 16, 4, 4))
+
+    assert sorted(seen, reverse=True) == levels(50, 4)
+    for level, x_t in seen.items():
+        expected = noised(z, eps, float(model.schedule.abar[level]))
+        assert torch.allclose(x_t[batch.available], expected[batch.available], atol=1e-4)
+
+
+def test_a_draft_that_diffusion_does_not_change_is_the_direct_image(wake):
+    model, batch = wake(small(known="draft")), batch_of()
+    torch.nn.init.zeros_(model.network.head.weight)
+    torch.nn.init.zeros_(model.network.head.bias)
+
+    assert torch.allclose(synthesise(model, batch), synthesise(model, batch, sampler="direct"), atol=1e-6)
+
+
+def test_a_draft_whose_difference_is_known_becomes_the_truth(wake, monkeypatch):
+    """With latents that lose nothing and an oracle of the difference, the image is exact."""
+    model, batch = wake(small(known="draft")), batch_of()
+    model.difference_scale.fill_(0.6)
+    truth = model.latents(batch.images, batch.present)
+    found = model.structures(batch.images, batch.context, batch.available)
+    known = model.known_latents(batch.images, batch.available, model.direct(found, ~batch.available))
+    monkeypatch.setattr(model, "predict", lambda x_t, level, condition: 0.6 * (truth - known))
+
+    assert torch.allclose(synthesise(model, batch), batch.images, atol=1e-5)
+
+
+@pytest.mark.parametrize("known", ["none", "draft"])
+def test_what_is_diffused_has_variance_1_once_measured(known, wake):
+    model, batches = wake(small(known=known)), [batch_of(seed=seed) for seed in range(3)]
+    assert float(model.scale()) == float(model.diffused_scale()) == 1
+    for stage in ("first_stage", "structure"):
+        model.enter_stage(stage, iter(batches))
+        assert float(model.scale()) == 1
+    model.enter_stage("diffusion", iter(batches))
+    values = []
+    for batch in batches:
+        with torch.no_grad():
+            x_0, _ = diffused(model, batch, batch.available)
+        values.append(x_0[judged(model, batch, batch.available)].flatten())
+
+    assert float(torch.cat(values).std()) == pytest.approx(1, abs=1e-3)
+    before = [model.scale().clone(), model.diffused_scale().clone()]
+    model.enter_stage("diffusion", iter(batches))  # what was measured before does not enter
+    assert [model.scale(), model.diffused_scale()] == before
+
+
+def test_the_diffusion_loss_is_over_what_is_asked_for(wake):
+    """Everything with a known truth; where the network is told the available ones, the rest."""
+    for known, expected in (("none", (True, True)), ("concat", (True, False))):
+        model, batch = wake(small(known=known, complete=False)), batch_of()
+        found = judged(model, batch, batch.available)
+        assert (bool(found[~batch.available].all()), bool(found[batch.available].any())) == expected
+
+
+# Regression ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [(FLAIR,), (T1, T2)], ids=str)
+def test_image_decoders_begin_at_the_least_squares_line_of_the_available_contrasts(missing):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_method(small(structure={"regression": True, "head": "linear"})).eval()
+    batches = [batch_of(seed=seed) for seed in range(3)]
+    with torch.no_grad():
+        model.enter_stage("structure", iter(batches))
+    batch = replace(batches[0], available=flags([c for c in STANDARD if c not in missing]).expand(4, -1))
+    made = synthesise(model, batch, sampler="direct")
+
+    u = np.concatenate([(b.images.permute(0, 2, 3, 1).reshape(-1, 4).numpy() + 1) / 2 for b in batches])
+    used, wanted = ([STANDARD.index(c) for c in STANDARD if (c in missing) == flag] for flag in (False, True))
+    inputs = np.c_[u[:, used], np.ones(len(u))]
+    lines, *_ = np.linalg.lstsq(inputs, u[:, wanted], rcond=None)
+    expected = torch.from_numpy(inputs[: 4 * 256] @ lines).float().reshape(4, 16, 16, -1).permute(0, 3, 1, 2)
+    assert torch.allclose(made[:, wanted], (2 * expected - 1).clamp(-1, 1), atol=2e-3)
+
+
+def test_the_regression_is_fitted_to_complete_examples_inside_the_brain(wake):
+    """Others, NaN in them too, and background change nothing; background comes out as background."""
+    options = {"structure": {"regression": True, "head": "linear"}}
+    batch = batch_of()
+    images = torch.where(torch.arange(16)[:, None] < 5, -1.0, batch.images)
+    present = flags(STANDARD, STANDARD, STANDARD, (T1, FLAIR))
+    images[3, 1:3] = torch.nan
+    whole = Batch(images, present, present, batch.context)
+    part = Batch(
+        *(getattr(whole, n)[:3, ..., 5:, :] if n != "present" else present[:3] for n in ("images", "present")),
+        present[:3],
+        batch.context[:3, ..., 5:, :],
+    )
+    fitted = []
+    for given in (whole, part):
+        model = wake(small(**options))
+        with torch.no_grad():
+            model.enter_stage("structure", [given])
+        fitted.append(model.regression.weights.detach())
+    u = torch.where(present[:3, :, None, None], (images[:3] + 1) / 2, 0.0)
+
+    assert torch.allclose(*fitted, atol=1e-5) and float(fitted[0].abs().max()) > 0.1
+    assert not model.regression(u, present[:3])[:, :, :5].any()
+
+
+# Style ---------------------------------------------------------------------------------------------------------------
+
+
+def test_prototypes_are_running_means_of_what_is_present(wake):
+    model = wake(small(prototype_decay=0.5))
+    present = torch.tensor([[True, True, False, True], [True, False, False, True]])
+    first, second, third = (torch.randn(2, 4, 8) for _ in range(3))
+    for codes in (first, second, third):
+        remember(model, codes, present)
+
+    mean = (first[:, 0].mean(0) + second[:, 0].mean(0)) / 2  # the first ones count alike, then the decay holds
+    assert torch.allclose(model.prototypes[0], mean / 2 + third[:, 0].mean(0) / 2, atol=1e-6)
+    assert torch.equal(model.prototypes[2], torch.zeros(8))
+
+
+def test_prototypes_move_only_while_the_structure_network_is_trained(wake):
+    model, batch = wake(small()), batch_of()
+    structure_terms(model, batch)
+    assert not model.prototypes.any()
+    structure_terms(model.train(), batch)
+    assert bool(model.prototypes.abs().sum(1).all())
+
+
+def test_with_prototypes_alone_the_true_image_of_a_missing_contrast_is_only_a_target(wake):
+    """Otherwise its style leaks into its own reconstruction."""
+    found = {}
+    for share in (0.0, 1.0):
+        options = {"prototype": share, "complete": False, "losses": {"w_sc": 0.0, "w_available": 0.0}}
+        model, batch = wake(small(**options)), batch_of()
+        structure_terms(model, batch)["loss"].backward()
+        found[share] = [p.grad is not None and bool(p.grad.any()) for p in model.styles.parameters()]
+
+    assert all(found[0.0]) and not any(found[1.0])
+
+
+def test_available_contrasts_weigh_as_much_as_told(wake):
+    models = {w: wake(small(complete=False, losses={"w_available": w})) for w in (0.0, 0.5, 1.0)}
+    terms = {w: structure_terms(model, batch_of()) for w, model in models.items()}
+    image = {w: float(t["image"].detach()) for w, t in terms.items()}
+    # with weight 0 the mean is over the missing alone, one row in four
+    assert image[0.5] == pytest.approx((image[1.0] + image[0.0] / 4) / 2, rel=1e-5)
+
+
+def test_every_weight_of_the_structure_stage_counts(wake):
+    weights = {"w_rec": 2.0, "w_sa": 3.0, "w_seg": 4.0, "w_sc": 5.0, "w_kl": 6.0}
+    labels = torch.zeros(4, 16, 16, dtype=torch.long)
+    labels[:, :8] = 1
+    terms = structure_terms(wake(small(seg="auto", losses=weights)), batch_of(labels=labels))
+    names = {"image": 2.0, "frequency": 3.0, "regions": 4.0, "consistency": 5.0, "pull": 6.0}
+    parts = {name: float(terms[name].detach()) for name in names}
+
+    assert all(parts.values()) and set(terms) == {"loss", *names}
+    assert float(terms["loss"].detach()) == pytest.approx(sum(w * parts[n] for n, w in names.items()), rel=1e-5)
+
+
+# First stage ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_adversarial_weight_balances_gradients_at_the_last_layer():
+    w = torch.tensor([1.0, 2.0], requires_grad=True)
+    error, adversarial = (3 * w).sum(), (0.5 * w).sum()
+
+    assert float(losses.adversarial_weight(error, adversarial, w)) == pytest.approx(6, rel=1e-3)
+    assert float(losses.adversarial_weight(1e9 * error, adversarial, w)) == 1e4
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
+    assert float(losses.discriminator_loss(real, fake)) == pytest.approx(0.5 * (0.25 + 0.5))
+
+
+def test_the_first_stage_learns_from_contrasts_that_are_present(wake):
+    learnt = {"kind": "kl", "width": 8, "multipliers": (1, 2), "fold": 2, "blocks": 1, "groups": 4}
+    model = wake(small(first_stage=learnt))
+    present = torch.tensor([[False, True, False, False]] * 4)
+    batch = batch_of(present=present)
+    images = torch.where(present[:, :, None, None], batch.images, torch.nan)
+    terms = model.objectives("first_stage")[0].loss(replace(batch, images=images), torch.Generator().manual_seed(0))
+    made = model.reconstruct(batch.images, present)
+
+    assert bool(terms["loss"].isfinite())
+    assert float(terms["psnr"]) == pytest.approx(
+        float(10 * torch.log10(4 / (made[:, 1] - batch.images[:, 1]).square().mean())), abs=1.5
+    )  # which draws the latents around their mean
+    assert not made[:, [0, 2, 3]].any()
+
+
+# Bad input, other data -----------------------------------------------------------------------------------------------
+
+
+def test_a_slice_without_foreground_gives_finite_losses_and_images(wake):
+    labels = torch.zeros(2, 16, 16, dtype=torch.long)
+    model = wake(small(losses={"w_sa": 1.0}, seg="auto"))
+    batch = replace(batch_of(2, labels=labels), images=torch.full((2, 4, 16, 16), -1.0))
+    for stage in model.stages:
+        for objective in model.objectives(stage):
+            objective.loss(batch, torch.Generator().manual_seed(0))["loss"].backward()
+
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+    assert bool(synthesise(model, batch).isfinite().all())
+
+
+def test_slices_must_fit_and_something_must_be_there(wake):
+    model = wake(small())
+    batch = batch_of(1)
+    with pytest.raises(ValueError, match=r"\(18, 16\) is no multiple of 4"):
+        synthesise(model, replace(batch, images=torch.zeros(1, 4, 18, 16), context=torch.empty(1, 4, 0, 18, 16)))
+    with pytest.raises(ValueError, match="at least one contrast"):
+        synthesise(model, replace(batch, available=torch.zeros(1, 4, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("contrasts", [(T1, FLAIR), (T1, T2, Contrast.PD)], ids=str)
+def test_any_number_of_contrasts(contrasts, wake):
+    model = wake(small(contrasts=contrasts, known="draft", seg="auto", regions={"lesion": (1,)}))
+    batch = batch_of(2, contrasts=contrasts)
+    batch = replace(batch, labels=(batch.images[:, 0] > 0.5).long())
+    model.enter_stage("diffusion", [batch])
+    for stage in model.stages:
+        for objective in model.objectives(stage):
+            assert bool(objective.loss(batch, torch.Generator().manual_seed(0))["loss"].isfinite())
+    made = synthesise(model, batch)
+
+    assert torch.equal(made[batch.available], batch.images[batch.available])
+    assert model.supports([T1], contrasts[-1]) and not model.supports([T1], T1CE)
+
+
+def test_what_a_checkpoint_leaves_out_is_not_needed_to_synthesise(wake):
+    model, batch = wake(small(seg="auto", losses={"w_gan": 1.0})), batch_of()
+    model.prototypes.normal_(generator=torch.Generator().manual_seed(0))
+    stripped, again = model.saved_state(), build_method(model.config.model_dump()).eval()
+    missing = again.load_state_dict(stripped, strict=False).missing_keys
+
+    assert {name.split(".")[0] for name in missing} == {"styles", "segmenter", "log_temperature", "prototype_counts"}
+    for options in ({}, {"sampler": "direct"}):
+        assert torch.equal(synthesise(again, batch, **options), synthesise(model, batch, **options))
+
+
+def test_while_the_structure_stage_is_trained_the_direct_image_is_judged(wake):
+    model, batch = wake(small()), batch_of()
+    direct = synthesise(model, batch, sampler="direct")
+    model.stage = "structure"
+
+    assert model.judged_stages == ("structure", "diffusion")
+    assert torch.equal(synthesise(model, batch), direct)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"contrasts": ["t1"]}, "at least two contrasts"),
+        ({"steps": 60}, "60 sampling steps from 50 levels"),
+        ({"regions": {}, "seg": "auto"}, "each needs values"),
+        ({"regions": {"WT": (0, 1)}, "seg": "on"}, "all above 0"),
+        ({"seg": "on", "losses": {"w_seg": 0}}, "would learn nothing"),
+        ({"structure": {"decouple": False}, "losses": {"w_kl": 1}}, "there are none"),
+        ({"known": "guess"}, "known"),
+        ({"structure": {"regression": True}}, "needs structure.head linear"),
+    ],
+    ids=str,
+)
+def test_options_that_contradict_one_another_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        MsgLdmConfig.model_validate(small(**options))
+
+
+def test_the_shipped_preset_is_small_enough_and_as_its_page_says():
+    """At most 10 MB in half precision, of what is needed to synthesise."""
+    model = build_method(preset("msg-ldm", "ship"))
+    needed = sum(tensor.numel() for tensor in model.saved_state().values())
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert 2 * needed < 10e6 and 32 % model.multiple == 0
+    assert f"| {sum(p.numel() for p in model.parameters()):,} | {needed:,} |" in page
+    assert all(f"| `{name}` |" in page for name in PRESETS)

@@ -1,0 +1,399 @@
+"""The report of a benchmark: known tables, well-formed self-contained pages, nothing of ours beside a published row."""
+
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mrsynth.contrasts import STANDARD, T1CE_WARNING, pattern_name, patterns
+from mrsynth.reports.benchmark_page import BenchmarkRecord, report_html, report_markdown, summary_json
+from mrsynth.reports.elements import Number
+from mrsynth.reports.plots import box_plot
+from mrsynth.reports.sections import plain
+from mrsynth.reports.tables import Results, pattern_table, resource_table, score_table, segmentation_table
+from mrsynth.scores.published_figures import Conduct, Published, PublishedRow, Source
+from mrsynth.scores.rows import ResultRow
+
+NASTY = "a|b <script>x</script> & \"c\" 'd'</td> [l](http://x) `q` *s* $m$ 漢"
+PNG = b"\x89PNG\r\n\x1a\nnot a picture"
+BASE = {"dataset": "brats21", "split": "test@0000000a", "pattern": "t1+t2+flair", "target": "t1ce"}
+BASE |= {"protocol": "full3d", "region": "volume", "metric": "PSNR", "method": "fgc2f"}
+
+
+def column(values, **more) -> list[ResultRow]:
+    return [ResultRow(**BASE | more | {"subject": f"s{i:02}", "value": float(v)}) for i, v in enumerate(values)]
+
+
+def record(**more) -> BenchmarkRecord:
+    fields = {
+        "dataset": "brats21",
+        "title": "BraTS 2021",
+        "citation": "Baid et al. 2021",
+        "split": "test@0000000a",
+        "subjects": ("s00", "s01"),
+        "contrasts": STANDARD,
+        "command": "mrsynth benchmark --dataset brats21",
+        "version": "0.1.0",
+        "created": datetime(2026, 11, 21, tzinfo=UTC),
+    }
+    return BenchmarkRecord(**fields | more)
+
+
+def published(**more) -> Published:
+    row = {"method": "RivalNet", "paper": "p", "dataset": "brats20", "release": "BraTS 2020", "inputs": "t1+t2+flair"}
+    row |= {"target": "t1ce", "metric": "PSNR", "value": 31.875, "seen": "secondary"}
+    return Published(
+        schema_version=1,
+        collected="2026-11-20",
+        protocols={"theirs": Conduct(text="slices of 192"), "code": Conduct(text="as in the code", ours="cwdm")},
+        remarks=("compare nothing",),
+        sources={"p": Source(title="A paper", address="https://example.org/p")},
+        rows=(PublishedRow(**row | more), PublishedRow(**row | {"inputs": "pd", "target": "t2", "value": 12.125})),
+    )
+
+
+def every_pattern(subjects=2) -> list[ResultRow]:
+    """fgc2f and both baselines on all 14 patterns, cwdm on the four with one missing."""
+    rng, rows = np.random.default_rng(0), []
+    for given in patterns():
+        for target in (c for c in STANDARD if c not in given):
+            for method in ("copy", "fgc2f", "cwdm", "regression"):
+                if method != "cwdm" or len(given) == 3:
+                    place = {"pattern": pattern_name(given), "target": target.value, "method": method}
+                    rows += column(rng.normal(20, 2, subjects), **place)
+                    rows += column(rng.uniform(0.7, 0.9, subjects), metric="SSIM", **place)
+    return rows
+
+
+class Page(HTMLParser):
+    """Tags that close in the order they opened; the cells of every table; every attribute."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tables: list[list[str]] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag in ("td", "th"):
+            self.tables[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1] += data
+
+    @property
+    def tags(self) -> set[str]:
+        return {tag for tag, _, _ in self.attributes}
+
+
+def texts(table):
+    """Cells as printed, the best ones with a star."""
+    return [
+        [("" if c is None else f"{'*' * c.best}{c.text}" if isinstance(c, Number) else c) for c in row]
+        for row in table.rows
+    ]
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_score_table_by_hand():
+    """Baselines come last; best means are marked; the mean over the one-missing patterns is that over subjects."""
+    rows = [
+        *column([10, 12], method="copy"),
+        *column([20, 24]),
+        *column([30, 34], pattern="t1+t1ce+t2", target="flair"),
+        *column([21, 25], method="cwdm"),
+        *column([29, 29], method="cwdm", pattern="t1+t1ce+t2", target="flair"),
+    ]
+    table = score_table(Results(rows, STANDARD), "full3d", ["PSNR"], "title")
+
+    assert table.head == [
+        "Region",
+        "Metric",
+        "Method",
+        "T1ce from the others",
+        "FLAIR from the others",
+        "mean of these",
+    ]
+    assert texts(table) == [
+        ["volume", "PSNR (dB)", "fgc2f", "22.00", "*32.00", "*27.00"],
+        ["volume", "PSNR (dB)", "cwdm", "*23.00", "29.00", "26.00"],
+        ["volume", "PSNR (dB)", "copy (baseline)", "11.00", "", "11.00"],
+    ]
+
+
+def test_smaller_errors_are_better():
+    rows = column([0.1, 0.1], metric="MSE") + column([0.2, 0.2], metric="MSE", method="copy")
+
+    assert texts(score_table(Results(rows, STANDARD), "full3d", ["MSE"], ""))[0][3] == "*0.1"
+
+
+def test_intervals_from_six_subjects_on_and_other_numbers_of_subjects_are_told():
+    rows = column([20] * 6) + column([30] * 3, method="cwdm")
+    six, three = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
+
+    assert six[3] == "20.00 [20.00, 20.00]"
+    assert three[3] == "30.00 (n = 3)"  # and not marked as best: these are other subjects
+
+
+def test_infinite_scores_are_told():
+    rows = column([20, 30, np.inf]) + column([np.inf] * 3, method="cwdm")
+    some, all_of_them = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
+
+    assert some[3] == "25.00 (without 1 infinite)"
+    assert all_of_them[3] == "*infinite"
+
+
+def test_a_mean_over_all_patterns_is_best_only_among_methods_that_made_them_all():
+    results = Results(every_pattern(), STANDARD)
+    table = score_table(results, "full3d", ["PSNR"], "")
+    last = {row[2]: (row[-2], row[-1]) for row in texts(table)}
+
+    assert table.head[-2:] == ["mean of all patterns", "pairs made"]
+    assert [row[2] for row in texts(table)] == ["fgc2f", "cwdm", "copy (baseline)", "regression (baseline)"]
+    assert last["cwdm"][1] == "4 of 28" and last["fgc2f"][1] == "28 of 28"
+    assert not last["cwdm"][0].startswith("*")
+    assert sum(mean.startswith("*") for mean, _ in last.values()) == 1
+
+
+def test_the_pattern_table_has_every_pair_and_a_gap_where_nothing_was_made():
+    table = pattern_table(Results(every_pattern(), STANDARD), "full3d", "volume", "PSNR")
+    cells = texts(table)
+
+    assert len(cells) == 28
+    assert cells[0][:2] == ["T1", "T1ce+T2+FLAIR"]
+    assert all(row[3] for row in cells[:4]) and not any(row[3] for row in cells[4:])
+    assert all(sum(cell.startswith("*") for cell in row) == 1 for row in cells)
+    assert pattern_table(Results(column([1, 2]), STANDARD), "full3d", "volume", "PSNR") is None
+
+
+def test_seconds_are_per_volume_and_memory_is_the_most():
+    """8 s for both contrasts that the pattern lacks are 4 s each; two protocols do not count twice."""
+    more = {"pattern": "t1+t2", "seconds": 8.0, "steps": 4, "samples": 2, "weights": "ship"}
+    rows = [
+        *column([20], target="t1ce", peak_memory_mb=700, **more),
+        *column([20], target="flair", peak_memory_mb=700, **more),
+        *column([20], target="flair", protocol="brain3d", peak_memory_mb=700, **more),
+        *column([20], **more | {"pattern": "t1+t2+flair", "seconds": 2.0}, peak_memory_mb=900),
+        *column([20], method="copy"),
+    ]
+    ours, copy = texts(resource_table(Results(rows, STANDARD)))
+
+    assert ours == ["fgc2f", "ship", "4", "2", "0", "3", "3 [2, 4]", "900"]
+    assert copy == ["copy (baseline)", "", "", "", "0", "1", "not known", "not known"]
+
+
+def test_real_synthetic_and_left_out_stand_side_by_side():
+    place = {"protocol": "segmentation", "region": "WT"}
+    rows = [
+        *column([0.9, 0.8], metric="DICE", method="real", pattern="", target="", **place),
+        *column([0.2, 0.4], metric="DICE", method="left-out", **place),
+        *column([0.6, 0.7], metric="DICE", **place),
+        *column([np.inf, 8.0], metric="HD95", **place),
+    ]
+    table = segmentation_table(Results(rows, STANDARD))
+
+    assert table.head == ["Missing", "Given", "Region", "Metric", "n", "all real", "left out", "made by fgc2f"]
+    assert texts(table) == [
+        ["T1ce", "T1+T2+FLAIR", "WT", "Dice", "2", "0.850", "0.300", "0.650"],
+        ["T1ce", "T1+T2+FLAIR", "WT", "HD95 (mm)", "2", "", "", "8.0 (without 1 infinite)"],
+    ]
+    assert segmentation_table(Results(column([1]), STANDARD)) is None
+
+
+# Reports -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_well_formed_complete_and_needs_nothing_from_outside():
+    rows = every_pattern() + column([1.2, 1.1], metric="CONSISTENCY")
+    rows += column([0.5, 0.6], metric="DICE", protocol="segmentation", region="WT")
+    text = report_html(
+        record(failures=("s09: torn",), unsupported=("cwdm from t1",)), rows, published(), {"worst": PNG}
+    )
+    page = Page(text)
+
+    assert T1CE_WARNING in page.text
+    assert "n = 2: intervals and tests mean nothing." in page.text
+    for heading in (
+        "What was run",
+        "Scores",
+        "Tests between methods",
+        "Distributions",
+        "Pictures",
+        "Segmentation",
+        "Consistency from slice to slice",
+        "Time and memory",
+        "Failures (1)",
+        "Not supported (1)",
+        "Published figures",
+    ):
+        assert f"<h2>{heading}" in text
+    sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data", "action")]
+    assert len(sources) == 3  # two box plots and a montage
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert "url(" not in text and "@import" not in text
+
+
+@pytest.mark.parametrize("place", ["title", "citation", "command", "split"])
+def test_hostile_texts_stay_text(place):
+    rows = column([20, 21], method=NASTY, weights=NASTY) + column([20, 21], region=NASTY)
+    nasty = record(**{place: NASTY}, notes=(NASTY,), failures=(NASTY,), unsupported=(NASTY,), options={NASTY: NASTY})
+    page = Page(report_html(nasty, rows, published(method=NASTY, note=NASTY), {NASTY: PNG}))
+    text = report_markdown(nasty, rows, published(method=NASTY, note=NASTY))
+
+    assert "script" not in page.tags
+    assert page.text.count("<script>x</script>") >= 6
+    assert "<script" not in text and not re.search(r"(?<!\\)\]\(", text)
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    blocks = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert tables
+    for block in blocks:  # a bar in a name makes no column
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_markdown_escapes_marks_and_nothing_else():
+    assert plain("< 0.001 [1.2, 3.4] BraTS_01 a & b") == "< 0.001 [1.2, 3.4] BraTS_01 a & b"
+    assert plain("*b* |c| `d` _e_\n[f](g) <h> &lt;") == r"\*b\* \|c\| \`d\` \_e\_ [f\](g) &lt;h> &amp;lt;"
+
+
+def test_nothing_of_ours_stands_beside_a_published_figure():
+    rows = every_pattern()
+    page = Page(report_html(record(), rows, published(), {}))
+    text = report_markdown(record(), rows, published())
+    mine = {"fgc2f", "cwdm", "copy (baseline)", "regression (baseline)"}
+
+    tables = page.tables + [re.split(r" ?\| ?", block) for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)]
+    theirs = [table for table in tables if "RivalNet" in table]
+    assert len(theirs) == 2  # one in the page, one in the Markdown
+    for table in theirs:
+        assert not mine & set(table)
+        assert "31.875" in table and "secondary, unverified" in table and "unknown" in table
+    assert "12.125" not in page.text  # other inputs, another contrast
+
+
+@pytest.mark.parametrize(
+    ("row", "protocols", "said"),
+    [
+        ({"protocol": "theirs"}, ["full3d"], "theirs: differs from all of ours"),
+        ({"protocol": "code"}, ["full3d"], "code: differs from ours of this run; our protocol cwdm would follow it"),
+        (
+            {"protocol": "code"},
+            ["cwdm"],
+            "our protocol cwdm follows it; whether the figure was made so is not verified",
+        ),
+        ({}, ["full3d"], "unknown"),
+    ],
+)
+def test_the_protocol_of_a_published_figure_is_set_against_ours(row, protocols, said):
+    rows = [r for protocol in protocols for r in column([20, 21], protocol=protocol)]
+    page = Page(report_html(record(), rows, published(**row), {}))
+    (table,) = [table for table in page.tables if "RivalNet" in table]
+
+    assert any(said in cell for cell in table)
+
+
+def test_the_collection_of_the_package_can_be_shown():
+    from mrsynth.io.published_figures import read_published
+
+    text = report_markdown(record(), column([20, 21]), read_published())
+    (table,) = re.findall(r"^\| Published method.*\n(?:^\|.*\n)+", text, re.MULTILINE)
+
+    assert "| FgC2F-UDiff | BraTS 2021 | 5 folds, 7:1:2 | T1ce | T1+T2+FLAIR | 28.52 ± 1.38 | 0.942 ± 0.011 |" in table
+    assert "26.8 |" in table and "in the paper's abstract" in table
+    assert "MPAD" not in table  # on another family of data sets
+    assert "more published figures on this family of data sets: other inputs or contrasts." in text
+
+
+def test_data_sets_without_published_figures_say_so():
+    rows = column([20, 21], dataset="phantom")
+
+    assert "None are known for the data set 'phantom'." in report_markdown(record(dataset="phantom"), rows, published())
+
+
+def test_tests_are_shown_from_six_subjects_on():
+    rows = column(np.arange(8) + 21) + column(np.arange(8) + 20.5, method="cwdm")
+    text = report_markdown(record(), rows, published())
+
+    assert "mean nothing" not in text
+    line = (
+        "| full3d | volume | PSNR (dB) | all that both made | fgc2f - cwdm | 8 | +0.50 [0.50, 0.50] | 0.008 | 0.008 |"
+    )
+    assert line in text
+
+
+def test_a_run_with_failures_only_is_still_a_report():
+    """No row, no picture: what failed is what there is to say."""
+    nothing = record(failures=("s00: torn", "s01: torn"))
+    page = Page(report_html(nothing, [], published(), {}))
+
+    assert "nothing was finished" in page.text
+    assert "torn (2): s00; s01" in page.text
+    assert "Failures (2)" in report_markdown(nothing, [], published())
+    assert json.loads(summary_json(nothing, []))["summaries"] == []
+
+
+def test_one_subject_has_a_report_without_intervals():
+    text = report_markdown(record(), column([20]) + column([21], method="cwdm"), published())
+
+    assert "n = 1: there is no interval and no test" in text
+    assert re.search(r"\| cwdm \| \*\*21\.00\*\* \|", text)
+
+
+def test_a_t1ce_is_warned_of_only_where_one_was_made():
+    assert T1CE_WARNING in report_markdown(record(), column([20]), published())
+    other = column([20], target="flair", pattern="t1+t1ce+t2")
+    assert T1CE_WARNING not in report_markdown(record(), other, published())
+    both = column([0.5], metric="DICE", protocol="segmentation", pattern="t1+t2", target="t1ce+flair")
+    assert T1CE_WARNING in report_markdown(record(), both, published())
+
+
+def test_summary_is_plain_json_with_every_mean_and_test():
+    rows = column([20, 30, np.inf]) + column([np.inf] * 3, method="cwdm")
+    text = summary_json(record(options={"x": float("nan")}), rows)
+    content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+    assert content["schema_version"] == 1
+    assert content["warning"] == "n = 3: intervals and tests mean nothing."
+    assert BenchmarkRecord.model_validate(content["record"] | {"options": {}}) == record()
+    assert content["record"]["options"] == {"x": None}
+    one = next(s for s in content["summaries"] if (s["method"], s["pattern"]) == ("fgc2f", "t1+t2+flair"))
+    assert (one["mean"], one["best"], one["infinite"], one["n"]) == (25, "Infinity", 1, 3)
+    assert content["tests"][0]["method_b"] == "cwdm"
+
+
+# Plots ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plot_is_a_picture_and_nothing_is_none():
+    from io import BytesIO
+
+    from PIL import Image
+
+    groups = {"T1": {"m": list(range(10)), NASTY: [3.0, np.inf]}, "T2": {"m": [np.inf]}, "FLAIR": {}}
+    image = Image.open(BytesIO(box_plot(groups, axis="PSNR $(dB)$", baselines=["m"])))
+
+    assert image.format == "PNG" and 600 < image.width <= 1300
+    assert len(image.convert("RGB").getcolors(100_000)) > 20
+    assert box_plot({"T1": {"m": [np.inf]}}, axis="PSNR") is None
+    assert box_plot({}, axis="PSNR") is None

@@ -1,0 +1,43 @@
+"""A volume knows its grid."""
+
+import numpy as np
+import pytest
+
+from mrsynth.scans.volume import Volume, same_grid
+
+
+def volume(shape: tuple[int, ...] = (3, 4, 5), affine: np.ndarray | None = None) -> Volume:
+    return Volume(np.zeros(shape, np.float32), np.eye(4) if affine is None else affine)
+
+
+def test_spacing_is_the_length_of_one_voxel_step_also_when_oblique() -> None:
+    angle = 0.3
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, -1]])
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag([0.5, 0.75, 3.0])
+
+    assert volume(affine=affine).spacing == pytest.approx((0.5, 0.75, 3.0))
+
+
+def test_grids_are_the_same_within_a_micrometre_and_no_further() -> None:
+    near, far = np.eye(4), np.eye(4)
+    near[0, 3], far[0, 3] = 5e-4, 2e-3
+
+    assert same_grid(volume(), volume(affine=near))
+    assert not same_grid(volume(), volume(affine=far))
+    assert not same_grid(volume(), volume((3, 4, 6)))
+
+
+def test_a_small_tilt_counts_where_it_moves_the_far_corner() -> None:
+    tilted = np.eye(4)
+    tilted[0, 0] = 1 + 1e-4
+
+    assert same_grid(volume((5, 5, 5)), volume((5, 5, 5), tilted))
+    assert not same_grid(volume((50, 5, 5)), volume((50, 5, 5), tilted))
+
+
+def test_only_three_axes_and_a_four_by_four_affine() -> None:
+    with pytest.raises(ValueError, match="three axes"):
+        volume((3, 4))
+    with pytest.raises(ValueError, match="4x4"):
+        volume(affine=np.eye(3))
