@@ -1,34 +1,27 @@
-"""The data sets of the benchmark: opening a copy of one on disk, and dividing its subjects.
+"""The data sets of the benchmark: opening a copy of one on disk.
 
 Opening reads names and headers, never voxels. Nothing is downloaded: the user brings the root.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mrsynth.errors import InputError
 from mrsynth.io.catalogue import DATASETS, DatasetSpec, describe_dataset, list_datasets, spec_of
+from mrsynth.io.discovery import SubjectFiles
 from mrsynth.io.folders import few
-from mrsynth.io.layouts import FOREIGN, LAYOUTS, Survey, in_test_folder, patient_of, read_subjects, survey
-from mrsynth.io.subjects import SubjectFiles, read_split, write_split
+from mrsynth.io.layouts import FOREIGN, LAYOUTS, Survey, read_subjects, survey
 
 __all__ = [
     "DATASETS",
     "Dataset",
     "DatasetSpec",
-    "Split",
     "describe_dataset",
     "list_datasets",
     "open_dataset",
-    "split_of",
-    "write_split_file",
 ]
 
-PARTS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # part -> where it ends, of a patient's number in [0, 1)
-PARTS_BESIDE_A_TEST_SET = {"train": 0.9, "validation": 1.0}
 LEAST_OF_FOLDER = 2  # contrasts: one to make and one to make it from
 
 
@@ -49,24 +42,6 @@ class Dataset:
     def unlabelled(self) -> tuple[str, ...]:
         """Subjects without the segmentation the regions are drawn from; none where the data set has no regions."""
         return tuple(s.name for s in self.subjects if self.spec.regions and s.segmentation is None)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which subjects belong to which part.
-
-    parts   part -> names, sorted; a part of the rule may be empty, one of a file never is
-    absent  names in the file that are not among the subjects at hand
-    """
-
-    parts: Mapping[str, tuple[str, ...]]
-    absent: tuple[str, ...] = ()
-
-    @property
-    def hash(self) -> str:
-        """8 hex digits of the SHA-256 over the sorted names of each part that has any: who was scored, in short."""
-        content = {part: sorted(names) for part, names in self.parts.items() if names}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def open_dataset(name: str, root: Path) -> Dataset:
@@ -97,64 +72,6 @@ def open_dataset(name: str, root: Path) -> Dataset:
             f"{first}\n{spec.preparation}".rstrip()
         )
     return Dataset(spec, root, tuple(usable), tuple(problems))
-
-
-def split_of(dataset: Dataset, file: Path | None = None) -> Split:
-    """Divide the subjects: as a file of names says (`read_split`), else by the data set's rule.
-
-    Raises InputError when the file cannot be read, when nobody of one of its parts is at hand, or when it has one
-    patient in two parts.
-    """
-    if file is not None:
-        return _split_from(dataset, file)
-    ends = PARTS_BESIDE_A_TEST_SET if dataset.spec.has_tests else PARTS
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for subject in dataset.subjects:
-        if dataset.spec.has_tests and in_test_folder(subject.folder):
-            parts["test"].append(subject.name)
-        else:
-            number = _number(dataset.spec.name, patient_of(dataset.spec.name, subject.name))
-            parts[next(part for part, end in ends.items() if number < end)].append(subject.name)
-    return Split({part: tuple(sorted(names)) for part, names in parts.items()})
-
-
-def write_split_file(path: Path, split: Split) -> None:
-    """Write what `split_of` reads back to the same parts and hash. Raises OutputError from the disk."""
-    write_split(path, {part: names for part, names in split.parts.items() if names})
-
-
-def _split_from(dataset: Dataset, file: Path) -> Split:
-    listed = read_split(file)
-    at_hand = {subject.name for subject in dataset.subjects}
-    parts = {part: tuple(sorted(at_hand & set(names))) for part, names in listed.items()}
-    absent = tuple(sorted(name for names in listed.values() for name in names if name not in at_hand))
-    if not parts:
-        raise InputError(f"{file} names no part; expected for example `validation: [{dataset.subjects[0].name}]`.")
-    for part, names in parts.items():
-        if not names:
-            known = few(sorted(at_hand), 3)
-            raise InputError(
-                f"{file}: the part {part} is empty: {len(listed[part])} names, none of them a usable subject below "
-                f"{dataset.root}. Found there: {known}. Named but absent: {few(absent) or 'nobody'}. "
-                "Correct the names, or remove the part."
-            )
-    homes: dict[str, tuple[str, str]] = {}
-    for part, names in parts.items():
-        for name in names:
-            other, where = homes.setdefault(patient_of(dataset.spec.name, name), (name, part))
-            if where != part:
-                raise InputError(
-                    f"{file}: {other} in {where} and {name} in {part} are one patient. Divide by patient: scores on "
-                    "someone a model has seen say nothing."
-                )
-    return Split(parts, absent)
-
-
-def _number(dataset: str, patient: str) -> float:
-    """A number in [0, 1) that depends on nothing but data set and patient: the first 53 bits of their SHA-256."""
-    shared = (LAYOUTS[dataset].shares if dataset in LAYOUTS else "") or dataset
-    digest = hashlib.sha256(f"{shared}/{patient}".encode()).digest()
-    return (int.from_bytes(digest[:8]) >> 11) / 2**53  # as many bits as a float holds: never rounded up to 1
 
 
 # What can be wrong ---------------------------------------------------------------------------------------------------

@@ -1,22 +1,23 @@
 """How each data set of the benchmark is laid out: which files are its own, whose they are, and who is one patient.
 
 Reads names, never voxels, and imports neither numpy nor nibabel. BraTS and free layouts are understood by
-`find_subjects`; IXI, ISLES, WMH and SynthRAD keep a subject in folders that it would take for several.
+`subjects_among_files`; IXI, ISLES, WMH and SynthRAD keep a subject in folders that it would take for several.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from mrsynth.contrasts import Contrast, contrast_in_name
+from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
+from mrsynth.io.discovery import SubjectFiles, check_names, subjects_among_files
 from mrsynth.io.folders import entries, is_nifti, walk
 from mrsynth.io.naming import stem_of
-from mrsynth.io.subjects import SubjectFiles, check_names, find_subject, find_subjects
+from mrsynth.io.vocabulary import contrast_in_name, is_brain_mask, is_label_map
 
 SEGMENTATION, MASK = "segmentation", "mask"
 ORGANISERS_FOLDER = re.compile(r"(?i)(?:.*[ _-])?(train|test)(?:ing)?")  # test, training, SISS2015_Testing
@@ -38,10 +39,11 @@ class Layout:
 
     named     what `FOLDER/FILE` of its scans looks like
     example   such a name, for messages
-    place     understands one file; None where `find_subjects` does all of it
+    place     understands one file; None where `subjects_among_files` does all of it
     patient   its first group in a subject's name is the patient; None where every subject is a patient of its own
     shares    the data set under whose name patients are divided, where several hold the same patients
     kin       data sets whose files may lie among its own: the same patients, contrasts and labels under other names
+    spread    whether names tell its subjects apart, so that `place` is needed only where they lie in several folders
     own_only  whether files that look like those of no data set known are left out
     home      the name of a subject's folder, so that one without scans is noticed
     """
@@ -52,6 +54,7 @@ class Layout:
     patient: re.Pattern[str] | None = None
     shares: str = ""
     kin: frozenset[str] = frozenset()
+    spread: bool = False
     own_only: bool = False
     home: re.Pattern[str] | None = None
 
@@ -61,12 +64,14 @@ class Survey:
     """What the names below a folder say.
 
     votes    NIfTI files by the data set they look like, "" for none
+    homes    data set -> the folders its files lie in
     scans    the names of all NIfTI files
     others   the names of all else in the folder itself
     folders  the folder and all below it
     """
 
     votes: Counter[str] = field(default_factory=Counter)
+    homes: dict[str, set[Path]] = field(default_factory=dict)
     scans: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
@@ -86,7 +91,9 @@ def survey(root: Path) -> Survey:
                 continue
             if is_nifti(name) and not (folder / name).is_dir():
                 found.scans.append(name)
-                found.votes[looks_like(folder / name)] += 1
+                look = looks_like(folder / name)
+                found.votes[look] += 1
+                found.homes.setdefault(look, set()).add(folder)
             elif folder == root:
                 found.others.append(name)
     return found
@@ -102,16 +109,16 @@ def looks_like(path: Path) -> str:
 def read_subjects(dataset: str, root: Path, seen: Survey) -> tuple[list[SubjectFiles], list[str]]:
     """Every subject of a data set below a folder, sorted by name, whole or not; and for each left out, why.
 
-    dataset  a key of LAYOUTS, or "folder" for whatever `find_subjects` understands
+    dataset  a key of LAYOUTS, or "folder" for whatever `subjects_among_files` understands
     Raises InputError when two subjects have the same name.
     """
     if dataset not in LAYOUTS:
-        return find_subjects(root)
+        return subjects_among_files(root)
     layout = LAYOUTS[dataset]
     if layout.place is not None:
         subjects, problems = _collected(root, layout.place)
     else:
-        subjects, problems = find_subjects(root)
+        subjects, problems = subjects_among_files(root)
         subjects, strangers = _without_strangers(dataset, layout, subjects)
         problems += strangers
     if layout.home is not None:
@@ -120,44 +127,6 @@ def read_subjects(dataset: str, root: Path, seen: Survey) -> tuple[list[SubjectF
         empty = [f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named]
         problems += [f"{f.name}: {f} holds no scan. Copy or download the subject again." for f in empty]
     return subjects, problems
-
-
-def subjects_below(root: Path) -> tuple[list[SubjectFiles], list[str]]:
-    """`find_subjects`, or where names say that the folder is a data set that keeps subjects otherwise, as it does.
-
-    These are IXI, ISLES 2015, WMH and SynthRAD 2023, not BraTS. Raises InputError as `find_subjects` does.
-    """
-    dataset, root, seen = _kept_otherwise(root)
-    if not dataset:
-        return find_subjects(root)
-    subjects, problems = read_subjects(dataset, root, seen)
-    if others := sum(votes for name, votes in seen.votes.items() if name not in ("", dataset)):
-        problems.append(f"{root}: read as {dataset}; {others} files of other data sets were not looked at.")
-    return subjects, problems
-
-
-def subject_in(folder: Path, overrides: Mapping[Contrast, Path] | None = None) -> SubjectFiles:
-    """`find_subject`, or where the folder holds one subject of a data set that keeps it otherwise, that one.
-
-    overrides   contrast -> the file to take for it: then names say nothing more. Raises as `find_subject` does.
-    """
-    if not overrides:
-        dataset, root, seen = _kept_otherwise(folder)
-        subjects = read_subjects(dataset, root, seen)[0] if dataset else []
-        if len(subjects) == 1:
-            return subjects[0]
-    return find_subject(folder, overrides)
-
-
-def _kept_otherwise(root: Path) -> tuple[str, Path, Survey]:
-    """The data set a folder is of, if its subjects are not for `find_subjects`, else ""; and what was seen."""
-    home = Path(os.path.abspath(root.expanduser()))  # a subject's folder tells its name, also where it is "."
-    seen = survey(home) if home.is_dir() else Survey()
-    named = Counter({name: votes for name, votes in seen.votes.items() if name})
-    dataset, most = named.most_common(1)[0] if named else ("", 0)
-    if dataset not in LAYOUTS or LAYOUTS[dataset].place is None or seen.votes[""] > OTHERS * most:
-        return "", root, seen
-    return dataset, home, seen
 
 
 def patient_of(dataset: str, subject: str) -> str:
@@ -183,10 +152,12 @@ def in_test_folder(home: Path) -> bool:
 def _ixi(path: Path) -> Place | None:
     """IXI-T1/IXI002-Guys-0828-T1.nii.gz; or any names in a folder IXI002-Guys-0828."""
     subject = _IXI.search(path.name) or _IXI.fullmatch(path.parent.name)
-    contrast = contrast_in_name(path.name)
-    if subject is None or contrast not in (Contrast.T1, Contrast.T2, Contrast.PD):
+    if subject is None:
         return None
-    return Place(subject[0], None, contrast)
+    if is_label_map(path.name):
+        return Place(subject[0], None, MASK if is_brain_mask(path.name) else SEGMENTATION)
+    contrast = contrast_in_name(path.name)
+    return Place(subject[0], None, contrast) if contrast in (Contrast.T1, Contrast.T2, Contrast.PD) else None
 
 
 def _isles15(path: Path) -> Place | None:
@@ -254,6 +225,7 @@ LAYOUTS: dict[str, Layout] = {
         named=re.compile(r"/IXI\d+-[A-Za-z]+-\d+[-_]|^IXI\d+-[A-Za-z]+-\d+/"),
         example="IXI002-Guys-0828-T1.nii.gz",
         place=_ixi,
+        spread=True,
         patient=re.compile(r"(IXI\d+)"),
     ),
     "isles15": Layout(

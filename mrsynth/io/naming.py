@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mrsynth.contrasts import STANDARD, Contrast, contrast_in_name
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.io.vocabulary import contrast_in_name
 
-LAYOUTS = ("brats21", "brats23", "bids", "nnunet", "free")
 BRATS21 = dict(zip(STANDARD, ("t1", "t1ce", "t2", "flair"), strict=True))
 BRATS23 = dict(zip(STANDARD, ("t1n", "t1c", "t2w", "t2f"), strict=True))
 BIDS = {Contrast.T1: "T1w", Contrast.T1CE: "T1w", Contrast.T2: "T2w", Contrast.FLAIR: "FLAIR", Contrast.PD: "PDw"}
@@ -23,7 +23,7 @@ _PLAIN_WORD = re.compile(r"(?i)(t1|t2|flair|pd|dwi|ct|mr)[a-z]*")
 class ScanName:
     """What the name of one scan says.
 
-    layout   one of LAYOUTS
+    layout   brats21, brats23, bids, nnunet or free
     subject  the part that identifies the subject, "" if there is none: sub-X[_ses-Y], the nnU-Net case, what stands
              before the contrast
     pattern  prefix and suffix around the word for the contrast, where it is a single plain word: ("p1_", "_brain")

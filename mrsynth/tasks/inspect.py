@@ -6,9 +6,8 @@ from pathlib import Path
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import MrsynthError
-from mrsynth.io.layouts import subject_in
 from mrsynth.io.store import available_entries
-from mrsynth.io.subjects import SubjectFiles
+from mrsynth.io.subjects import SubjectFiles, find_subject
 from mrsynth.selection import select
 
 
@@ -23,7 +22,7 @@ class Inspection:
 
 def inspect(folder: Path, overrides: Mapping[Contrast, Path] | None = None) -> Inspection:
     """Look at one subject by its file names. Raises InputError as `complete` would."""
-    files = subject_in(folder, overrides)
+    files = find_subject(folder, overrides)
     missing = files.missing(STANDARD)
     if not missing:
         return Inspection(files, (), None)

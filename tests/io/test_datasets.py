@@ -10,21 +10,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import mrsynth
 import mrsynth.io.nifti
-from mrsynth.contrasts import STANDARD
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.datasets import (
     DATASETS,
     Dataset,
-    Split,
     describe_dataset,
     list_datasets,
     open_dataset,
-    split_of,
-    write_split_file,
 )
 from mrsynth.io.nifti import read_geometry, read_volume
-from mrsynth.io.subjects import load_subject, read_split, write_split
+from mrsynth.io.splits import Split, read_split, split_of, write_split
+from mrsynth.io.subjects import find_subject, find_subjects, load_subject
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -107,6 +106,43 @@ def brats21(folder: Path, *numbers: int) -> Path:
 
 def names(dataset: Dataset) -> list[str]:
     return [subject.name for subject in dataset.subjects]
+
+
+# One door ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(set(WRITERS) - {"phantom"}))
+def test_the_api_the_commands_and_the_benchmark_see_the_same_subjects(
+    tmp_path: Path, name: str, run_cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    """However a subject is come by, its name, scans, labels and mask are the same."""
+    root = write_root(tmp_path, name)
+    of_benchmark = open_dataset(name, root).subjects
+
+    below, problems = find_subjects(root)
+    assert tuple(below) == of_benchmark and not problems
+    for subject in of_benchmark:
+        if subject.folder == root:  # IXI: a folder for each contrast
+            continue
+        assert find_subject(subject.folder) == subject
+        read = mrsynth.load_subject(subject.folder, segmentation=True)
+        assert (read.name, read.available) == (subject.name, subject.available)
+        assert (read.mask is None, read.segmentation is None) == (subject.mask is None, subject.segmentation is None)
+        status, out, _ = run_cli("inspect", subject.folder)
+        assert status == 0 and f"Subject {subject.name} " in out
+        assert all(f"{c.label:6} {path.name}" in out for c, path in subject.files.items())
+        assert (subject.mask is None) or f"mask   {subject.mask.name}" in out
+
+
+def test_a_given_file_replaces_one_of_a_subject_of_a_data_set(tmp_path: Path) -> None:
+    synthrad(tmp_path, "1BA001")
+    home = tmp_path / "Task1/brain/1BA001"
+    other = scan(tmp_path / "elsewhere/x.nii.gz")
+
+    subject = find_subject(home, {Contrast.CT: other})
+    assert subject.files == {Contrast.CT: other, Contrast.MR: home / "mr.nii.gz"} and subject.mask is not None
+    assert load_subject(home, ct=other).mask is not None
+    assert find_subject(home, {Contrast.T1: home / "mr.nii.gz"}).available == (Contrast.T1, Contrast.CT)
 
 
 # Opening -------------------------------------------------------------------------------------------------------------
@@ -443,7 +479,7 @@ def test_a_written_split_reads_back_to_the_same_hash(tmp_path: Path) -> None:
     dataset = open_dataset("brats21", brats21(tmp_path / "root", 1, 2, 3))
     rule = split_of(dataset)
 
-    write_split_file(tmp_path / "split.yaml", rule)
+    write_split(tmp_path / "split.yaml", rule.parts)
     again = split_of(dataset, tmp_path / "split.yaml")
 
     assert again.hash == rule.hash

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects, load_subject, read_split, write_split
+from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects, load_subject
 
 T1, T1CE, T2, FLAIR = STANDARD
 
@@ -523,45 +523,6 @@ def test_discovery_stays_light() -> None:
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert printed.strip() == "set()"
-
-
-# Splits --------------------------------------------------------------------------------------------------------------
-
-
-def test_split_round_trip(tmp_path: Path) -> None:
-    split = {"train": ["b", "01477", "é"], "validation": ["a", "1e5"]}
-
-    write_split(tmp_path / "split.yaml", split)
-
-    assert read_split(tmp_path / "split.yaml") == split
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("train: [a, b]\nvalidation: [c, a]", "a is in train and again in validation"),
-        ("train: [a, b, a]", "a is in train and again in train"),
-        ("train: [01477]", "in quotes"),
-        ("train: a", "expected lists"),
-        ("[a, b]", "expected lists"),
-        ("", "expected lists"),
-        ("train: [", "cannot be read as YAML"),
-        ("train: [\x01]", "cannot be read as YAML"),
-    ],
-)
-def test_unusable_splits(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "split.yaml").write_text(text)
-
-    with pytest.raises(InputError, match=message):
-        read_split(tmp_path / "split.yaml")
-
-
-def test_absent_and_wrong_splits(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
-        read_split(tmp_path / "absent.yaml")
-    with pytest.raises(InputError, match="again in validation"):
-        write_split(tmp_path / "split.yaml", {"train": ["a"], "validation": ["a"]})
-    assert not list(tmp_path.iterdir())
 
 
 # Real data -----------------------------------------------------------------------------------------------------------

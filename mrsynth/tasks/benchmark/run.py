@@ -22,10 +22,11 @@ from pydantic import Field
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, MrsynthError, UsageError
-from mrsynth.io.datasets import Dataset, Split, open_dataset, split_of, write_split_file
+from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.io.folders import few
 from mrsynth.io.published_figures import read_published
+from mrsynth.io.splits import Split, split_of, write_split
 from mrsynth.io.store import resolve
 from mrsynth.io.subjects import SubjectFiles, load_subject
 from mrsynth.plain import Plain, Progress
@@ -116,7 +117,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
         ),
     }
     store = UnitStore(options.out, settings, resume=options.resume or options.num_parts > 1)
-    write_split_file(options.out / "split.yaml", split)
+    write_split(options.out / "split.yaml", split.parts)
     work = Work(dataset, split, options, competing)
     plans = {files.name: list(work.jobs(files)) for files in chosen}
     own = chosen[options.part_id :: options.num_parts]

@@ -25,11 +25,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from mrsynth.contrasts import STANDARD, Contrast, contrast_in_name
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import problems, read_checkpoint
 from mrsynth.io.pickles import read_state_dict
 from mrsynth.io.store import PACKAGE, store_folder
+from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.segmenter.network import Reading, Segmenter, SegmenterConfig, build_network

@@ -13,10 +13,9 @@ from pydantic import Field
 from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
-from mrsynth.io.layouts import subject_in
 from mrsynth.io.nifti import read_volume
 from mrsynth.io.store import available_entries, resolve
-from mrsynth.io.subjects import SubjectFiles, load_subject
+from mrsynth.io.subjects import SubjectFiles, find_subject, load_subject
 from mrsynth.methods import METHODS, sampler_names
 from mrsynth.plain import Plain, Progress
 from mrsynth.reports.record import ScoreRow, score_rows
@@ -78,7 +77,7 @@ class Plan:
 def plan(options: CompleteOptions) -> Plan:
     """Look, and choose; reads names only. `selection` is None when nothing is missing. Raises as `complete` does."""
     check_request(options)
-    files = subject_in(options.folder, options.overrides)
+    files = find_subject(options.folder, options.overrides)
     out = output_folder(options, files)
     card = None if options.weights is None else card_of(options.weights, options.fetch)
     targets = options.targets or files.missing(STANDARD if card is None else card.contrasts)
@@ -285,7 +284,7 @@ def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
 
 def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:
     """The true volumes of the targets in a folder; those that are not there are left out, none at all is an error."""
-    files = subject_in(folder)
+    files = find_subject(folder)
     found = {c: read_volume(files.files[c]) for c in targets if c in files.files}
     if not found:
         raise InputError(

@@ -16,8 +16,7 @@ from mrsynth.card import Card
 from mrsynth.contrasts import Contrast, patterns
 from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.io.cache import CachedSubject, cached
-from mrsynth.io.layouts import subjects_below
-from mrsynth.io.subjects import SubjectFiles
+from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.methods.base import Method
 from mrsynth.plain import Progress
 from mrsynth.tasks.train.config import RunConfig
@@ -120,7 +119,7 @@ def gather(
     found: dict[tuple[Path, ...], SubjectFiles] = {}  # by files: roots may overlap
     left_out: list[str] = []
     for root in roots:
-        subjects, reasons = subjects_below(root)
+        subjects, reasons = find_subjects(root)
         found |= {tuple(sorted(p.resolve() for p in s.files.values())): s for s in subjects}
         left_out += reasons
     names = {subject.name for subject in found.values()}

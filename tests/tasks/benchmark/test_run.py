@@ -11,7 +11,8 @@ import yaml
 
 from mrsynth.contrasts import STANDARD, pattern_name, patterns
 from mrsynth.errors import InputError, UsageError, WeightsError
-from mrsynth.io.subjects import load_subject, write_split
+from mrsynth.io.splits import write_split
+from mrsynth.io.subjects import load_subject
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import score, to_unit

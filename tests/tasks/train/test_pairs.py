@@ -12,8 +12,7 @@ from mrsynth.contrasts import CT_WARNING, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.cache import cached
 from mrsynth.io.checkpoint import read_checkpoint
-from mrsynth.io.layouts import subject_in, subjects_below
-from mrsynth.io.subjects import load_subject
+from mrsynth.io.subjects import find_subject, find_subjects, load_subject
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.synthesis import Synthesis
 from mrsynth.tasks.complete import run as task
@@ -145,7 +144,7 @@ def test_the_missing_ct_is_written_in_whole_hounsfield_units_where_the_mr_lies(h
     assert CT_WARNING in page and "Hounsfield units, whole numbers" in page and "1000 u" not in page
     deviation = nib.load(folder / "mrsynth" / "ct_std.nii.gz")
     assert deviation.get_data_dtype() == np.float32 and 0 < deviation.get_fdata().max() < 2000
-    again = subject_in(folder)
+    again = find_subject(folder)
     assert again.available == (Contrast.MR,)  # what was made is no input
 
 
@@ -165,7 +164,7 @@ def test_the_missing_mr_is_relative_and_scores_against_a_reference(heads, ct_and
 
 def test_a_reference_and_the_self_check_see_a_ct_by_the_window(heads, ct_and_mr, monkeypatch):
     """With the truth put in the place of what a network makes there is no error."""
-    whole, trained = load_subject(subject_in(heads / "1BA000")), load_method(ct_and_mr)
+    whole, trained = load_subject(find_subject(heads / "1BA000")), load_method(ct_and_mr)
     true = task.prepare(whole, PAIR, trained.preparation)
     monkeypatch.setattr(task, "synthesise_volume", lambda *_, **__: Synthesis(true.images, None))
     done = complete_subject(whole.without(Contrast.CT), trained)
@@ -186,12 +185,12 @@ def test_one_direction_as_in_the_paper(heads, tmp_path):
     checkpoint = run(TrainOptions("dfbk", (heads,), tmp_path / "run", overrides=changes, device="cpu"))
     trained = load_method(checkpoint)
     assert trained.card.requires == {Contrast.CT: (Contrast.MR,)}
-    whole = load_subject(subject_in(heads / "1BA000"))
+    whole = load_subject(find_subject(heads / "1BA000"))
     assert complete_subject(whole.without(Contrast.CT), trained).volumes.keys() == {Contrast.CT}
 
 
 def test_the_window_decides_what_is_cached_of_a_ct_and_of_nothing_else(heads, tmp_path):
-    files = subject_in(heads / "1BA000")
+    files = find_subject(heads / "1BA000")
     windows = [PreparationConfig(multiple=4, hounsfield=window) for window in ((-1024, 2000), (-1000, 1000))]
     for contrasts, kept in ((PAIR, 2), ((Contrast.MR, Contrast.T1), 1)):
         assert len({cached(files, contrasts, window, tmp_path).path for window in windows}) == kept
@@ -236,7 +235,7 @@ def test_source_and_target_on_different_grids_are_both_named(heads, tmp_path, wh
 def test_flair_and_dwi_of_isles(tmp_path, brain_volumes, run_cli):
     for number in ("1", "2"):
         isles(tmp_path / "SISS2015_Training", number, brain_volumes)
-    subjects, problems = subjects_below(tmp_path)
+    subjects, problems = find_subjects(tmp_path)
     assert [s.name for s in subjects] == ["siss-01", "siss-02"] and not problems
     changes = settings("dfbk", ["flair", "dwi"])
     checkpoint = run(TrainOptions("dfbk", (tmp_path,), tmp_path / "run", overrides=changes, device="cpu"))
@@ -251,15 +250,15 @@ def test_flair_and_dwi_of_isles(tmp_path, brain_volumes, run_cli):
 def test_a_folder_that_is_no_data_set_is_read_as_before(tmp_path, brain_volumes, write_subject_folder):
     write_subject_folder(tmp_path, "BraTS2021_00001", shape=SHAPE)
     save(tmp_path / "case" / "flair.nii.gz", brain_volumes(SHAPE)[Contrast.FLAIR].voxels)
-    subjects, problems = subjects_below(tmp_path)
+    subjects, problems = find_subjects(tmp_path)
     assert {s.name for s in subjects} == {"BraTS2021_00001", "case"} and not problems
-    assert subject_in(tmp_path / "case").available == (Contrast.FLAIR,)
+    assert find_subject(tmp_path / "case").available == (Contrast.FLAIR,)
 
 
 def test_files_of_another_data_set_are_told(heads, tmp_path, brain_volumes):
     shutil.copytree(heads, tmp_path / "rad")
     isles(tmp_path / "siss", "1", brain_volumes, ("Flair",))
-    subjects, (problem,) = subjects_below(tmp_path)
+    subjects, (problem,) = find_subjects(tmp_path)
     assert [s.name for s in subjects] == ["1BA000", "1BA001"]
     assert "read as synthrad23; 1 files of other data sets" in problem
 

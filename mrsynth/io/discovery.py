@@ -1,0 +1,226 @@
+"""Subjects among the files of a folder, told apart by names: which scan is whose, and what else belongs to it.
+
+Reads names, never voxels, and imports neither numpy nor nibabel, so that `mrsynth inspect` is quick.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.errors import InputError
+from mrsynth.io.folders import FLAGS, Content, few, is_nifti, nothing_found, read_folder, walk
+from mrsynth.io.naming import ScanName, layout_of, output_name, read_name
+from mrsynth.io.vocabulary import is_brain_mask, name_words
+
+_LESION_WORDS = {
+    *("autoseg", "dseg", "label", "labels", "segm", "segmentation"),
+    *("lesion", "lesions", "lesionmask", "lesionseg"),
+}
+_ANATOMY_WORDS = {"aseg", "synthseg", "probseg", "parc", "parcellation", "atlas", "pve", "pveseg"}
+
+
+@dataclass(frozen=True)
+class SubjectFiles:
+    """Where the volumes of one subject are.
+
+    folder        the folder given, or in which the subject was found
+    layout        brats21, brats23, bids, nnunet or free
+    files         the scan of each contrast present
+    segmentation  the tumour or lesion labels, if there is exactly one such file
+    mask          the brain mask, if exactly one file is unmistakably that
+    channels      what the channels of nnU-Net mean, where the layout is nnunet
+    """
+
+    name: str
+    folder: Path
+    layout: str
+    files: Mapping[Contrast, Path]
+    segmentation: Path | None = None
+    mask: Path | None = None
+    channels: Mapping[Contrast, int] = field(default_factory=dict)
+
+    @property
+    def available(self) -> tuple[Contrast, ...]:
+        """The contrasts present, in canonical order."""
+        return tuple(c for c in Contrast if c in self.files)
+
+    def missing(self, contrasts: Iterable[Contrast] = STANDARD) -> tuple[Contrast, ...]:
+        """Those of `contrasts` the subject lacks, in canonical order."""
+        wanted = set(contrasts)
+        return tuple(c for c in Contrast if c in wanted and c not in self.files)
+
+    def with_files(self, files: Mapping[Contrast, Path]) -> "SubjectFiles":
+        """The same subject with these files for their contrasts; a file serves one contrast only."""
+        taken = {path.resolve() for path in files.values()}
+        others = {c: path for c, path in self.files.items() if c not in files and path.resolve() not in taken}
+        both = {**others, **files}
+        return replace(self, files={c: both[c] for c in Contrast if c in both})
+
+    def output_name(self, contrast: Contrast) -> str:
+        """The file name for a synthetic contrast, in the subject's own naming: `BraTS-GLI-1-000-t1c.nii.gz`."""
+        return self._named(contrast)
+
+    def std_name(self, contrast: Contrast) -> str:
+        """The file name for the voxel-wise standard deviation of a synthetic contrast."""
+        return self._named(contrast, "std")
+
+    def _named(self, contrast: Contrast, tag: str = "") -> str:
+        names = [path.name for path in self.files.values()]
+        return output_name(contrast, self.name, self.layout, names, self.channels, tag)
+
+
+def subject_among_files(folder: Path | str, overrides: Mapping[Contrast, Path] | None = None) -> SubjectFiles:
+    """The one subject in a folder, as `find_subject` has it: told apart by the names of files alone."""
+    folder, given = Path(folder).expanduser(), check_overrides(overrides or {})
+    wanted = None
+    if not os.path.isdir(folder):
+        if os.path.exists(folder):
+            raise InputError(f"{folder} is a file. Give the folder that holds the subject's scans: {folder.parent}")
+        if not os.path.isdir(folder.parent):
+            raise InputError(f"{folder}: there is no such folder.")
+        folder, wanted = folder.parent, folder.name
+    content = read_folder(folder, sessions=wanted is None)
+    taken = {path.resolve() for path in given.values()}
+    others = {p: n for p, n in content.scans.items() if n.contrast not in given and p.resolve() not in taken}
+    groups = _subjects_among(others)
+    if wanted is not None:
+        if wanted not in groups:
+            raise InputError(f"{folder / wanted}: there is no such folder, nor files in {folder} that begin so.")
+        return _subject(content, wanted, groups[wanted], given, alone=False)
+    if len(groups) > 1:
+        raise InputError(
+            f"{folder} holds the scans of {len(groups)} subjects: {few(groups)}. "
+            f"Give one of them, for example {folder / min(groups)}, or name the files: {FLAGS}."
+        )
+    if not groups and not given:
+        raise InputError(nothing_found(content))
+    key, scans = next(iter(groups.items()), ("", {}))
+    return _subject(content, key, scans, given, alone=True)
+
+
+def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
+    """Every subject below a folder, as `find_subjects` has it, whatever data set it may be of."""
+    root = Path(root).expanduser()
+    if not os.path.isdir(root):
+        raise InputError(f"{root}: expected a folder, found {'a file' if os.path.exists(root) else 'nothing'}.")
+    subjects: list[SubjectFiles] = []
+    reasons: list[str] = []
+    for folder in walk(root, reasons):
+        try:
+            content = read_folder(folder, sessions=False)
+        except InputError as error:
+            reasons.append(str(error))
+            continue
+        groups = _subjects_among(content.scans)
+        if not groups and content.unknown:
+            reasons.append(nothing_found(content))
+        for key, scans in groups.items():
+            try:
+                subjects.append(_subject(content, key, scans, {}, alone=len(groups) == 1))
+            except InputError as error:
+                reasons.append(str(error))
+    if not subjects and not reasons:
+        reasons.append(nothing_found(read_folder(root, sessions=False)))
+    subjects.sort(key=lambda subject: subject.name)
+    check_names(subjects)
+    return subjects, reasons
+
+
+def check_names(subjects: Sequence[SubjectFiles]) -> None:
+    """Raise InputError when two subjects, sorted by name, have the same one."""
+    for one, other in pairwise(subjects):
+        if one.name == other.name:
+            raise InputError(
+                f"Two subjects are named {one.name}:\n  {one.folder}\n  {other.folder}\n"
+                "Rename one of them, or give a folder that holds only one: names tell subjects apart in results."
+            )
+
+
+# One subject ---------------------------------------------------------------------------------------------------------
+
+
+def _subjects_among(scans: Mapping[Path, ScanName]) -> dict[str, dict[Path, ScanName]]:
+    """Scans by subject. One subject, unless the names clearly tell several apart."""
+    groups: dict[str, dict[Path, ScanName]] = {}
+    for path, name in scans.items():
+        groups.setdefault(name.subject, {})[path] = name
+    contrasts = [name.contrast for name in scans.values()]
+    twice = len(set(contrasts)) < len(contrasts)
+    formal = all(name.layout in ("bids", "nnunet") for name in scans.values())
+    number = r"\d" if twice else r"\d\d"  # `ax_t1` and `3d_flair` are one subject, `p01_t1` and `p02_flair` are not
+    if len(groups) > 1 and not formal and not all(re.search(number, subject) for subject in groups):
+        return {"": dict(scans)}
+    return groups
+
+
+def _subject(
+    content: Content, key: str, scans: Mapping[Path, ScanName], given: Mapping[Contrast, Path], alone: bool
+) -> SubjectFiles:
+    """One subject out of a folder. alone: there is no other in it, so that everything there belongs to this one."""
+    candidates: dict[Contrast, list[Path]] = {contrast: [path] for contrast, path in given.items()}
+    for path, name in scans.items():
+        candidates.setdefault(name.contrast, []).append(path)
+    files = {c: candidates[c][0] for c in Contrast if len(candidates.get(c, [])) == 1}
+    for contrast in STANDARD if files else candidates:  # two diffusion images are no reason to refuse a T1
+        if len(paths := candidates.get(contrast, [])) > 1:
+            raise InputError(
+                f"{content.folder}: {len(paths)} files could be the {contrast.label}:\n"
+                + "".join(f"  {path}\n" for path in paths)
+                + f"Say which one to take with --{contrast} FILE, or move the others elsewhere."
+            )
+    names = list(scans.values()) or [n for path in given.values() if (n := read_name(path.name, content.channels))]
+    layout = layout_of(names)
+    identified = layout in ("bids", "nnunet") or not alone or (layout != "free" and re.search(r"\d", names[0].subject))
+    labels = [path for path in content.labels if alone or re.match(rf"{re.escape(key)}(?![A-Za-z0-9])", path.name)]
+    if layout == "nnunet":  # labelsTr/CASE.nii.gz belongs to imagesTr/CASE_0000.nii.gz
+        beside = content.folder.with_name(content.folder.name.replace("images", "labels"))
+        possible = [beside / f"{key}{ending}" for ending in (".nii.gz", ".nii") if beside != content.folder]
+        labels += [path for path in possible if path.is_file()]
+    channels = {contrast: i for i, contrast in content.channels.items()} if layout == "nnunet" else {}
+    return SubjectFiles(
+        name=names[0].subject if identified else Path(os.path.abspath(content.folder)).name,
+        folder=content.folder,
+        layout=layout,
+        files=files,
+        segmentation=_only_segmentation(labels),
+        mask=_only([path for path in labels if is_brain_mask(path.name)]),
+        channels=channels,
+    )
+
+
+def check_overrides(overrides: Mapping[Contrast, Path]) -> dict[Contrast, Path]:
+    """Files named by the user: they exist, are NIfTI, and none is named twice."""
+    given = {Contrast(contrast): Path(path).expanduser() for contrast, path in overrides.items()}
+    taken: dict[Path, Contrast] = {}
+    for contrast, path in given.items():
+        if not path.is_file():
+            raise InputError(f"--{contrast} {path}: there is no such file.")
+        if not is_nifti(path.name):
+            raise InputError(f"--{contrast} {path}: expected a NIfTI file (.nii or .nii.gz).")
+        if other := taken.get(path.resolve()):
+            raise InputError(f"{path} was given for both --{other} and --{contrast}; give two different files.")
+        taken[path.resolve()] = contrast
+    return given
+
+
+def _only_segmentation(labels: Iterable[Path]) -> Path | None:
+    """The one segmentation of tumour or lesions; a file called `seg` comes before all others."""
+    first: list[Path] = []
+    second: list[Path] = []
+    for path in labels:
+        words = name_words(path.name)
+        if is_brain_mask(path.name) or _ANATOMY_WORDS & set(words) or re.search(r"\bbrain seg", " ".join(words)):
+            continue
+        if "seg" in words:
+            first.append(path)
+        elif _LESION_WORDS & set(words) or path.parent.name.startswith("labels"):
+            second.append(path)
+    return _only(first or second)
+
+
+def _only(paths: list[Path]) -> Path | None:
+    return paths[0] if len(paths) == 1 else None
