@@ -1,15 +1,17 @@
 """What everything else is written with: plain data, arrays, and the callback that tells how far something is."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
-Array = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
@@ -31,3 +33,14 @@ class Plain(BaseModel):
         fields = cls.model_fields
         meant = {n: w for n, w in words.items() if n in fields and w in get_args(fields[n].annotation)}
         return {**data, **meant}
+
+
+def __getattr__(name: str) -> Any:
+    """Make a type of arrays when it is first asked for, so that whoever reads plain data loads no numpy."""
+    import numpy as np
+    from numpy.typing import NDArray
+
+    arrays = {"Array": NDArray[np.float32], "Doubles": NDArray[np.float64], "Mask": NDArray[np.bool_]}
+    if name not in arrays:
+        raise AttributeError(f"module 'mrsynth.plain' has no attribute '{name}'")
+    return arrays[name]

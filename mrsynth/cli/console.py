@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mrsynth.errors import UsageError
-from mrsynth.plain import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mrsynth.plain import Progress
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
@@ -58,7 +59,7 @@ def console(stderr: bool = False) -> "Console":
 
 
 @contextmanager
-def progress_bar(hidden: bool) -> Iterator[Progress | None]:
+def progress_bar(hidden: bool) -> "Iterator[Progress | None]":
     """A progress callback that draws a bar with the time left, on stderr; None when hidden or without a terminal."""
     if hidden or Verbosity.quiet or not sys.stderr.isatty():
         yield None
