@@ -231,7 +231,7 @@ def write_tiny_checkpoint() -> Callable[..., Path]:
 
     from mrsynth.card import Card
     from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
-    from mrsynth.methods import build_method, preset
+    from mrsynth.methods import build_method, method_class, preset
     from mrsynth.scans.preparation import PreparationConfig
 
     torch.set_num_threads(1)  # slices this small only wait for each other
@@ -247,7 +247,7 @@ def write_tiny_checkpoint() -> Callable[..., Path]:
                         parameter.normal_(std=0.1)
         said = {"licence": "CC0", "contrasts": STANDARD, "sampling": {"sampler": "ddim", "steps": 2}} | card
         content = (
-            method.config.model_dump(mode="json"),
+            method_class("fgc2f").Config.model_validate(config).model_dump(mode="json"),
             PreparationConfig().model_dump(mode="json"),
             method.state_dict(),
         )

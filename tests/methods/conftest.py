@@ -10,6 +10,9 @@ import torch
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.methods import Method, build_method
 from mrsynth.methods.base import Batch
+from mrsynth.scans.volume import Volume
+
+MakeVolumes = Callable[..., dict[Contrast, Volume]]
 
 SHAPE = (32, 40, 16)
 BOX = (16, 16, 8)
@@ -25,7 +28,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def make_batch(brain_volumes) -> Callable[..., Batch]:
+def make_batch(brain_volumes: MakeVolumes) -> Callable[..., Batch]:
     """make_batch(patterns, neighbours=0, present=STANDARD, same_slice=False) -> Batch of slices (32, 40), all complete.
 
     patterns    the available contrasts of each example
@@ -58,7 +61,7 @@ def make_batch(brain_volumes) -> Callable[..., Batch]:
 
 
 @pytest.fixture(scope="session")
-def make_boxes(brain_volumes) -> Callable[..., Batch]:
+def make_boxes(brain_volumes: MakeVolumes) -> Callable[..., Batch]:
     """make_boxes(patterns, present=STANDARD, same_box=False) -> Batch of boxes (16, 16, 8) of the same brain.
 
     same_box  every example is the middle box; otherwise example b lies b voxels further back
@@ -84,7 +87,7 @@ def make_boxes(brain_volumes) -> Callable[..., Batch]:
 
 
 @pytest.fixture(scope="session")
-def batch_for(make_batch, make_boxes) -> Callable[..., Batch]:
+def batch_for(make_batch: Callable[..., Batch], make_boxes: Callable[..., Batch]) -> Callable[..., Batch]:
     """batch_for(method, patterns, present=STANDARD, same=False): slices or boxes, as the method takes them."""
 
     def make(
@@ -94,8 +97,10 @@ def batch_for(make_batch, make_boxes) -> Callable[..., Batch]:
         same: bool = False,
     ) -> Batch:
         if method.dimensions == 3:
-            return make_boxes(patterns, present, same)
-        return make_batch(patterns, method.neighbours, present, same)
+            batch: Batch = make_boxes(patterns, present, same)
+        else:
+            batch = make_batch(patterns, method.neighbours, present, same)
+        return batch
 
     return make
 

@@ -1,12 +1,17 @@
 """A tiny training run, made once."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD
 from mrsynth.tasks.train.run import TrainOptions, run
+
+MakeOptions = Callable[..., TrainOptions]
 
 RUN_FILE = """
 name: small
@@ -65,7 +70,7 @@ data:
 
 
 @pytest.fixture(scope="module")
-def one_thread():
+def one_thread() -> Iterator[None]:
     """Tiny networks are quicker on one thread, and bitwise the same from run to run."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -74,7 +79,7 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def training_data(tmp_path_factory, write_subject_folder):
+def training_data(tmp_path_factory: pytest.TempPathFactory, write_subject_folder: Callable[..., Path]) -> Path:
     """Two subjects that train, one without T1ce; one that judges, one to leave out, one of no use."""
     root = tmp_path_factory.mktemp("data")
     lacking = {"lacking": STANDARD[1:2], "useless": STANDARD[1:]}
@@ -83,11 +88,11 @@ def training_data(tmp_path_factory, write_subject_folder):
     return root
 
 
-def request_maker(method, data, file, text):
+def request_maker(method: str, data: Path, file: Path, text: str) -> MakeOptions:
     """options(out, **changes): the request of a run of `method` with the run file `text`."""
     file.write_text(text)
 
-    def make(out, **changes):
+    def make(out: Path, **changes: Any) -> TrainOptions:
         overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
         return replace(TrainOptions(method, (data,), out, file, overrides, device="cpu"), **changes)
 
@@ -95,18 +100,20 @@ def request_maker(method, data, file, text):
 
 
 @pytest.fixture(scope="session")
-def train_options(training_data, tmp_path_factory):
+def train_options(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeOptions:
     """options(out, **changes): the request."""
     return request_maker("fgc2f", training_data, tmp_path_factory.mktemp("config") / "run.yaml", RUN_FILE)
 
 
 @pytest.fixture(scope="session")
-def train_steps():
+def train_steps() -> list[tuple[str, int, int]]:
     return []
 
 
 @pytest.fixture(scope="session")
-def finished_run(train_options, tmp_path_factory, train_steps):
+def finished_run(
+    train_options: MakeOptions, tmp_path_factory: pytest.TempPathFactory, train_steps: list[tuple[str, int, int]]
+) -> Path:
     """The folder of a run that was never stopped."""
     torch.set_num_threads(1)  # so small that threads only wait for each other
     out = tmp_path_factory.mktemp("runs") / "deep" / "whole"
@@ -115,13 +122,13 @@ def finished_run(train_options, tmp_path_factory, train_steps):
 
 
 @pytest.fixture(scope="session")
-def box_options(training_data, tmp_path_factory):
+def box_options(training_data: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeOptions:
     """options(out, **changes): the request of a run that learns from boxes, for any target unless it is changed."""
     return request_maker("cwdm", training_data, tmp_path_factory.mktemp("config") / "boxes.yaml", BOX_RUN_FILE)
 
 
 @pytest.fixture(scope="session")
-def finished_boxes(box_options, tmp_path_factory):
+def finished_boxes(box_options: MakeOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that learned from boxes and was never stopped."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "boxes"

@@ -1,9 +1,9 @@
-"""How even errors are from slice to slice, of the volumes that runs/validate.sh made.
+"""How even errors are from slice to slice, of the volumes that runs/measure/validate.sh made.
 
-usage: python runs/consistency.py DATA_ROOT NAME=OUT/made [NAME=OUT/made ...]      DATA_ROOT as for runs/validate.sh
+usage: python runs/measure/consistency.py DATA_ROOT NAME=OUT/made [NAME=OUT/made ...]
 
-Prints a Markdown table: CONSISTENCY of protocol brain3d, means over the subjects. 1: errors are as rough across slices
-as within them; more: slices jump.
+DATA_ROOT as for runs/measure/validate.sh. Prints a Markdown table: CONSISTENCY of protocol brain3d, means over the
+subjects. 1: errors are as rough across slices as within them; more: slices jump.
 """
 
 import sys
@@ -40,7 +40,9 @@ def main() -> None:
             for file in files:
                 subject = load_subject(subjects[file.parent.name.removesuffix(f"_{target}")])
                 volume = read_volume(file)
-                case = scored_case(subject, target, Volume(np.float32(unit(target, volume.voxels)), volume.affine), {})
+                case = scored_case(
+                    subject, target, Volume(unit(target, volume.voxels).astype(np.float32), volume.affine), {}
+                )
                 values += [f.value for f in PROTOCOLS["brain3d"].measure(case) if f.metric == "CONSISTENCY"]
             means.append(mean(values))
         print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in [*means, mean(means)]) + " |", flush=True)

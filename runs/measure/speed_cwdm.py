@@ -1,6 +1,6 @@
 """The fast form of cWDM's network against the plain one: time, memory and deviation, with random weights.
 
-usage: python runs/speed_cwdm.py [--grid 112 112 80] [--rounds 3] [--width 64]
+usage: python runs/measure/speed_cwdm.py [--grid 112 112 80] [--rounds 3] [--width 64]
 
 The grid is that of the wavelet coefficients: half the image. The two forms run in turn in one process, since seconds
 of a shared machine compare only within minutes; the memory of the fast form is measured in a process of its own.

@@ -1,11 +1,12 @@
 """Put a trained checkpoint into the package, with its scores on the validation subjects.
 
-usage: python runs/publish.py RUN/checkpoint.safetensors RUN_FILE DATA_ROOT
+usage: python runs/measure/publish.py RUN/checkpoint.safetensors RUN_FILE DATA_ROOT
            [--steps N] [--samples N] [--note TEXT] [--rows FILE | --measure]
 
 Writes mrsynth/weights/<name>.safetensors (float16) and its entry in weights_manifest.yaml. The scores are those of the
 default output on the subject's own grid (protocol brain3d), means over the validation subjects of the run file: with
---measure brain PSNR in every pattern, measured now; with --rows what `runs/validate.sh` found, one contrast missing.
+--measure brain PSNR in every pattern, measured now; with --rows what `runs/measure/validate.sh` found, one contrast
+missing.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 import yaml
@@ -22,7 +24,7 @@ from mrsynth.card import Card, DataSource, Score
 from mrsynth.contrasts import Contrast, pattern_name, patterns
 from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
 from mrsynth.io.store import sha256_of
-from mrsynth.io.subjects import find_subjects, load_subject
+from mrsynth.io.subjects import SubjectFiles, find_subjects, load_subject
 from mrsynth.scans.subject import Subject
 from mrsynth.scores.metrics import psnr, to_unit
 from mrsynth.tasks.complete.completion import SCALE
@@ -30,7 +32,7 @@ from mrsynth.tasks.complete.run import complete_subject
 from mrsynth.tasks.models import TrainedMethod, load_method
 from mrsynth.tasks.train.config import run_text
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="sampling steps by default; the run file's if not given")
     parser.add_argument("--samples", type=int, default=1, help="samples to average by default")
     parser.add_argument("--note", default="")
-    parser.add_argument("--rows", type=Path, help="scores.json of runs/validate.sh")
+    parser.add_argument("--rows", type=Path, help="scores.json of runs/measure/validate.sh")
     parser.add_argument("--measure", action="store_true", help="score every pattern now; takes a quarter of an hour")
     args = parser.parse_args()
 
@@ -70,7 +72,7 @@ def main() -> None:
     enter(card, weights)
 
 
-def found(data: Path, names: list[str]) -> list:
+def found(data: Path, names: list[str]) -> list[SubjectFiles]:
     """The subjects of these names below the archives in `data`."""
     everything = [s for archive in sorted(data.iterdir()) if archive.is_dir() for s in find_subjects(archive)[0]]
     chosen = [s for s in everything if s.name in names]
@@ -79,7 +81,7 @@ def found(data: Path, names: list[str]) -> list:
     return chosen
 
 
-def from_rows(rows: list[dict], card: Card) -> tuple[Score, ...]:
+def from_rows(rows: list[dict[str, Any]], card: Card) -> tuple[Score, ...]:
     """The rows of the voxel regression script, each target made from the other contrasts."""
     return tuple(
         Score(

@@ -1,6 +1,6 @@
-"""Variants of a method beside each other, from the results.csv that runs/ablate.sh makes.
+"""Variants of a method beside each other, from the results.csv that runs/measure/ablate.sh makes.
 
-usage: python runs/ablation_table.py OUT/table/results.csv
+usage: python runs/measure/ablation_table.py OUT/table/results.csv
 
 Prints a Markdown table. Checkpoints are named VARIANT-sSEED. A figure is the mean over seeds of the mean over subjects,
 patterns and targets, in the brain; behind it stands the standard deviation over seeds, where there are several.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Start-up time, wall time and peak memory of the command line on this machine.
-# usage: bash runs/measure.sh SUBJECT_DIR      a subject of 240x240x155 voxels that lacks one contrast
+# usage: bash runs/measure/speed_cli.sh SUBJECT_DIR      a subject of 240x240x155 voxels that lacks one contrast
 set -euo pipefail
 subject=$1
 out=$(mktemp -d)

@@ -1,6 +1,6 @@
-"""Write the tables of docs/benchmark.md anew from the result files beside this script. The prose is left as it is.
+"""Write the tables of docs/benchmark.md anew from the result files in runs/results. The prose is left as it is.
 
-usage: python runs/benchmark_page.py [--check]      --check only says whether the page is up to date (status 1: not)
+usage: python runs/measure/pages.py [--check]      --check only says whether the page is up to date (status 1: not)
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; TABLES says what makes each. Result files are rows
 of the voxel regression script (NAME.json), tables of `mrsynth benchmark` (NAME.csv), or tables that another script of
@@ -15,18 +15,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
 from mrsynth.scores.rows import ResultRow, read_results
 
-RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).parents[1] / "docs" / "benchmark.md"
+RESULTS = Path(__file__).parents[1] / "results"
+PAGE = Path(__file__).parents[2] / "docs" / "benchmark.md"
 FIGURES = ("psnr_brain", "psnr_brain_fit", "psnr", "ssim")
 BASELINE = {"gbm": "baseline", "linear": "baseline"}  # two models in one file
 SUBJECTS = ("ms19", "BraTS-GLI-00027-000", "BraTS2021_01478")
 
 
-def models() -> dict[str, list[dict]]:
+def models() -> dict[str, list[dict[str, Any]]]:
     """Rows of every model that was scored by the voxel regression script, the regressions first."""
     found = {}
     for name in (*BASELINE, "fgc2f-ship", "cwdm-ship", "msg-ldm-ship", "dfbk-ship"):
@@ -39,7 +40,7 @@ def models() -> dict[str, list[dict]]:
 
 def one_missing() -> str:
     """Each model: each contrast from the three others, then the mean."""
-    lines = [("model", "target", *FIGURES)]
+    lines: list[tuple[str, ...]] = [("model", "target", *FIGURES)]
     for name, rows in models().items():
         groups = {t.value: [r for r in rows if r["target"] == t] for t in STANDARD} | {f"**mean of {len(rows)}**": rows}
         lines += [(name, what, *(f"{mean(r[f] for r in some):.3f}" for f in FIGURES)) for what, some in groups.items()]

@@ -1,13 +1,13 @@
 """Sampler, steps, samples and quality: brain scores of one missing contrast from the other three.
 
-usage: python runs/steps.py SUBJECT_DIR [SUBJECT_DIR ...] --weights NAME|PATH [NAME|PATH ...]
+usage: python runs/measure/steps.py SUBJECT_DIR [SUBJECT_DIR ...] --weights NAME|PATH [NAME|PATH ...]
            [--samplers ddim ddpm] [--plans 1x1 2x4] [--every 8] [--slab K]
 
 A plan is STEPSxSAMPLES. Prints a Markdown table: PSNR in the brain as it is and after a straight-line intensity fit,
 means over the subjects and all that the checkpoints make, and the mean time of a volume. Scores are of every N-th
-slice; a method of two dimensions makes only those. `runs/validate.sh` scores whole volumes: compare rows of one table
-only. --slab keeps the middle K planes of the third axis and throws the rest away, so that a thousand steps are done
-within the hour.
+slice; a method of two dimensions makes only those. `runs/measure/validate.sh` scores whole volumes: compare rows of
+one table only. --slab keeps the middle K planes of the third axis and throws the rest away, so that a thousand steps
+are done within the hour.
 """
 
 import argparse

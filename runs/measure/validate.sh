@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Score the default output of `mrsynth complete` on the validation subjects: each of the four contrasts from the other three.
-# usage: bash runs/validate.sh DATA_ROOT BASELINE_TOOL OUT [options of mrsynth complete]
+# usage: bash runs/measure/validate.sh DATA_ROOT BASELINE_TOOL OUT [options of mrsynth complete]
 #
 # DATA_ROOT       holds ms_mni/ms19, glioma_brats/BraTS-GLI-00027-000 and glioma_brats/BraTS2021_01478
 # BASELINE_TOOL   the voxel regression script; its --predictions mode scores the volumes

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train every small variant of a method and print their scores beside each other, with their spread over seeds.
-# usage: bash runs/ablate.sh METHOD OUT [SEED ...]      variants: runs/ablations/METHOD/*.yaml; seed 1 if none is given
+# usage: bash runs/measure/ablate.sh METHOD OUT [SEED ...]      variants: runs/ablations/METHOD/*.yaml; seed 1 if none is given
 #
 # Phantoms: eight to train, two to judge. OUT/table is a run of `mrsynth benchmark`, OUT/table.md what this prints. What
 # is already trained under OUT stays; what was interrupted goes on.
@@ -15,7 +15,7 @@ if [ "$method" = dfbk ] && [ ! -f "$out/tokens.npz" ]; then  # two controls read
     mrsynth weights embed-text --encoder "$out/random-bert" --encoder-name random-bert --length 96 --out "$out/tokens.npz" --quiet
 fi
 weights=()
-for file in "$here/ablations/$method"/*.yaml; do
+for file in "$here/../ablations/$method"/*.yaml; do
     for seed in "$@"; do
         name=$(basename "$file" .yaml)-s$seed run=$out/$(basename "$file" .yaml)-s$seed
         options=(--quiet)

@@ -1,6 +1,6 @@
 """What the first stage of MSG-LDM loses: every contrast of some subjects through it and back.
 
-usage: python runs/ceiling.py NAME|PATH SUBJECT_DIR [SUBJECT_DIR ...]
+usage: python runs/measure/ceiling.py NAME|PATH SUBJECT_DIR [SUBJECT_DIR ...]
 
 Prints a Markdown table: brain PSNR (dB, protocol brain3d, on the prepared grid) of the reconstruction, mean over the
 subjects. No diffusion of these latents can do better, whatever it is told.

@@ -1,6 +1,6 @@
 """A small BERT that has learnt nothing, as a text encoder for the control of the ablations of DFBK.
 
-usage: python runs/random_bert.py FOLDER
+usage: python runs/measure/random_bert.py FOLDER
 
 Two layers of width 64, random weights (seed 0), and a vocabulary of the words of all prompts: its tokens tell the
 sentences apart and mean nothing. What it gains, a text encoder does not gain by its knowledge of medicine.
