@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mrsynth.contrasts import STANDARD, Contrast, patterns
@@ -26,6 +27,24 @@ class MethodConfig(Plain):
 
     method: str
     contrasts: tuple[Contrast, ...] = STANDARD
+
+
+class ChainConfig(MethodConfig):
+    """Of a method that walks a chain of T levels; a method states its own T where it is not 1000."""
+
+    T: int = Field(1000, gt=0, description="levels of the training chain")
+    level_bias: float = Field(
+        1.0,
+        ge=1,
+        description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias), r in [0, 1)",
+    )
+    steps: int | None = Field(None, gt=0, description="sampling steps; None visits all T levels")
+
+    @model_validator(mode="after")
+    def _no_more_steps_than_levels(self) -> Self:
+        if (self.steps or 1) > self.T:
+            raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
+        return self
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import draw_levels, levels, make_schedule
-from mrsynth.methods.base import ABSENT, Batch, Method, MethodConfig, Objective, Wish, draw_pattern, legal_patterns
+from mrsynth.methods.base import ABSENT, Batch, ChainConfig, Method, Objective, Wish, draw_pattern, legal_patterns
 from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNet, UNetConfig
 from mrsynth.plain import Plain
@@ -60,7 +60,7 @@ class FrequencyConfig(Plain):
         return self
 
 
-class FgC2FConfig(MethodConfig):
+class FgC2FConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are the paper's where it states one."""
 
     method: Literal["fgc2f"] = "fgc2f"
@@ -79,11 +79,6 @@ class FgC2FConfig(MethodConfig):
         None, description="examples with 1, 2 and 3 missing contrasts after the curriculum; None: all patterns alike"
     )
     neighbours: int = Field(0, ge=0, description="slices below and above whose available contrasts the network reads")
-    level_bias: float = Field(
-        1.0,
-        ge=1,
-        description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias), r in [0, 1)",
-    )
     mean_share: float = Field(
         0.0,
         ge=0,
@@ -96,7 +91,6 @@ class FgC2FConfig(MethodConfig):
     )
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
-    steps: int | None = Field(None, gt=0, description="sampling steps; None visits all T levels")
 
     @model_validator(mode="after")
     def _ranking_covers_the_contrasts(self) -> "FgC2FConfig":
@@ -105,8 +99,6 @@ class FgC2FConfig(MethodConfig):
                 f"freq.ranking {[c.value for c in self.freq.ranking]} must hold each of the contrasts "
                 f"{[c.value for c in self.contrasts]} once"
             )
-        if (self.steps or 1) > self.T:
-            raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
         return self
 
     @property

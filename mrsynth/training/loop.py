@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from mrsynth.devices import choose_device
 from mrsynth.errors import Interrupted, MrsynthError, UsageError
 from mrsynth.methods.base import Batch, Method, Objective
 from mrsynth.training.examples import ExampleSource, TrainingConfig, example_batches
@@ -118,7 +119,7 @@ def train(
     several = processes(device).num_processes > 1
     # Precision and placement are ours: Accelerate would fix both for the life of the process at the first run in it.
     accelerator = Accelerator(mixed_precision="no", device_placement=False)
-    place = accelerator.device if several else device_of(device) or accelerator.device
+    place = accelerator.device if several else torch.device(choose_device(device))
     state.method.to(place)
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # of convolutions: what CPU and tensor cores like
     for parameter in state.method.parameters():
@@ -235,19 +236,6 @@ def descend(
     update_average(state, config.ema)
     means = {name: sum(float(v) / len(micro) for v in values) for name, values in terms.items()}
     return {**means, "learning_rate": rate}
-
-
-def device_of(name: str) -> torch.device | None:
-    """The device of that name, such as `cuda:1`; None for `auto`. Raises UsageError if it cannot be used."""
-    if name == "auto":
-        return None
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name} cannot be used here: {reason} Give auto, cpu, cuda or mps.") from error
-    return device
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:

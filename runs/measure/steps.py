@@ -18,13 +18,14 @@ from statistics import mean
 
 import numpy as np
 
+from mrsynth.devices import choose_precision
 from mrsynth.io.subjects import load_subject
 from mrsynth.scans.preparation import prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import QUANTILES, score
 from mrsynth.synthesis import Sampling, synthesise_volume
-from mrsynth.tasks.models import TrainedMethod, choose_precision, load_method
+from mrsynth.tasks.models import TrainedMethod, load_method
 
 FIGURES = ("psnr_brain", "psnr_brain_fit", "ssim_brain")
 

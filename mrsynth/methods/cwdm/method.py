@@ -18,7 +18,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import noised
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
 from mrsynth.diffusion.schedules import Spacing, draw_levels, levels, make_schedule
-from mrsynth.methods.base import Batch, Method, MethodConfig, Objective, Wish
+from mrsynth.methods.base import Batch, ChainConfig, Method, Objective, Wish
 from mrsynth.methods.cwdm.fast import FastWaveletUNet
 from mrsynth.methods.cwdm.kernels import clip_haar
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
@@ -28,7 +28,7 @@ BANDS = 8  # of one level in three dimensions
 ANY = "any"
 
 
-class CwdmConfig(MethodConfig):
+class CwdmConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are those of the official code.
 
     target     the contrast this network makes from all the others, or "any": one network for every target, which sees
@@ -42,15 +42,11 @@ class CwdmConfig(MethodConfig):
     network: WaveletUNetConfig = WaveletUNetConfig()
     wavelet: str = Field("haar", description="an orthogonal filter bank of PyWavelets")
     low_scale: float = Field(3.0, gt=0, description="the low-pass band is divided by this, to span what the others do")
-    T: int = Field(1000, gt=0, description="levels of the training chain")
     schedule: Literal["linear", "cosine", "sampled", "direct"] = "linear"
     variance: Literal["beta", "posterior"] = Field("beta", description="of ancestral steps; the paper: posterior")
     clip: bool = Field(True, description="clip x_0 to [0, 1] as an image at every step")
     weighting: Literal["bands", "image"] = Field(
         "bands", description="bands: all weigh alike, as stored; image: as in the squared error of the image"
-    )
-    level_bias: float = Field(
-        1.0, ge=1, description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias)"
     )
     mean_share: float = Field(
         0.0,
@@ -62,7 +58,6 @@ class CwdmConfig(MethodConfig):
         "as_is", description="signal: the network sees sqrt(abar_t) x_t, whose noise does not drown the conditions"
     )
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
-    steps: int | None = Field(None, gt=0, description="sampling steps; None visits all T levels")
     spacing: Spacing = Field("linspace", description="which levels fewer steps visit; linspace: from T - 1 down to 0")
 
     @model_validator(mode="after")
@@ -71,8 +66,6 @@ class CwdmConfig(MethodConfig):
             raise ValueError(f"target {self.target} is none of the contrasts {[c.value for c in self.contrasts]}")
         if len(self.contrasts) < 2:
             raise ValueError("at least two contrasts are needed: one to make and one to make it from")
-        if (self.steps or 1) > self.T:
-            raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
         filters(self.wavelet)
         return self
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.residual_shift import InputScale, exponential
 from mrsynth.errors import UsageError
-from mrsynth.methods.base import MethodConfig
+from mrsynth.methods.base import ChainConfig
 from mrsynth.methods.dfbk.attention import BandAttentionConfig
 from mrsynth.methods.dfbk.network import SwinUNetConfig
 
@@ -61,7 +61,7 @@ class GuidanceConfig(BandAttentionConfig):
         return self
 
 
-class DfbkConfig(MethodConfig):
+class DfbkConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are the paper's where it states one.
 
     sources  multi: the network sees every available contrast; single: only the one it begins from, as in the paper
@@ -95,9 +95,6 @@ class DfbkConfig(MethodConfig):
     inscale: InputScale = Field("pixel", description="what x_t is divided by: 1 + 3 kappa sqrt(eta), or by variance")
     weighted: bool = Field(False, description="weigh the levels as in eq. 4, the infinite weight as the next")
     predict: Literal["x0", "residual"] = "x0"
-    level_bias: float = Field(
-        1.0, ge=1, description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias)"
-    )
     neighbours: int = Field(0, ge=0, description="slices below and above whose source contrasts the network reads")
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["residual_shift"] = "residual_shift"
@@ -109,8 +106,6 @@ class DfbkConfig(MethodConfig):
         self.network.check("kg", self.kg)
         if both := set(self.dfb.active) & set(self.kg.active):
             raise ValueError(f"levels {sorted(both)} have both dfb and kg; give each level to one of them")
-        if (self.steps or 1) > self.T:
-            raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
         try:
             exponential(self.T, self.kappa, self.p, self.m, self.E)
         except UsageError as error:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mrsynth.diffusion.prediction import Kind
-from mrsynth.methods.base import MethodConfig
+from mrsynth.methods.base import ChainConfig
 from mrsynth.methods.msg_ldm.autoencoder import AutoencoderConfig
 from mrsynth.methods.msg_ldm.discriminator import DiscriminatorConfig
 from mrsynth.methods.msg_ldm.structure_map import StructureConfig
@@ -34,7 +34,7 @@ class LossConfig(Plain):
     w_kl: float = Field(0.0, ge=0, description="KL of N(head 1, exp(head 2)) to N(0, 1) at the heads of AdaIN")
 
 
-class MsgLdmConfig(MethodConfig):
+class MsgLdmConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are those of the specification.
 
     decode     diffusion; or direct: the images of the structure network's own decoders, and no diffusion model at all.
@@ -70,9 +70,6 @@ class MsgLdmConfig(MethodConfig):
     T: int = Field(1000, gt=1, description="levels of the training chain")
     schedule: Literal["sqrt_linear", "cosine", "linear", "linear_scaled"] = "sqrt_linear"
     param: Kind = Field("eps", description="what the network predicts")
-    level_bias: float = Field(
-        1.0, ge=1, description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias)"
-    )
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "direct"] = "ddim"
     steps: int | None = Field(50, gt=0, description="sampling steps; None visits all T levels")
@@ -82,8 +79,6 @@ class MsgLdmConfig(MethodConfig):
     def _fits_together(self) -> "MsgLdmConfig":
         if len(self.contrasts) < 2:
             raise ValueError("at least two contrasts are needed: one to make and one to make it from")
-        if (self.steps or 1) > self.T:
-            raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
         if self.seg != "off" and (not self.regions or any(min(v, default=0) < 1 for v in self.regions.values())):
             raise ValueError(f"regions {self.regions}: each needs values, all above 0; seg: off learns without any")
         if self.seg == "on" and not self.losses.w_seg:

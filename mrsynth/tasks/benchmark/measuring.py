@@ -1,17 +1,16 @@
 """One piece of a benchmark: make what a subject lacks, as `complete` would, and score it by the protocols."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast, pattern_name
+from mrsynth.devices import choose_device
 from mrsynth.reports.montage import Panel, montage
 from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import window_of
@@ -25,6 +24,7 @@ from mrsynth.tasks.benchmark import contenders as who
 from mrsynth.tasks.benchmark.units import Unit
 from mrsynth.tasks.complete.completion import unit, written
 from mrsynth.tasks.complete.run import complete_subject, fast_steps
+from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 from mrsynth.tasks.models import TrainedMethod, load_method
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ class Measurer:
             began = time.perf_counter()
             volumes = {t: baseline.predict(given, t) for t in job.case.targets}
             return Made(volumes, time.perf_counter() - began, peak_memory_mb(), {}, {}, {})
-        reset_peak_memory()
+        device = choose_device(self.choices.device)
+        reset_peak_memory(device)
         volumes, seconds = {}, 0.0
         weights: dict[Contrast, str] = {}
         steps: dict[Contrast, int] = {}
@@ -156,7 +157,7 @@ class Measurer:
                 volumes[target] = Volume(unit(target, volume.voxels), volume.affine)
                 weights[target] = trained.card.name
                 steps[target], samples[target] = done.sampling.steps, done.sampling.samples
-        return Made(volumes, seconds, peak_memory_mb(), weights, steps, samples)
+        return Made(volumes, seconds, peak_memory_mb(device), weights, steps, samples)
 
     def _segmented(
         self, subject: Subject, job: Job, synthetic: Mapping[Contrast, Volume], made: Made | None
@@ -235,32 +236,3 @@ def scored_case(subject: Subject, target: Contrast, made: Volume, regions: Mappi
         regions=regions,
         window=window_of(target),
     )
-
-
-# Memory --------------------------------------------------------------------------------------------------------------
-
-CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-
-
-def reset_peak_memory() -> None:
-    """Begin to measure anew, where the system can."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        CLEAR.write_text("5")  # Linux: the peak of resident memory
-    except OSError:
-        return
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory held since `reset_peak_memory`, of the GPU if there is one, else of this process; or None."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated() / 2**20)
-    try:
-        line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return None
-    return int(line.split()[1]) / 1024

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
+from mrsynth.devices import choose_device, choose_precision
 from mrsynth.errors import InputError, MrsynthError, UsageError
 from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
@@ -39,7 +40,6 @@ from mrsynth.tasks.benchmark.contenders import BRASYN, Case, Contender, contende
 from mrsynth.tasks.benchmark.measuring import Choices, Job, Measurer
 from mrsynth.tasks.benchmark.units import Unit, UnitStore
 from mrsynth.tasks.complete.run import check_sampler
-from mrsynth.tasks.models import choose_device, choose_precision
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
 
 log = logging.getLogger(__name__)

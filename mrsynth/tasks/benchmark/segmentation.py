@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.devices import choose_device
 from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import problems, read_checkpoint
 from mrsynth.io.pickles import read_state_dict
@@ -34,7 +35,6 @@ from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.segmenter.network import Reading, Segmenter, SegmenterConfig, build_network
-from mrsynth.tasks.models import choose_device
 
 KIND = "segmenter"  # what the card of a checkpoint says in the place of a method
 SHIPPED = PACKAGE / "weights" / KIND / "builtin.safetensors"

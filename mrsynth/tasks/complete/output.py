@@ -47,6 +47,7 @@ from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import to_unit
 from mrsynth.tasks.complete.completion import Completion, spread
+from mrsynth.tasks.memory import peak_memory_mb
 from mrsynth.tasks.models import TrainedMethod
 
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
@@ -205,7 +206,7 @@ def write_results(
         timings={**completion.seconds, "total": time.perf_counter() - began},
         preparation=completion.prepared.record,
         software=software,
-        peak_memory_mb=peak_memory_mb(),
+        peak_memory_mb=peak_memory_mb(sampling.device),
     )
     write_text(folder / "metrics.csv", metrics_csv(report))
     write_text(folder / "report.html", report_html(report, pictures))
@@ -265,13 +266,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory this process has held; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
+from mrsynth.devices import choose_device, choose_precision, out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.nifti import read_volume
 from mrsynth.io.store import available_entries, resolve
@@ -30,7 +31,7 @@ from mrsynth.synthesis import Sampling, synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
 from mrsynth.tasks.complete.completion import Completion, spread, written
 from mrsynth.tasks.complete.output import Written, result_names, results_folder, write_results
-from mrsynth.tasks.models import TrainedMethod, build, choose_device, choose_precision, load_method, out_of_memory
+from mrsynth.tasks.models import TrainedMethod, build, load_method
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from mrsynth.devices import choose_device
 from mrsynth.errors import Interrupted, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
@@ -36,7 +37,7 @@ from mrsynth.tasks.train.cohort import Cohort, card_of, examples_of, gather, ref
 from mrsynth.tasks.train.config import RunConfig, read_run_file, refuse_another_run, yaml_text
 from mrsynth.tasks.train.log import RunLog
 from mrsynth.tasks.train.stages import Plan, take_over
-from mrsynth.training.loop import Callbacks, TrainingState, begin, device_of, processes, train
+from mrsynth.training.loop import Callbacks, TrainingState, begin, processes, train
 from mrsynth.training.validation import ValidationSlices, fill_in_every_pattern, picture, score_patterns
 
 
@@ -69,7 +70,7 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     """
     if missing := [package for package in ("accelerate", "tensorboard") if find_spec(package) is None]:
         raise UsageError(f"Training needs {' and '.join(missing)}: pip install 'mrsynth[train]'")
-    device_of(options.device)  # now, not after an hour of preparation
+    choose_device(options.device)  # now, not after an hour of preparation
     out, state_file = options.out, options.out / "state.pt"
     if options.resume and not state_file.exists():
         raise UsageError(f"{out} holds no run to resume: state.pt is missing. Leave --resume out to begin one.")

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mrsynth.card import Card
+from mrsynth.devices import choose_device
 from mrsynth.errors import Interrupted, MrsynthError, UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
@@ -38,7 +39,7 @@ from mrsynth.tasks.train.log import RunLog
 from mrsynth.tasks.train.run import stop_signals
 from mrsynth.tasks.train.segmenter_cases import Case, example, gather
 from mrsynth.tasks.train.segmenter_config import SegmenterRun, SegmenterTraining, read_run, refuse_another_run
-from mrsynth.training.loop import device_of, seed_of, share_of_rate
+from mrsynth.training.loop import seed_of, share_of_rate
 
 PARTS = ("training", "validation")
 STATEFUL = ("network", "average", "optimizer")  # what state.pt holds of a run, beside the iteration
@@ -64,7 +65,7 @@ def run(options: SegmenterOptions, progress: Progress | None = None) -> Path:
     """
     if find_spec("tensorboard") is None:
         raise UsageError("Training needs tensorboard: pip install 'mrsynth[train]'")
-    device = device_of(options.device) or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(choose_device(options.device))
     out, report = options.out, progress or (lambda *_: None)
     if options.resume and not (out / "state.pt").exists():
         raise UsageError(f"{out} holds no run to resume: state.pt is missing. Leave --resume out to begin one.")

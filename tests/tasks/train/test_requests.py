@@ -18,7 +18,7 @@ from mrsynth.tasks.train import run as task
 from mrsynth.tasks.train.cohort import Slices, gather
 from mrsynth.tasks.train.run import read_config, run
 from mrsynth.training.examples import TrainingConfig
-from mrsynth.training.loop import device_of, processes
+from mrsynth.training.loop import choose_device, processes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,8 +115,8 @@ def test_a_config_refuses_what_makes_no_sense(options):
 
 @pytest.mark.parametrize("name", ["banana", "cpu:x", "cuda:99"])
 def test_a_device_that_is_not_there_is_a_usage_error(name):
-    with pytest.raises(UsageError, match=f"--device {name}"):
-        device_of(name)
+    with pytest.raises(UsageError, match=f"device .{name}."):
+        choose_device(name)
 
 
 def test_several_processes_that_do_not_see_each_other_are_refused(monkeypatch):

@@ -1,0 +1,43 @@
+"""Where a network runs, in what precision, and whether memory ran out: one answer for every command."""
+
+import torch
+
+from mrsynth.errors import MrsynthError, UsageError
+
+
+def choose_device(wanted: str) -> str:
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`, in any letter case. Raises UsageError when it is not there."""
+    wanted = wanted.lower()
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = wanted.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise UsageError(f"Unknown device '{wanted}'. Give auto, cpu, cuda, cuda:N or mps.")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(number or 0) >= there:
+        seen = f"{there} CUDA device(s)" if kind == "cuda" else f"no {kind.upper()} device"
+        raise UsageError(f"The device '{wanted}' is not there: torch sees {seen}. Use --device auto.")
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """`bf16` where the hardware multiplies it natively, else `fp32`; or what was asked for."""
+    if wanted in ("fp32", "bf16"):
+        return wanted
+    if wanted != "auto":
+        raise UsageError(f"Unknown precision '{wanted}'. Give auto, fp32 or bf16.")
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: False where torch has them no more
+    native = device == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return "bf16" if native else "fp32"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the CPU or on a device."""
+    if isinstance(error, MrsynthError):
+        return False
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    signs = ("not enough memory", "allocate memory", "out of memory", "alloc_failed")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)

@@ -1,0 +1,91 @@
+"""Where networks run: devices and precisions that are there, and errors that mean that memory ran out."""
+
+import pytest
+import torch
+
+from mrsynth.devices import choose_device, choose_precision, out_of_memory
+from mrsynth.errors import MemoryExhausted, UsageError
+from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
+
+
+def machine(monkeypatch, cuda=0, mps=False, bf16=False):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "chosen"),
+    [
+        ({}, "auto", "cpu"),
+        ({"cuda": 1}, "auto", "cuda"),
+        ({"mps": True}, "auto", "mps"),
+        ({"cuda": 2}, "cuda:1", "cuda:1"),
+        ({"cuda": 2}, "CUDA:1", "cuda:1"),
+        ({"cuda": 1}, "cpu", "cpu"),
+    ],
+)
+def test_devices(monkeypatch, there, wanted, chosen):
+    machine(monkeypatch, **there)
+
+    assert choose_device(wanted) == chosen
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:1", "mps", "tpu", "cuda:x", "cpu:1", ""])
+def test_devices_that_are_not_there(monkeypatch, wanted):
+    machine(monkeypatch, cuda=1 if wanted == "cuda:1" else 0)
+
+    with pytest.raises(UsageError, match="device"):
+        choose_device(wanted)
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "device", "chosen"),
+    [
+        ({"bf16": True}, "auto", "cpu", "bf16"),
+        ({"bf16": False}, "auto", "cpu", "fp32"),
+        ({"bf16": True, "cuda": 1}, "auto", "cuda", "bf16"),
+        ({"bf16": False, "cuda": 1}, "auto", "cuda:0", "fp32"),
+        ({"bf16": True, "mps": True}, "auto", "mps", "fp32"),
+        ({"bf16": True}, "fp32", "cpu", "fp32"),
+        ({"bf16": False}, "bf16", "cpu", "bf16"),
+    ],
+)
+def test_precision(monkeypatch, there, wanted, device, chosen):
+    machine(monkeypatch, **there)
+
+    assert choose_precision(wanted, device) == chosen
+
+
+def test_an_unknown_precision():
+    with pytest.raises(UsageError, match="Unknown precision 'fp8'"):
+        choose_precision("fp8", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("The size of tensor a (3) must match"), False),
+        (ValueError("out of memory"), False),
+        (MemoryExhausted("out of memory"), False),
+    ],
+)
+def test_out_of_memory(error, answer):
+    assert out_of_memory(error) is answer
+
+
+def test_the_peak_of_memory_is_that_since_it_was_asked_to_begin_anew():
+    big = torch.ones(25_000_000)  # 95 MB
+    after_big = peak_memory_mb()
+    del big
+    reset_peak_memory()
+
+    assert 50 < peak_memory_mb() <= after_big
