@@ -6,6 +6,9 @@ to them, and are read when a download begins, not when Python does.
 
 No token is sent, also not for somebody who is logged in: what the manifest names is public, and HF_ENDPOINT may be
 anybody's server. No telemetry is sent either. huggingface_hub is imported inside functions: it takes a while.
+
+A server is not believed. The client makes file names of its answers (commit, ETag, paths in the repository), so each is
+checked before the client sees it; nothing outside the cache is written, read or deleted, and no answer is endless.
 """
 
 import errno
@@ -19,6 +22,7 @@ from typing import Any
 
 from mrsynth.card import ManifestEntry
 from mrsynth.errors import MrsynthError, WeightsError
+from mrsynth.io.hub_answers import COMMIT, LARGEST_FILE, SHA256, check_answer, endpoint, is_plain_path, untrusted
 from mrsynth.io.store import sha256_of
 from mrsynth.plain import Progress
 
@@ -53,6 +57,7 @@ class Published:
     file: str
     revision: str
     sha256: str | None
+    size: int = LARGEST_FILE
 
 
 def download(entry: ManifestEntry, progress: Progress | None = None) -> Downloaded:
@@ -67,8 +72,7 @@ def download(entry: ManifestEntry, progress: Progress | None = None) -> Download
     repository = entry.repository or ""
     with explained(entry.name, repository, "run `mrsynth weights import`"):
         published = look_up(entry)
-        path = transfer(entry.name, repository, published, progress)
-    return verified(entry.name, repository, published, path)
+        return obtain(entry.name, repository, published, progress)
 
 
 def download_files(
@@ -86,11 +90,10 @@ def download_files(
     name = repository.split("/")[-1]
     with explained(name, repository, then):
         info = described(name, repository)
-        large = {sibling.rfilename: sibling.lfs for sibling in info.siblings or ()}
-        wanted = [Published(f, info.sha, None if large[f] is None else large[f].sha256) for f in choose(large)]
-        paths = [transfer(name, repository, published, progress) for published in wanted]
-    for published, path in zip(wanted, paths, strict=True):
-        verified(name, repository, published, path)
+        siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+        wanted = [announced(info.sha, siblings[file]) for file in choose(siblings)]
+        for published in wanted:
+            obtain(name, repository, published, progress)
     return snapshots(repository) / str(info.sha)
 
 
@@ -111,11 +114,6 @@ def matching(entry: ManifestEntry, files: Iterable[str]) -> str:
         f"{entry.pattern!r}. Files seen: {shown or 'none'}. Download the right one yourself and run "
         f"`mrsynth weights import FILE --method {entry.method}`."
     )
-
-
-def endpoint() -> str:
-    """The address of the hub: HF_ENDPOINT, or Hugging Face."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
 def cache_folder() -> Path:
@@ -192,9 +190,17 @@ def look_up(entry: ManifestEntry) -> Published:
     """What the hub has for an entry now. Raises WeightsError, or whatever the client raises."""
     info = described(entry.name, entry.repository or "")
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    file = matching(entry, files)
-    large = files[file].lfs
-    return Published(file, info.sha, None if large is None else large.sha256)
+    return announced(info.sha, files[matching(entry, files)])
+
+
+def announced(commit: str, sibling: Any) -> Published:
+    """What the hub says of one file of a commit. Raises WeightsError when no hub would say that."""
+    if not is_plain_path(sibling.rfilename):
+        raise untrusted("the name of a file", sibling.rfilename)
+    if sibling.lfs is not None and SHA256.fullmatch(str(sibling.lfs.sha256)) is None:
+        raise untrusted("the SHA-256", sibling.lfs.sha256)
+    size = LARGEST_FILE if sibling.size is None else int(sibling.size)
+    return Published(sibling.rfilename, commit, None if sibling.lfs is None else sibling.lfs.sha256, size)
 
 
 def described(what: str, repository: str) -> Any:
@@ -217,6 +223,8 @@ def described(what: str, repository: str) -> Any:
         ) from error
     if info.sha is None:
         raise WeightsError(f"{what}: {repository} names no commit. Check HF_ENDPOINT ({endpoint()}).")
+    if COMMIT.fullmatch(str(info.sha)) is None:
+        raise untrusted("the commit", info.sha)
     return info
 
 
@@ -232,17 +240,31 @@ def transfer(what: str, repository: str, published: Published, progress: Progres
             cache_dir=cache_folder(),
             endpoint=endpoint(),
             token=False,
-            tqdm_class=counter(f"downloading {what}, MB", progress),
+            tqdm_class=counter(f"downloading {what}, MB", progress, published.size),
         )
     )
 
 
-def verified(what: str, repository: str, published: Published, path: Path) -> Downloaded:
-    """A file that was downloaded. Raises WeightsError, and deletes it, when it is not the one that was announced."""
+def obtain(what: str, repository: str, published: Published, progress: Progress | None) -> Downloaded:
+    """One file of a repository, in the cache, found to be the one that was announced.
+
+    Raises WeightsError when it is not, or whatever the client raises. What came is then deleted; what lay in the cache
+    before stays, and nothing outside the cache is touched.
+    """
+    cache = cache_folder().resolve()
+    before = {blob.name for blob in (snapshots(repository).parent / "blobs").glob("*")}
+    path = transfer(what, repository, published, progress)
+    content = path.resolve()
+    if not content.is_relative_to(cache):
+        raise WeightsError(
+            f"{what}: {path} leads to {content}, outside the cache {cache}, so it was not used. Nothing was deleted. "
+            "Remove that link, or set HF_HOME to another folder, and try again."
+        )
     found = Downloaded(path, published.file, published.revision, sha256_of(path), path.stat().st_size)
     if published.sha256 not in (None, found.sha256):
-        for link in {path.resolve(), path}:  # else the cache would give the same bytes again
-            link.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # else the cache would give the same bytes again
+        if content.name not in before or content.name == published.sha256:
+            content.unlink(missing_ok=True)
         raise WeightsError(
             f"{what}: what came for {found.file} of {repository} is not what the hub announced.\n"
             f"  sha256 found:    {found.sha256}\n  sha256 expected: {published.sha256}\nIt was deleted; try again."
@@ -266,25 +288,39 @@ def explained(what: str, repository: str, then: str) -> Iterator[None]:
 
 @contextmanager
 def private() -> Iterator[None]:
-    """Inside, the client tells nobody about this machine and speaks plain HTTP.
+    """Inside, the client tells nobody about this machine, speaks plain HTTP, and sees checked answers only.
 
     Xet, its other protocol, is left aside: it brings its own network stack, with other time-outs and other errors.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils import _http
 
     wanted = {"HF_HUB_DISABLE_TELEMETRY": True, "HF_HUB_DISABLE_XET": True}
     before = {name: getattr(constants, name) for name in wanted}
+    usual = _http._GLOBAL_CLIENT_FACTORY  # the library gives no other way to put it back
+
+    def watched() -> Any:
+        client = usual()
+        client.headers["Accept-Encoding"] = "identity"  # few bytes could unpack into many
+        client.event_hooks = {**client.event_hooks, "response": [*client.event_hooks.get("response", ()), check_answer]}
+        return client
+
     try:
         for name, value in wanted.items():
             setattr(constants, name, value)
+        set_client_factory(watched)
         yield
     finally:
+        set_client_factory(usual)
         for name, value in before.items():
             setattr(constants, name, value)
 
 
-def counter(what: str, progress: Progress | None) -> type[Any]:
-    """A class that stands in for the client's progress bar: it draws nothing, and tells `progress` of megabytes."""
+def counter(what: str, progress: Progress | None, size: int = LARGEST_FILE) -> type[Any]:
+    """A class that stands in for the client's progress bar: it draws nothing, and tells `progress` of megabytes.
+
+    size  of the file in bytes, as announced; a server that sends more is cut off
+    """
 
     class Counter:
         def __init__(self, *, total: int | None = None, initial: int = 0, **_: Any):
@@ -296,12 +332,14 @@ def counter(what: str, progress: Progress | None) -> type[Any]:
         def __exit__(self, *_: object) -> None:
             return None
 
-        def update(self, size: int) -> None:
-            """`size` more bytes have come; a negative number gives up those that must come again."""
-            self.restarts += size < 0
+        def update(self, count: int) -> None:
+            """`count` more bytes have come; a negative number gives up those that must come again."""
+            self.restarts += count < 0
             if self.restarts > MOST_RESTARTS:
                 raise ConnectionAbortedError(f"began again {self.restarts} times")
-            self.done += size
+            self.done += count
+            if self.done > size:
+                raise untrusted("the length of a file", f"more than the {size} bytes announced")
             if progress is not None:
                 total = max(1, round(self.total / 1e6))
                 progress(what, min(total, round(self.done / 1e6)), total)

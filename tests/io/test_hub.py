@@ -47,6 +47,9 @@ class Hub(ThreadingHTTPServer):
     cuts      the lengths at which the next bodies break off
     ranges    whether it can go on from the middle of a file
     cdn       whether the bytes come from another host
+    facts     headers that it lies about
+    sha       the commit that it lies about
+    endless   whether files never end
     """
 
     daemon_threads = True
@@ -56,6 +59,7 @@ class Hub(ThreadingHTTPServer):
         self.files = {FILE: BODY, "README.md": b"a model"}
         self.status, self.hangs, self.cuts, self.seen = {}, [], [], []
         self.ranges, self.cdn, self.slow, self.announced, self.page = True, False, False, {}, None
+        self.facts, self.sha, self.endless = {}, None, False
         self.closing = threading.Event()
 
     @property
@@ -107,7 +111,7 @@ class Answer(BaseHTTPRequestHandler):
             {"rfilename": name, "size": len(data), "blobId": "0" * 40, "lfs": self.large(name, data)}
             for name, data in self.server.files.items()
         ]
-        page = {"id": REPOSITORY, "sha": self.server.commit, "siblings": siblings}
+        page = {"id": REPOSITORY, "sha": self.server.sha or self.server.commit, "siblings": siblings}
         content = self.server.page or json.dumps(page).encode()
         self.head(200, {"Content-Type": "application/json", "Content-Length": len(content)})
         self.wfile.write(content)
@@ -121,6 +125,7 @@ class Answer(BaseHTTPRequestHandler):
     def file(self, name, body):
         data = self.server.files[name]
         facts = {"X-Repo-Commit": self.server.commit, "ETag": f'"{sha256(data).hexdigest()}"'}
+        facts |= self.server.facts
         if self.server.cdn:
             facts |= {"X-Linked-Etag": facts["ETag"], "X-Linked-Size": len(data), "Content-Length": 0}
             self.head(302, facts | {"Location": f"http://localhost:{self.server.server_port}/cdn/{name}"})
@@ -135,7 +140,10 @@ class Answer(BaseHTTPRequestHandler):
         if "Range" in self.headers and self.server.ranges:
             begin = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             facts = facts | {"Content-Range": f"bytes {begin}-{len(data) - 1}/{len(data)}"}
-        self.head(206 if begin else 200, facts | {"Content-Length": len(data) - begin})
+        length = {} if self.server.endless else {"Content-Length": len(data) - begin}
+        self.head(206 if begin else 200, facts | length)
+        while self.server.endless:
+            self.wfile.write(bytes(20_000))
         end = self.server.cuts.pop(0) if self.server.cuts else len(data)
         for start in range(begin, end, 20_000):
             self.wfile.write(data[start : min(end, start + 20_000)])
@@ -377,6 +385,114 @@ def test_bytes_other_than_announced_are_refused_and_forgotten(server, tmp_path):
 
     server.announced.clear()
     assert hub.download(ENTRY).path.read_bytes() == BODY
+
+
+# A server that wants more than to be asked ----------------------------------------------------------------------------
+
+
+def below(folder):
+    """Every file below a folder that the cache's own bookkeeping did not put there."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and ".locks" not in p.parts}
+
+
+HOSTILE = [
+    "{victim}",
+    "/{victim}",
+    "../../../../victim.txt",
+    "..",
+    ".",
+    "a/b",
+    "a\\b",
+    "%2e%2e/x",
+    "C:x",
+    " ",
+    "x" * 200,
+]
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit"])
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("mark", ["", 'W/"'])
+def test_no_header_is_made_a_path(server, tmp_path, header, text, mark):
+    """Neither an existing file of the user nor a new one: what is no plain name is refused before the transfer."""
+    if mark and header == "X-Repo-Commit":
+        return
+    victim = tmp_path / "victim.txt"
+    victim.write_text("the user's own")
+    server.facts = {header: mark + text.format(victim=victim) + mark[-1:]}
+    before = below(tmp_path)
+    with pytest.raises(WeightsError, match=r"was not believed: the (ETag|commit) is .*Check HF_ENDPOINT"):
+        hub.download(ENTRY)
+    assert below(tmp_path) == before
+
+
+def test_a_header_of_an_answer_that_says_no_is_made_no_path_either(server, tmp_path):
+    server.status = {f"HEAD /{REPOSITORY}": (404, "EntryNotFound")}
+    server.facts = {"X-Repo-Commit": "../../../../made"}
+    Answer.head, head = lambda self, status, headers: head(self, status, headers | server.facts), Answer.head
+    try:
+        with pytest.raises(WeightsError, match="was not believed: the commit"):
+            hub.download(ENTRY)
+    finally:
+        Answer.head = head
+    assert not (tmp_path / "made").exists() and below(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "main"])
+def test_no_commit_of_a_listing_is_made_a_path(server, tmp_path, text):
+    server.sha = text.format(victim=tmp_path / "victim.txt")
+    for download in (lambda: hub.download(ENTRY), lambda: hub.download_files(REPOSITORY, list, THEN)):
+        with pytest.raises(WeightsError, match="was not believed: the commit"):
+            download()
+    assert below(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["/t1.pt", "../t1.pt", "a/../../t1.pt", "a//t1.pt", "..\\t1.pt", "C:\\t1.pt", "t1\x1b[2J.pt"]
+)
+def test_no_name_of_a_listing_leads_out_of_the_cache(server, tmp_path, name):
+    server.files = {name: BODY}
+    for download in (lambda: hub.download(ENTRY), lambda: hub.download_files(REPOSITORY, list, THEN)):
+        with pytest.raises(WeightsError, match="was not believed: the name of a file"):
+            download()
+    assert below(tmp_path) == {}
+
+
+def test_what_lay_in_the_cache_under_another_name_is_not_deleted(server, tmp_path):
+    """A server that calls the content of another file of this repository the one that it announces."""
+    server.files = {FILE: BODY, "vocab.txt": b"v" * 2000}
+    hub.download_files(REPOSITORY, lambda _: ["vocab.txt"], THEN)
+    (vocabulary,) = kept(tmp_path / "hf" / "hub" / "models--authors--published" / "blobs")
+    server.facts = {"ETag": vocabulary.name}
+    with pytest.raises(WeightsError, match="is not what the hub announced"):
+        hub.download(ENTRY)
+    assert vocabulary.read_bytes() == b"v" * 2000
+
+
+def test_a_link_in_the_cache_that_leads_out_of_it_is_neither_used_nor_deleted(server, tmp_path):
+    found = hub.download(ENTRY)
+    (tmp_path / "mine.pt").write_bytes(b"mine")
+    found.path.unlink()
+    found.path.symlink_to(tmp_path / "mine.pt")
+    with pytest.raises(WeightsError, match=r"outside the cache .*Nothing was deleted"):
+        hub.download(ENTRY)
+    assert (tmp_path / "mine.pt").read_bytes() == b"mine" and found.path.is_symlink()
+
+
+def test_no_answer_is_endless_or_unpacks_into_more(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
+    server.endless = True
+    with pytest.raises(WeightsError, match=rf"the length of a file is 'more than the {len(BODY)} bytes announced'"):
+        hub.download(ENTRY)
+    assert all(p.stat().st_size <= len(BODY) + 20_000 for p in below(tmp_path))
+    server.endless, server.facts = False, {"Content-Encoding": "gzip"}
+    with pytest.raises(WeightsError, match="the content-encoding is 'gzip'"):
+        hub.download(ENTRY)
+
+    monkeypatch.setattr("mrsynth.io.hub_answers.LARGEST_ANSWER", 100_000)
+    server.page = b" " * 200_000 + b"{}"
+    with pytest.raises(WeightsError, match="the length of the answer"):
+        hub.download(ENTRY)
 
 
 # Offline -------------------------------------------------------------------------------------------------------------
