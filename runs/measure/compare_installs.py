@@ -92,8 +92,8 @@ def complete(
     python: str, inputs: Path, weights: Path, target: str, out: Path, options: str, environment: dict[str, str]
 ) -> Path:
     """The NIfTI that an install makes."""
-    program = "import sys; from mrsynth.cli.app import main; sys.exit(main())"
-    command = [python, "-c", program, "complete", str(inputs), "--weights", str(weights), "--target", target]
+    program = str(Path(python).parent / "mrsynth")  # the module behind it need not have the same name in both
+    command = [program, "complete", str(inputs), "--weights", str(weights), "--target", target]
     command += ["--out", str(out), "--device", "cpu", "--no-self-check", "--no-progress", "-q", *shlex.split(options)]
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
     found = sorted(path for path in out.rglob(f"*{target}*.nii.gz") if not path.name.endswith("_std.nii.gz"))
