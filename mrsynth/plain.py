@@ -1,7 +1,7 @@
 """What everything else is written with: plain data, arrays, and the callback that tells how far something is."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -20,9 +20,27 @@ class Plain(BaseModel):
     """Frozen data that rejects keys it does not know.
 
     YAML reads the words on and off as true and false; where a field takes the word, the word is what is meant.
+
+    FORMER   keys that files of format 1 (mrsynth 0.1.0) lack, and what was done then
     """
 
+    FORMER: ClassVar[Mapping[str, Any]] = {}
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What a file of format 1 holds, with the keys it lacks as they were meant then, at every depth.
+
+        Whoever renames a key, or gives one another meaning, maps it here. Raises ValueError for what cannot be done any
+        more as it was done then.
+        """
+        inner = {name: field.annotation for name, field in cls.model_fields.items()}
+        whole = {**cls.FORMER, **data}
+        for name, kind in inner.items():
+            if isinstance(kind, type) and issubclass(kind, Plain) and isinstance(whole.get(name), Mapping):
+                whole[name] = kind.from_format_1(whole[name])
+        return whole
 
     @model_validator(mode="before")
     @classmethod

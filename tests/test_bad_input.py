@@ -315,7 +315,7 @@ def changed_header(source, target, change):
         (lambda content: content["card"].update(colour="red"), "key 'colour'"),
         (lambda content: content["config"].update(colour="red"), "cannot use its configuration.*colour"),
         (lambda content: content["config"]["network"].update(width=32), "do not fit the fgc2f network.*expected"),
-        (lambda content: content.update(format=2), "has checkpoint format 2; this mrsynth reads format 1"),
+        (lambda content: content.update(format=9), "has checkpoint format 9; this mrsynth reads the formats 1, 2"),
     ],
     ids=["header", "card", "configuration", "network", "format"],
 )

@@ -4,13 +4,15 @@
     header, JSON                     tensor name -> dtype, shape, data_offsets; "__metadata__" -> {"mrsynth": TEXT}
     data                             the tensors, without gaps
 
-TEXT is JSON again: {"format": 1, "card": ..., "config": ..., "preparation": ...}. The header is read here without torch
+TEXT is JSON again: {"format": 2, "card": ..., "config": ..., "preparation": ...}. The header is read here without torch
 and without the safetensors package, so that listing checkpoints is quick and damage is named exactly.
+
+Format 1 is that of mrsynth 0.1.0. It looks alike, but a key it lacks means what was done then: `Plain.from_format_1`.
 """
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 KEY = "mrsynth"
-FORMAT = 1
+FORMAT = 2
+WRITTEN_BY = {1: "mrsynth 0.1.0", 2: "mrsynth 0.2.0 or later"}  # by format: those that are read
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors package too
 PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
@@ -36,11 +39,18 @@ class Header:
     card         name, method, contrasts, provenance, scores
     config       the method's configuration as plain JSON data; its method validates it
     preparation  the PreparationConfig of the training data as plain JSON data
+    format       of the file it was read from; config and preparation are as they stand there
     """
 
     card: Card
     config: dict[str, Any]
     preparation: dict[str, Any]
+    format: int = field(default=FORMAT, kw_only=True)
+
+    @property
+    def written_by(self) -> str:
+        """The version of mrsynth that wrote it, in words."""
+        return f"{WRITTEN_BY[self.format]} (format {self.format})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +61,7 @@ class Checkpoint(Header):
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint, dtype: "torch.dtype | None" = None) -> None:
-    """Write a checkpoint, whole or not at all; equal content gives equal bytes.
+    """Write a checkpoint in the present format, whole or not at all; equal content gives equal bytes.
 
     dtype  of the floating-point tensors in the file, for example torch.float16; None keeps each as it is.
            Other tensors (integers, bools) are never cast.
@@ -79,7 +89,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise _damaged(path, str(error)) from error
     half = (torch.float16, torch.bfloat16)
     tensors = {name: tensor.float() if tensor.dtype in half else tensor for name, tensor in stored.items()}
-    return Checkpoint(header.card, header.config, header.preparation, tensors)
+    return Checkpoint(header.card, header.config, header.preparation, tensors, format=header.format)
 
 
 def read_header(path: Path) -> Header:
@@ -102,10 +112,11 @@ def read_header(path: Path) -> Header:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"what mrsynth wrote into its header is no JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
+    found = content.get("format") if isinstance(content, dict) else None
+    formats = ", ".join(map(str, WRITTEN_BY))
+    if not isinstance(content, dict) or type(found) is not int or found not in WRITTEN_BY:
         raise WeightsError(
-            f"{path} has checkpoint format {found!r}; this mrsynth reads format {FORMAT}. "
+            f"{path} has checkpoint format {found!r}; this mrsynth reads the formats {formats}. "
             "Update mrsynth, or use a checkpoint made with this version."
         )
     return _header(path, content)
@@ -128,13 +139,15 @@ def _header(path: Path, content: dict[str, Any]) -> Header:
         if not isinstance(content[key], dict):
             raise _damaged(path, f"'{key}' in its header is a {type(content[key]).__name__}, expected a mapping")
     try:
-        card = Card.model_validate(content["card"])
+        said = content["card"]
+        old = content["format"] == 1 and isinstance(said, dict)
+        card = Card.model_validate(Card.from_format_1(said) if old else said)
     except ValidationError as error:
         raise WeightsError(
             f"{path}: the card in its header is not one this mrsynth understands: {problems(error)}. "
             "Update mrsynth, or use a checkpoint made with this version."
         ) from error
-    return Header(card, content["config"], content["preparation"])
+    return Header(card, content["config"], content["preparation"], format=content["format"])
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The methods, one paper each. METHODS is the only list of them."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -29,6 +30,14 @@ def build_method(config: dict[str, Any]) -> Method:
     return found(found.Config.model_validate(config))
 
 
+def config_of_format_1(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration in a file of format 1, with what it lacks as it was meant then.
+
+    Raises UsageError for an unknown method, ValueError for what cannot be done any more.
+    """
+    return method_class(str(config.get("method", ""))).Config.from_format_1(config)
+
+
 def sampler_names() -> tuple[str, ...]:
     """Every sampler that some method knows."""
     return tuple(dict.fromkeys(name for method in METHODS for name in method_class(method).samplers))
@@ -43,4 +52,13 @@ def preset(method: str, name: str) -> dict[str, Any]:
     return {"method": method, **presets[name]}
 
 
-__all__ = ["METHODS", "Method", "MethodConfig", "build_method", "method_class", "preset", "sampler_names"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "MethodConfig",
+    "build_method",
+    "config_of_format_1",
+    "method_class",
+    "preset",
+    "sampler_names",
+]

@@ -1,7 +1,7 @@
 """What every method offers to the rest of mrsynth: configuration, objectives and synthesis."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import ClassVar, Self
@@ -23,7 +23,10 @@ ABSENT = 0.0  # what stands in for a contrast that is not there, where a paper d
 
 
 class MethodConfig(Plain):
-    """Options of one method; every checkpoint stores the whole of it."""
+    """Options of one method; every checkpoint stores the whole of it.
+
+    A new option is named in FORMER with the value that does what was done before there was one.
+    """
 
     method: str
     contrasts: tuple[Contrast, ...] = STANDARD
@@ -187,6 +190,12 @@ class Method(nn.Module, ABC):
         """The tensors that a checkpoint holds: all of `state_dict` but what only training needs."""
         dropped = self.training_only()
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(dropped)}
+
+    def tensors_of_format_1(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The state in a file of format 1 (mrsynth 0.1.0) under the names of this version. Raises ValueError for what
+        cannot be used any more. The same unless a method says other.
+        """
+        return dict(tensors)
 
     @torch.no_grad()
     def synthesise(

@@ -9,7 +9,7 @@ the paper leaves open and what is chosen here.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class FrequencyConfig(Plain):
 
 class FgC2FConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are the paper's where it states one."""
+
+    FORMER: ClassVar[Mapping[str, Any]] = {"mean_share": 0.0, "loss": "mse", "gradient_weight": 0.0}
 
     method: Literal["fgc2f"] = "fgc2f"
     network: UNetConfig = UNetConfig()

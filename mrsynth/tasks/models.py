@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 from mrsynth.card import Card
 from mrsynth.contrasts import patterns
 from mrsynth.errors import UsageError, WeightsError
-from mrsynth.io.checkpoint import Checkpoint, read_checkpoint
+from mrsynth.io.checkpoint import Checkpoint, Header, read_checkpoint
 from mrsynth.io.store import Resolved, resolve
-from mrsynth.methods import build_method
+from mrsynth.methods import build_method, config_of_format_1
 from mrsynth.methods.base import Method
 from mrsynth.scans.preparation import PreparationConfig
 
@@ -65,12 +65,14 @@ def build(found: Resolved) -> TrainedMethod:
     """The method of a located checkpoint. Raises WeightsError."""
     checkpoint = read_checkpoint(found.path)
     try:
-        method = build_method(checkpoint.config)
-        preparation = PreparationConfig.model_validate(checkpoint.preparation)
+        method = build_method(config_of(checkpoint))
+        preparation = preparation_of(checkpoint)
+        if checkpoint.format == 1:
+            checkpoint = replace(checkpoint, tensors=method.tensors_of_format_1(checkpoint.tensors))
     except (ValueError, UsageError) as error:
         raise WeightsError(
-            f"{found.path}: this version of mrsynth cannot use its configuration: {error} "
-            "Use the version that wrote it, or train it again."
+            f"{found.path} was written by {checkpoint.written_by}; this version of mrsynth cannot use its "
+            f"configuration: {error} Use the version that wrote it, or train it again."
         ) from error
     if wrong := misfits(method, preparation, found.card, checkpoint):
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -85,6 +87,17 @@ def build(found: Resolved) -> TrainedMethod:
     # the manifest may leave the long histograms to the file
     card = found.card.model_copy(update={"intensity": found.card.intensity or checkpoint.card.intensity})
     return TrainedMethod(method, card, preparation, found.sha256)
+
+
+def config_of(header: Header) -> dict[str, Any]:
+    """A method's configuration as this version means it. Raises UsageError or ValueError for what it cannot mean."""
+    return config_of_format_1(header.config) if header.format == 1 else header.config
+
+
+def preparation_of(header: Header) -> PreparationConfig:
+    """The preparation of a checkpoint as this version means it. Raises ValueError for what it cannot mean."""
+    said = header.preparation
+    return PreparationConfig.model_validate(PreparationConfig.from_format_1(said) if header.format == 1 else said)
 
 
 def misfits(method: Method, preparation: PreparationConfig, card: Card, checkpoint: Checkpoint) -> list[str]:

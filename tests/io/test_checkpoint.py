@@ -217,7 +217,7 @@ def test_a_checkpoint_without_tensors_is_refused(tmp_path):
     ("change", "message"),
     [
         (lambda c: c, None),
-        (lambda c: c | {"format": 2}, "has checkpoint format 2; this mrsynth reads format 1.*Update"),
+        (lambda c: c | {"format": 9}, "has checkpoint format 9; this mrsynth reads the formats 1, 2.*Update"),
         (lambda c: [], "format None"),
         (lambda c: c | {"extra": 1}, "missing or unknown: extra"),
         (lambda c: {k: c[k] for k in c if k != "config"}, "missing or unknown: config"),

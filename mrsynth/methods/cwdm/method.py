@@ -6,7 +6,7 @@ clips that prediction to [0, 1] as an image. docs/methods/cwdm.md tells where co
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class CwdmConfig(ChainConfig):
     schedule   linear or cosine over T levels; sampled: T of the 1000 linear levels; direct: the linear betas times
                1000 / T (the latter two are fast-cwdm's, for short chains that are trained short)
     """
+
+    FORMER: ClassVar[Mapping[str, Any]] = {"mean_share": 0.0}
 
     method: Literal["cwdm"] = "cwdm"
     target: Contrast | Literal["any"]

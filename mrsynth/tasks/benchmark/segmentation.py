@@ -35,6 +35,7 @@ from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.segmenter.network import Reading, Segmenter, SegmenterConfig, build_network
+from mrsynth.tasks.models import preparation_of
 
 KIND = "segmenter"  # what the card of a checkpoint says in the place of a method
 SHIPPED = PACKAGE / "weights" / KIND / "builtin.safetensors"
@@ -134,8 +135,10 @@ def _own(path: Path) -> Segmenter:
         )
     described = {key: value for key, value in checkpoint.config.items() if key != "method"}
     try:
-        config = SegmenterConfig.model_validate(described)
-        preparation = PreparationConfig.model_validate(checkpoint.preparation)
+        config = SegmenterConfig.model_validate(
+            SegmenterConfig.from_format_1(described) if checkpoint.format == 1 else described
+        )
+        preparation = preparation_of(checkpoint)
     except ValidationError as error:
         raise WeightsError(
             f"{path}: this version of mrsynth cannot use its configuration: {problems(error)}. "

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, ValidationError
 
 from mrsynth.card import DataSource
 from mrsynth.errors import UsageError
+from mrsynth.io.checkpoint import FORMAT
 from mrsynth.methods import method_class, preset
 from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
@@ -62,12 +63,19 @@ class RunConfig(Plain):
 
     def plain(self) -> dict[str, Any]:
         """As plain data, for YAML; without stages where none differs."""
-        return self.model_dump(mode="json", exclude=None if self.stages else {"stages"})
+        return {"format": FORMAT, **self.model_dump(mode="json", exclude=None if self.stages else {"stages"})}
 
 
-def read_run_file(file: Path | None, method: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """The configuration of a run of `method`, whole and valid. Raises UsageError."""
+def read_run_file(
+    file: Path | None, method: str, overrides: Mapping[str, Any] | None = None, begun: bool = False
+) -> RunConfig:
+    """The configuration of a run of `method`, whole and valid. Raises UsageError.
+
+    begun   the file is that of a run folder: what it lacks means what it meant to the version that began the run
+    """
     text = run_text(file, overrides or {})
+    if text.pop("format", None) is None and begun:
+        text = text_of_format_1(text, method, str(file))
     options = text.get("method") or {}
     if not isinstance(options, Mapping):
         raise UsageError(f"method: expected keys such as method, preset, network; found {options!r} (in {file}).")
@@ -92,6 +100,18 @@ def read_run_file(file: Path | None, method: str, overrides: Mapping[str, Any] |
     if wrong:
         raise UsageError(f"The configuration of the run is not valid ({file or 'no file'}):\n" + "\n".join(wrong))
     return config
+
+
+def text_of_format_1(text: Mapping[str, Any], method: str, place: str) -> dict[str, Any]:
+    """The keys of a run that mrsynth 0.1.0 began, with those it did not know as they were meant then."""
+    try:
+        text = RunConfig.from_format_1(text)
+        return {**text, "method": method_class(method).Config.from_format_1(text.get("method") or {})}
+    except ValueError as error:
+        raise UsageError(
+            f"{place} is of a run that mrsynth 0.1.0 began, which cannot go on with this version: {error} Go on with "
+            "0.1.0, or begin a new run, with `--init` and the checkpoint of that one."
+        ) from error
 
 
 def run_text(file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import torch
 
 from mrsynth.devices import choose_device
 from mrsynth.errors import Interrupted, UsageError, WeightsError
-from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
+from mrsynth.io.checkpoint import FORMAT, WRITTEN_BY, Checkpoint, write_checkpoint
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.io.tokens import read_tokens
 from mrsynth.methods import build_method
@@ -39,6 +39,8 @@ from mrsynth.tasks.train.log import RunLog
 from mrsynth.tasks.train.stages import Plan, take_over
 from mrsynth.training.loop import Callbacks, TrainingState, begin, processes, train
 from mrsynth.training.validation import ValidationSlices, fill_in_every_pattern, picture, score_patterns
+
+DAMAGE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # of a saved state
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     if not options.resume and (state_file.exists() or (out / "checkpoint.safetensors").exists()):
         raise UsageError(f"{out} already holds a run. Give --resume to go on with it, or another --out.")
     config = read_config(options)
-    saved = read_run_file(out / "config.yaml", options.method) if options.resume else config
+    saved = read_run_file(out / "config.yaml", options.method, begun=True) if options.resume else config
     refuse_another_run(saved, config, out)
     method = fresh_method(config)
     plan = Plan.of(config, method)
@@ -124,7 +126,7 @@ def work(
 
     def save(state: TrainingState) -> None:
         buffer = io.BytesIO()  # torch.save into a file hides a full disk behind an error of its own
-        torch.save(state.state_dict(), buffer)
+        torch.save({"format": FORMAT, **state.state_dict()}, buffer)
         write_bytes(out / "state.pt", buffer.getvalue())
         current = card.model_copy(update={"iterations": plan.done(state), "note": plan.note(state)})
         tensors = state.average.saved_state()
@@ -169,7 +171,7 @@ def read_config(options: TrainOptions) -> RunConfig:
     file = options.config or (options.out / "config.yaml" if options.resume else None)
     said = {"init": options.init, "tokens": options.tokens and str(options.tokens)}
     overrides = {**(options.overrides or {}), **{key: value for key, value in said.items() if value}}
-    return read_run_file(file, options.method, overrides)
+    return read_run_file(file, options.method, overrides, begun=options.resume and options.config is None)
 
 
 def give_text(method: Method, config: RunConfig) -> None:
@@ -209,12 +211,17 @@ def fresh_method(config: RunConfig) -> Method:
 
 def load_state(state: TrainingState, file: Path, plan: Plan) -> None:
     """Take over what a run saved. Raises WeightsError for a damaged file, UsageError for a run that is further on."""
+    written_by = ""
     try:
-        state.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        if saved.pop("format", 1) == 1:
+            written_by = f" ({WRITTEN_BY[1]} wrote it)"
+            saved |= {part: state.method.tensors_of_format_1(saved[part]) for part in ("method", "average")}
+        state.load_state_dict(saved)
+    except (*DAMAGE, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".:")
         raise WeightsError(
-            f"{file} cannot be resumed from: {reason}. It is damaged, or of another version of mrsynth. "
+            f"{file} cannot be resumed from: {reason}. It is damaged, or of another version of mrsynth{written_by}. "
             "checkpoint.safetensors beside it can still be used; training must begin anew in another --out."
         ) from error
     if state.iteration > (asked := plan.training[state.stage].iterations):
