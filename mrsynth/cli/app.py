@@ -267,12 +267,7 @@ def train(
         given_too = {"--method": method, "--contrasts": contrasts, "--init": init, "--tokens": tokens}
         if wrong := [option for option, value in given_too.items() if value is not None]:
             raise UsageError(f"--segmenter is no method: leave {' and '.join(wrong)} out.")
-        from mrsynth.tasks.train import segmenter as segmenter_training
-
-        wanted = segmenter_training.SegmenterOptions(tuple(data), out, config, changes, resume, device)
-        with progress_bar(no_progress) as progress:
-            print_result(str(segmenter_training.run(wanted, progress)))
-        return
+        method = "segmenter"
     if method is None:
         raise UsageError("Give --method NAME, the method to train, or --segmenter.")
     if contrasts is not None:

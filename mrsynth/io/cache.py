@@ -33,6 +33,7 @@ class CachedSubject:
     slices      indices along K with more than 1 % foreground
     histograms  (C, 64): share of the brain voxels in each of 64 bins of u over [0, 1]
     labels      a `.npy` file (K, I, J) uint8, the values of the segmentation; None if there is none or nobody asked
+    values      those that its segmentation file holds
     """
 
     name: str
@@ -41,6 +42,7 @@ class CachedSubject:
     slices: tuple[int, ...]
     histograms: tuple[tuple[float, ...], ...]
     labels: Path | None = None
+    values: tuple[int, ...] = ()
 
     @property
     def stored(self) -> NDArray[np.uint16]:
@@ -102,15 +104,15 @@ def cached(
     array = folder / f"{files.name}-{_key(files, contrasts, preparation)}.npy"
     segmentation = files.segmentation if labels else None
     drawn = None if segmentation is None else folder / f"{array.stem}-labels-{_label_key(segmentation)}.npy"
-    known = _read(array)
-    if known is None or (drawn is not None and _read(drawn) is None):
+    known, values = _read(array), None if drawn is None else (_read(drawn) or {}).get("values")
+    if known is None or (drawn is not None and values is None):
         ensure_folder(folder)
         subject = load_subject(files, segmentation=drawn is not None)
         prepared = prepare(subject, contrasts, preparation)
         if known is None:
             known = _write(array, prepared)
         if drawn is not None and subject.segmentation is not None:
-            _write_labels(drawn, prepared, _whole_numbers(segmentation, subject.segmentation.voxels))
+            values = _write_labels(drawn, prepared, _whole_numbers(segmentation, subject.segmentation.voxels))
     return CachedSubject(
         files.name,
         array,
@@ -118,6 +120,7 @@ def cached(
         tuple(known["slices"]),
         tuple(tuple(histogram) for histogram in known["histograms"]),
         drawn,
+        tuple(values or ()),
     )
 
 
@@ -134,24 +137,25 @@ def _write(array: Path, prepared: Prepared) -> dict[str, Any]:
     return facts
 
 
-def _write_labels(array: Path, prepared: Prepared, labels: NDArray[np.uint8]) -> None:
-    """The segmentation on the model's grid, 0 outside the foreground.
+def _write_labels(array: Path, prepared: Prepared, labels: NDArray[np.uint8]) -> list[int]:
+    """The segmentation on the model's grid, 0 outside the foreground; returns the values of the file.
 
     Between spacings every voxel takes the value with the largest share in it; without resampling, its own.
     """
     grid = prepared.grid
     turned = grid.orientation.apply(labels)
-    whole = turned
+    whole, values = turned, np.unique(turned).tolist()
     if grid.resampling.needed:
         whole = np.zeros(grid.resampling.new_shape, np.uint8)
         largest = np.zeros(whole.shape, np.float32)
-        for value in np.unique(turned):
+        for value in values:
             share = grid.resampling.forward((turned == value).astype(np.float32))
             whole[share > largest] = value
             largest = np.maximum(largest, share)
     placed = np.zeros(prepared.mask.shape, np.uint8)
     placed[grid.inside] = whole[grid.box]
-    _save(array, np.where(prepared.mask, placed, 0).astype(np.uint8).transpose(2, 0, 1), {})
+    _save(array, np.where(prepared.mask, placed, 0).astype(np.uint8).transpose(2, 0, 1), {"values": values})
+    return [int(value) for value in values]
 
 
 def _whole_numbers(file: Path | None, voxels: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What every method offers to the rest of mrsynth: configuration, objectives and synthesis."""
+"""What every method offers to the rest of mrsynth: configuration, objectives and synthesis; and what can be trained."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -113,38 +113,36 @@ class Objective:
     weight_decay: float = 0.0
 
 
-class Method(nn.Module, ABC):
-    """A synthesis method: a network, how it is trained, and how it is sampled.
+class Trainable(nn.Module, ABC):
+    """A network and how it is trained: all that the training loop and `mrsynth train` know of.
 
-    dimensions    2: it works on axial slices; 3: on whole volumes
-    neighbours    slices below and above that the method reads
-    multiple      every side of its slices or volumes must be a multiple of this
-    shared_noise  all slices of a volume start from the same noise field: SeededNoise(..., shared=True)
-    targets       the contrasts it can make; `noise` has one stream for each
-    samplers      what `synthesise` takes as `sampler`
-    wants_labels  it learns from segmentations too: `Batch.labels`
-    needs_labels  and cannot do without: subjects of which none has a segmentation cannot train it
-    stages        trained one after the other, each on the averaged weights of those before it
-    judged_stages the stages whose synthesis is worth validating; None: all of them
-    stage         while training, the stage it is in; None in use. Set by the training loop, never by the method
+    contrasts      its channels, in order
+    dimensions     2: it works on axial slices; 3: on whole volumes
+    neighbours     slices below and above that it reads
+    multiple       every side of its slices or volumes must be a multiple of this
+    channels_last  whether its convolutions are quicker with that layout in memory
+    wants_labels   it learns from segmentations too: `Batch.labels`
+    needs_labels   and cannot do without: subjects of which none has a segmentation cannot train it
+    only_labelled  no subject without a segmentation can train it
+    stages         trained one after the other, each on the averaged weights of those before it
+    judged_stages  the stages whose results are worth validating; None: all of them
+    stage          while training, the stage it is in; None in use. Set by the training loop, never by the network
     """
 
-    Config: ClassVar[type[MethodConfig]]
-    samplers: ClassVar[tuple[str, ...]] = tuple(SAMPLERS)
     dimensions: int = 2
     neighbours: int = 0
     multiple: int = 1
-    shared_noise: bool = False
+    channels_last: bool = True
     wants_labels: bool = False
     needs_labels: bool = False
+    only_labelled: bool = False
     stages: tuple[str, ...] = ("all",)
     judged_stages: tuple[str, ...] | None = None
     stage: str | None = None
 
-    def __init__(self, config: MethodConfig):
+    def __init__(self, contrasts: tuple[Contrast, ...]):
         super().__init__()
-        self.contrasts = config.contrasts
-        self.targets: tuple[Contrast, ...] = config.contrasts
+        self.contrasts = contrasts
 
     @abstractmethod
     def objectives(self, stage: str) -> list[Objective]:
@@ -197,6 +195,43 @@ class Method(nn.Module, ABC):
         """
         return dict(tensors)
 
+    def learns_from(self, present: Iterable[Contrast]) -> bool:
+        """Whether a subject with these contrasts can train it; two are enough unless a method says other."""
+        return len(set(present) & set(self.contrasts)) >= 2
+
+    def check_labels(self, values: Sequence[int], where: str) -> None:
+        """Raise InputError when a segmentation file (`where`) holds values that mean nothing here; none unless told."""
+        return None
+
+    def draw_available(
+        self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
+    ) -> NDArray[np.bool_]:
+        """Choose for one training example which of its present contrasts the method may read.
+
+        present   (C,) bool
+        progress  0 at the first step of training (of a stage), 1 at the last
+        returns   (C,) bool: a subset of `present` that leaves at least one present contrast to be made
+        """
+        legal = legal_patterns(present, self.contrasts)
+        return legal[random.integers(len(legal))]
+
+
+class Method(Trainable):
+    """A synthesis method: what makes contrasts, and how it is sampled.
+
+    shared_noise  all slices of a volume start from the same noise field: SeededNoise(..., shared=True)
+    targets       the contrasts it can make; `noise` has one stream for each
+    samplers      what `synthesise` takes as `sampler`
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+    samplers: ClassVar[tuple[str, ...]] = tuple(SAMPLERS)
+    shared_noise: bool = False
+
+    def __init__(self, config: MethodConfig):
+        super().__init__(config.contrasts)
+        self.targets: tuple[Contrast, ...] = config.contrasts
+
     @torch.no_grad()
     def synthesise(
         self,
@@ -235,22 +270,6 @@ class Method(nn.Module, ABC):
         """Whether `target` can be made from these contrasts; from any non-empty subset unless a method says other."""
         known = set(available) & set(self.contrasts)
         return bool(known) and target in self.contrasts and target not in known
-
-    def learns_from(self, present: Iterable[Contrast]) -> bool:
-        """Whether a subject with these contrasts can train it; two are enough unless a method says other."""
-        return len(set(present) & set(self.contrasts)) >= 2
-
-    def draw_available(
-        self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
-    ) -> NDArray[np.bool_]:
-        """Choose for one training example which of its present contrasts the method may read.
-
-        present   (C,) bool
-        progress  0 at the first step of training (of a stage), 1 at the last
-        returns   (C,) bool: a subset of `present` that leaves at least one present contrast to be made
-        """
-        legal = legal_patterns(present, self.contrasts)
-        return legal[random.integers(len(legal))]
 
 
 def legal_patterns(present: NDArray[np.bool_], contrasts: Sequence[Contrast]) -> list[NDArray[np.bool_]]:

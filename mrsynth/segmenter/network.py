@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.plain import Mask, Plain
-from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
+from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 
+KIND: Literal["segmenter"] = "segmenter"  # what the card of a checkpoint says in the place of a method
 GROUPS = 8  # of MONAI's SegResNet: every layer has a multiple of so many channels
 
 
@@ -49,12 +50,16 @@ class SegmenterConfig(Plain):
     regions      output channels; a list, because the keys of a mapping come back from a file in another order
     filters      channels of the first level; each further level has twice as many
     blocks_down  residual blocks of each level; every level but the first halves the grid
+    complete, weight_decay   are of its training only
     """
 
+    method: Literal["segmenter"] = KIND
     contrasts: tuple[Contrast, ...] = Field(STANDARD, min_length=1)
     regions: tuple[Region, ...] = Field(REGIONS, min_length=1)
     filters: PositiveInt = 8
     blocks_down: tuple[PositiveInt, ...] = Field((1, 2, 1, 1), min_length=2)
+    complete: float = Field(0.5, ge=0, le=1, description="probability that an example hides no contrast")
+    weight_decay: float = Field(1e-4, ge=0)
 
     @model_validator(mode="after")
     def _groups_fit(self) -> Self:
@@ -176,27 +181,19 @@ def region_masks(labels: NDArray[np.float32], regions: Sequence[Region], where: 
     where   names the label map in messages
     Raises InputError for fractions and for labels that no region knows: they would silently count as healthy.
     """
-    found = np.unique(labels)
+    refuse_other_labels(np.unique(labels).tolist(), regions, where)
+    return np.stack([np.isin(labels, region.labels) for region in regions])
+
+
+def refuse_other_labels(found: Sequence[float], regions: Sequence[Region], where: str) -> None:
+    """Raise InputError when a label map (`where`) holds values that are none of these regions' labels."""
     known = {0, *(label for region in regions for label in region.labels)}
-    if unknown := [f"{value:g}" for value in found.tolist() if value not in known]:
+    if unknown := [f"{value:g}" for value in found if value not in known]:
         raise InputError(
             f"{where}: found the labels {', '.join(unknown[:5])}, which belong to no region "
             f"({'; '.join(f'{region.name}: {list(region.labels)}' for region in regions)}). "
             "Expected a tumour segmentation; set segmenter.regions to the labels of this data set, or leave it out."
         )
-    return np.stack([np.isin(labels, region.labels) for region in regions])
-
-
-def on_model_grid(mask: Mask, prepared: Prepared) -> Mask:
-    """A mask on a subject's own grid, brought to the grid of its prepared images; False in the padding.
-
-    Interpolated linearly where the spacing differs, and True from one half on.
-    """
-    grid = prepared.grid
-    share = grid.resampling.forward(np.ascontiguousarray(grid.orientation.apply(mask.astype(np.float32))))
-    result = np.zeros(prepared.mask.shape, dtype=bool)
-    result[grid.inside] = share[grid.box] >= 0.5
-    return result
 
 
 def dice_and_hd95(prediction: Mask, truth: Mask, spacing: Sequence[float]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mrsynth.methods.base import Batch, Method
+from mrsynth.methods.base import Batch, Trainable
 from mrsynth.plain import Plain
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
@@ -72,7 +72,7 @@ class ExampleSource(Protocol):
 
 @contextmanager
 def example_batches(
-    method: Method,
+    method: Trainable,
     iteration: int,
     source: ExampleSource,
     config: TrainingConfig,
@@ -98,7 +98,7 @@ def example_batches(
 class Examples(Dataset[dict[str, Tensor]]):
     """Slices or boxes made into examples; that at one position of a run is always the same."""
 
-    def __init__(self, source: ExampleSource, method: Method, config: TrainingConfig, processes: int = 1):
+    def __init__(self, source: ExampleSource, method: Trainable, config: TrainingConfig, processes: int = 1):
         self.source = source
         self.draw_available = method.draw_available
         # whose intensities mean something, and are left alone

@@ -1,4 +1,4 @@
-"""The training loop: any method, no paper, no disk.
+"""The training loop: whatever has stages and objectives; no paper, no disk.
 
 Everything random is a function of (seed, position in the run), never of a generator's history, so that a run that was
 stopped and resumed gives the losses of one that never stopped, whatever the number of loader workers.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mrsynth.devices import choose_device
 from mrsynth.errors import Interrupted, MrsynthError, UsageError
-from mrsynth.methods.base import Batch, Method, Objective
+from mrsynth.methods.base import Batch, Objective, Trainable
 from mrsynth.training.examples import ExampleSource, TrainingConfig, example_batches
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class TrainingState:
     """All that a run needs to go on: weights, averaged weights, the stage, its optimisers and its iterations so far."""
 
-    method: Method
-    average: Method
+    method: Trainable
+    average: Trainable
     stage: str
     optimizers: list[torch.optim.Optimizer]
     iteration: int = 0
@@ -87,11 +87,11 @@ class Callbacks:
 
     log: Callable[[int, dict[str, float]], None]
     save: Callable[[TrainingState], None]
-    validate: Callable[[Method, int], None]
+    validate: Callable[[Trainable, int], None]
     stop: Callable[[], bool]
 
 
-def begin(method: Method, stage: str | None = None) -> TrainingState:
+def begin(method: Trainable, stage: str | None = None) -> TrainingState:
     """A run at iteration 0 of a stage, the first if not told: averaged weights equal to the weights."""
     average = copy.deepcopy(method).eval().requires_grad_(False)
     state = TrainingState(method, average, "", [])
@@ -99,7 +99,7 @@ def begin(method: Method, stage: str | None = None) -> TrainingState:
     return state
 
 
-def optimizers_of(method: Method, stage: str) -> list[torch.optim.Optimizer]:
+def optimizers_of(method: Trainable, stage: str) -> list[torch.optim.Optimizer]:
     """Adam for each objective of a stage; AdamW for those that decay their weights. Every step sets the rate anew."""
     chosen = [(torch.optim.AdamW if o.weight_decay else torch.optim.Adam, o) for o in method.objectives(stage)]
     return [kind(o.parameters, lr=1e-4, betas=o.betas, weight_decay=o.weight_decay) for kind, o in chosen]
@@ -123,7 +123,7 @@ def train(
     state.method.to(place)
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}  # of convolutions: what CPU and tensor cores like
     for parameter in state.method.parameters():
-        if parameter.dim() in layouts:
+        if state.method.channels_last and parameter.dim() in layouts:
             parameter.data = parameter.detach().contiguous(memory_format=layouts[parameter.dim()])
     state.average.to(place)
     for optimizer in state.optimizers:
@@ -185,7 +185,7 @@ def enter_stage(
     state.average.load_state_dict(state.method.state_dict())
 
 
-def train_only_what_is_listed(method: Method, stage: str) -> None:
+def train_only_what_is_listed(method: Trainable, stage: str) -> None:
     """Freeze every parameter that no objective of the stage lists; parts all of whose parameters are frozen run as in
     use: without dropout, and with their running statistics left alone.
     """

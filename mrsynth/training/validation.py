@@ -60,6 +60,8 @@ class ValidationSlices:
             present = torch.from_numpy(slab.present)
             images = torch.where(broadcast(present, slab.images.ndim), torch.from_numpy(slab.images) * 2 - 1, -1.0)
             columns.append({"images": images[:, 0], "context": images[:, 1:], "present": present, "available": present})
+            if slab.labels is not None:
+                columns[-1]["labels"] = torch.from_numpy(slab.labels.astype(np.int64))
         return collate(columns)
 
 

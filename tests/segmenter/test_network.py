@@ -19,7 +19,6 @@ from mrsynth.segmenter.network import (
     build_network,
     dice_and_hd95,
     network_input,
-    on_model_grid,
     region_masks,
 )
 
@@ -156,24 +155,6 @@ def test_a_label_that_no_region_knows_is_named(label):
 
     with pytest.raises(InputError, match=rf"lesions\.nii: found the labels {label}, which belong to no region"):
         region_masks(labels, REGIONS, "lesions.nii")
-
-
-@pytest.mark.parametrize("axes", ["LPS", "RAS", "PIR"])
-def test_masks_come_to_the_models_grid_and_back(make_subject, axes):
-    subject = make_subject(segmentation=True)
-    ball = (subject.segmentation.voxels > 0) & subject.foreground()
-    prepared = prepare(subject, STANDARD, PreparationConfig(axes=axes))
-
-    assert ball.any()
-    assert (prepared.restore(on_model_grid(ball, prepared)).voxels == ball).all()
-
-
-def test_masks_keep_their_size_at_another_spacing(make_subject):
-    subject = make_subject(segmentation=True, shape=(60, 70, 50))
-    ball = (subject.segmentation.voxels > 0) & subject.foreground()
-    prepared = prepare(subject, STANDARD, PreparationConfig(spacing=2.0))
-
-    assert 8 * on_model_grid(ball, prepared).sum() == pytest.approx(ball.sum(), rel=0.05)
 
 
 # Segmenting ----------------------------------------------------------------------------------------------------------

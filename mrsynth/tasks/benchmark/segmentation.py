@@ -34,10 +34,9 @@ from mrsynth.io.store import PACKAGE, store_folder
 from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
-from mrsynth.segmenter.network import Reading, Segmenter, SegmenterConfig, build_network
+from mrsynth.segmenter.network import KIND, Reading, Segmenter, SegmenterConfig, build_network
 from mrsynth.tasks.models import preparation_of
 
-KIND = "segmenter"  # what the card of a checkpoint says in the place of a method
 SHIPPED = PACKAGE / "weights" / KIND / "builtin.safetensors"
 STATED = "mrsynth.json"  # the extra file of a TorchScript archive
 LEAST_MULTIPLE = 16  # of the sides of a foreign network's input

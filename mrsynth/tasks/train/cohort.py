@@ -16,8 +16,9 @@ from mrsynth.card import Card
 from mrsynth.contrasts import Contrast, patterns
 from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.io.cache import CachedSubject, cached
+from mrsynth.io.discovery import check_names
 from mrsynth.io.subjects import SubjectFiles, find_subjects
-from mrsynth.methods.base import Method
+from mrsynth.methods.base import Method, Trainable
 from mrsynth.plain import Progress
 from mrsynth.tasks.train.config import RunConfig
 from mrsynth.training.examples import ExampleSource, Slab
@@ -27,7 +28,9 @@ log = logging.getLogger(__name__)
 EMPTY = 0.1  # boxes with less brain than this share of their voxels are not worth training on
 
 
-def examples_of(subjects: Sequence[CachedSubject], method: Method, crop: Sequence[int] | None = None) -> ExampleSource:
+def examples_of(
+    subjects: Sequence[CachedSubject], method: Trainable, crop: Sequence[int] | None = None
+) -> ExampleSource:
     """What the method learns from in these subjects: slices, or boxes for a method of three dimensions.
 
     crop   voxels of the boxes; None for whole volumes
@@ -110,7 +113,7 @@ class Cohort:
 def gather(
     roots: Sequence[Path],
     config: RunConfig,
-    method: Method,
+    method: Trainable,
     cache: Path,
     report: Progress,
     stopped: Callable[[], bool] = lambda: False,
@@ -122,6 +125,7 @@ def gather(
         subjects, reasons = find_subjects(root)
         found |= {tuple(sorted(p.resolve() for p in s.files.values())): s for s in subjects}
         left_out += reasons
+    check_names(sorted(found.values(), key=lambda files: files.name))
     names = {subject.name for subject in found.values()}
     for part in ("validation", "exclude", "repeat"):
         if unknown := set(getattr(config.data, part)) - names:
@@ -136,6 +140,8 @@ def gather(
         elif not method.learns_from(files.files):
             seen = ", ".join(c for c in method.contrasts if c in files.files) or "none"
             left_out.append(f"{files.name}: {seen} of {', '.join(method.contrasts)} is not enough to learn from")
+        elif method.only_labelled and files.segmentation is None:
+            left_out.append(f"{files.name}: has no segmentation, and nothing else can be learnt from here")
         else:
             wanted.append(files)
     if lacking := len(found) - len(wanted):
@@ -145,17 +151,21 @@ def gather(
         if stopped():
             raise Interrupted(f"Stopped after preparing {done} of {len(wanted)} subjects; they need not be done again.")
         report(f"preparing {files.name}", done, len(wanted))
-        prepared.append(cached(files, method.contrasts, config.preparation, cache, method.wants_labels))
+        subject = cached(files, method.contrasts, config.preparation, cache, method.wants_labels)
+        if subject.labels is not None:
+            method.check_labels(subject.values, str(files.segmentation))
+        prepared.append(subject)
     training = [
         s for s in prepared if s.name not in config.data.validation for _ in range(config.data.repeat.get(s.name, 1))
     ]
     if not any(s.slices for s in training):
         why = "".join(f"\n  {reason}" for reason in left_out[:10])
+        labelled = " and a segmentation" if method.only_labelled else ""
         enough = "at least two" if method.learns_from(method.contrasts[:2]) else "all"
         raise InputError(
             f"Nothing to train on below {', '.join(map(str, roots))}. Expected subjects with {enough} of "
-            f"{', '.join(method.contrasts)}; found {len(found)} subjects, {len(config.data.validation)} of them for "
-            f"validation.{' Left out:' if why else ''}{why}"
+            f"{', '.join(method.contrasts)}{labelled}; found {len(found)} subjects, "
+            f"{len(config.data.validation)} of them for validation.{' Left out:' if why else ''}{why}"
         )
     if method.needs_labels and all(s.labels is None for s in training):
         raise InputError(
@@ -186,7 +196,7 @@ def refuse_other_subjects(cohort: Cohort, listing: Path) -> None:
             )
 
 
-def card_of(config: RunConfig, method: Method, training: Sequence[CachedSubject]) -> Card:
+def card_of(config: RunConfig, method: Trainable, training: Sequence[CachedSubject]) -> Card:
     """What the checkpoint will say of itself, with the intensity histograms of its training data."""
     intensity: dict[Contrast, tuple[float, ...]] = {}
     for channel, contrast in enumerate(method.contrasts):
@@ -197,7 +207,7 @@ def card_of(config: RunConfig, method: Method, training: Sequence[CachedSubject]
         name=config.name,
         method=config.method["method"],
         contrasts=method.contrasts,
-        requires=requirements(method),
+        requires=requirements(method) if isinstance(method, Method) else {},  # a segmenter makes no contrast
         licence=config.licence,
         sampling={k: config.method[k] for k in ("sampler", "steps") if config.method.get(k) is not None},
         training_data=config.data.sources,

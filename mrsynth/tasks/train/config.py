@@ -12,8 +12,11 @@ from mrsynth.card import DataSource
 from mrsynth.errors import UsageError
 from mrsynth.io.checkpoint import FORMAT
 from mrsynth.methods import method_class, preset
+from mrsynth.methods.base import Trainable
 from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
+from mrsynth.segmenter.learner import SegmenterLearner
+from mrsynth.segmenter.network import KIND
 from mrsynth.training.examples import TrainingConfig
 
 MAY_CHANGE = {  # between a run and its resumption; everything else would make it another run
@@ -21,6 +24,16 @@ MAY_CHANGE = {  # between a run and its resumption; everything else would make i
     "licence",
     "data.sources",
     *(f"training.{key}" for key in ("iterations", "log_every", "save_every", "validate_every", "workers")),
+}
+# Of the segmenter, where its run file says nothing: 2 mm, because a small net then sees a whole brain at once.
+SEGMENTER: dict[str, Any] = {
+    "name": KIND,
+    "preparation": {"spacing": 2.0, "multiple": 8, "depth_multiple": 8},
+    "training": {
+        **{"iterations": 700, "batch_size": 1, "learning_rate": 2e-3, "decay": "cosine", "warmup": 20, "ema": 0.99},
+        **{"log_every": 10, "validate_every": 100, "save_every": 50},
+        "augmentation": {"affine": 0.7, "rotation": 0.3, "scaling": 0.15, "gamma": 0.3},
+    },
 }
 OF_STAGE = re.compile(r"stages\.[^.]+\.")  # in the place of `training.`, for one stage
 
@@ -62,8 +75,22 @@ class RunConfig(Plain):
         return TrainingConfig.model_validate(merged(self.training.model_dump(mode="json"), different))
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, for YAML; without stages where none differs."""
-        return {"format": FORMAT, **self.model_dump(mode="json", exclude=None if self.stages else {"stages"})}
+        """As plain data, for YAML; without stages where none differs. What `read_run_file` reads."""
+        text = self.model_dump(mode="json", exclude=None if self.stages else {"stages"})
+        text = {"format": FORMAT, **text}
+        return {KIND if key == "method" and self.method["method"] == KIND else key: v for key, v in text.items()}
+
+
+def trainable_class(method: str) -> Any:
+    """The class of a method, or of the segmenter: its `Config` and its `stages`."""
+    return SegmenterLearner if method == KIND else method_class(method)
+
+
+def build_trainable(config: Mapping[str, Any]) -> Trainable:
+    """A method or segmenter with fresh weights, from its configuration as plain data."""
+    kind = trainable_class(config.get("method", ""))
+    built: Trainable = kind(kind.Config.model_validate(config))
+    return built
 
 
 def read_run_file(
@@ -71,14 +98,23 @@ def read_run_file(
 ) -> RunConfig:
     """The configuration of a run of `method`, whole and valid. Raises UsageError.
 
-    begun   the file is that of a run folder: what it lacks means what it meant to the version that began the run
+    method   `segmenter` for the segmenter, whose run file has a key `segmenter` in the place of `method`
+    begun    the file is that of a run folder: what it lacks means what it meant to the version that began the run
     """
-    text = run_text(file, overrides or {})
+    text, kind = run_text(file, overrides or {}), trainable_class(method)
     if text.pop("format", None) is None and begun:
         text = text_of_format_1(text, method, str(file))
-    options = text.get("method") or {}
+    place = KIND if method == KIND else "method"
+    if place == KIND:
+        text = merged(SEGMENTER, text)
+        if "method" in text or text.get("init") or text.get("tokens"):
+            raise UsageError(
+                f"{file or 'The request'} is not of the segmenter: expected keys such as segmenter, training, data, "
+                "and no method, init or tokens. Give --method instead of --segmenter."
+            )
+    options = text.pop(place, None) or {}
     if not isinstance(options, Mapping):
-        raise UsageError(f"method: expected keys such as method, preset, network; found {options!r} (in {file}).")
+        raise UsageError(f"{place}: expected keys such as method, preset, network; found {options!r} (in {file}).")
     if (other := options.get("method", method)) != method:
         raise UsageError(f"{file} is a run of {other}, not of {method}.")
     wanted = {"method": method, **options}
@@ -86,15 +122,15 @@ def read_run_file(
         wanted = merged(preset(method, str(wanted.pop("preset"))), wanted)
     wrong: list[str] = []
     try:
-        wanted = method_class(method).Config.model_validate(wanted).model_dump(mode="json")
+        wanted = kind.Config.model_validate(wanted).model_dump(mode="json")
     except ValidationError as error:
-        wrong += complaints(error, "method")
+        wrong += complaints(error, place)
     try:
         config = RunConfig.model_validate({**text, "method": wanted})
     except ValidationError as error:
         wrong += complaints(error)
     else:
-        stages, complaints_of_stages = checked_stages(config, method_class(method).stages)
+        stages, complaints_of_stages = checked_stages(config, kind.stages)
         wrong += complaints_of_stages
         config = config.model_copy(update={"stages": stages})
     if wrong:
@@ -105,6 +141,8 @@ def read_run_file(
 def text_of_format_1(text: Mapping[str, Any], method: str, place: str) -> dict[str, Any]:
     """The keys of a run that mrsynth 0.1.0 began, with those it did not know as they were meant then."""
     try:
+        if method == KIND:
+            raise ValueError("the segmenter had a training loop of its own.")
         text = RunConfig.from_format_1(text)
         return {**text, "method": method_class(method).Config.from_format_1(text.get("method") or {})}
     except ValueError as error:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
-from mrsynth.training.validation import ValidationRow
 
 
 class RunLog:
@@ -31,14 +30,15 @@ class RunLog:
         group = f"train_{stage}" if stage else "train"
         self.scalars(iteration, {f"{group}/{name}": value for name, value in terms.items()})
 
-    def validation(self, iteration: int, rows: Sequence[ValidationRow]) -> None:
-        """One row of `validation.csv` per pattern and target."""
+    def validation(self, iteration: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of `validation.csv`: words say what was scored, numbers are its figures."""
         if not rows:
             return
-        self.add("validation.csv", [{"iteration": iteration, **row._asdict()} for row in rows])
-        for metric in ("psnr", "ssim"):
-            values = {f"validation_{metric}/{row.pattern}:{row.target}": getattr(row, metric) for row in rows}
-            self.scalars(iteration, {**values, f"validation/{metric}": float(np.mean(list(values.values())))})
+        self.add("validation.csv", [{"iteration": iteration, **row} for row in rows])
+        for metric in (name for name, value in rows[0].items() if isinstance(value, float)):
+            values = {":".join(str(v) for v in row.values() if isinstance(v, str)): row[metric] for row in rows}
+            self.scalars(iteration, {f"validation_{metric}/{name}": value for name, value in values.items()})
+            self.scalars(iteration, {f"validation/{metric}": float(np.mean(list(values.values())))})
 
     def picture(self, iteration: int, png: bytes) -> None:
         """`samples/000500.png`."""

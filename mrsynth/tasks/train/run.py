@@ -30,15 +30,14 @@ from mrsynth.errors import Interrupted, UsageError, WeightsError
 from mrsynth.io.checkpoint import FORMAT, WRITTEN_BY, Checkpoint, write_checkpoint
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.io.tokens import read_tokens
-from mrsynth.methods import build_method
-from mrsynth.methods.base import Method
+from mrsynth.methods.base import Method, Trainable
 from mrsynth.plain import Progress
 from mrsynth.tasks.train.cohort import Cohort, card_of, examples_of, gather, refuse_other_subjects
-from mrsynth.tasks.train.config import RunConfig, read_run_file, refuse_another_run, yaml_text
+from mrsynth.tasks.train.config import RunConfig, build_trainable, read_run_file, refuse_another_run, yaml_text
+from mrsynth.tasks.train.judging import judge_of
 from mrsynth.tasks.train.log import RunLog
 from mrsynth.tasks.train.stages import Plan, take_over
 from mrsynth.training.loop import Callbacks, TrainingState, begin, processes, train
-from mrsynth.training.validation import ValidationSlices, fill_in_every_pattern, picture, score_patterns
 
 DAMAGE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # of a saved state
 
@@ -53,7 +52,7 @@ class TrainOptions:
     tokens     file of `mrsynth weights embed-text`; None leaves it to the run file
     """
 
-    method: str
+    method: str  # or segmenter
     data: tuple[Path, ...]
     out: Path
     config: Path | None = None
@@ -83,10 +82,9 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     refuse_another_run(saved, config, out)
     method = fresh_method(config)
     plan = Plan.of(config, method)
-    for stage, init in ([(None, config.init)] if config.init else []) + list(config.given.items()):
-        if not options.resume:
+    if isinstance(method, Method) and not options.resume:
+        for stage, init in ([(None, config.init)] if config.init else []) + list(config.given.items()):
             take_over(method, init, stage)
-    if not options.resume:
         give_text(method, config)
     state = begin(method, plan.stages[0])
     if options.resume:
@@ -120,8 +118,7 @@ def work(
     """Everything is ready: train one stage after the other, and keep the run folder up to date."""
     card = card_of(config, state.method, cohort.training)
     judged = state.method.stages if state.method.judged_stages is None else state.method.judged_stages
-    each = [examples_of([s], state.method) for s in cohort.validation]
-    judges = ValidationSlices.whole(each) if state.method.dimensions == 3 else ValidationSlices.of(each)
+    judge = judge_of(state.method, cohort.validation, config.preparation.spacing)
     log = RunLog(out, plan.done(state))
 
     def save(state: TrainingState) -> None:
@@ -133,19 +130,18 @@ def work(
         content = Checkpoint(current, config.method, config.preparation.model_dump(mode="json"), tensors)
         write_checkpoint(out / "checkpoint.safetensors", content)
 
-    def validate(average: Method, iteration: int) -> None:
+    def validate(average: Trainable, iteration: int) -> None:
         iteration += plan.before(state.stage)
-        if state.stage not in judged or not len(judges) or log.has("validation.csv", iteration):
+        if state.stage not in judged or not len(judge) or log.has("validation.csv", iteration):
             return
         report(plan.text("validating", state.stage), iteration, plan.total)
-        batch, made = judges.batch(), {}
-        bf16 = plan.training[state.stage].precision == "bf16"
-        for pattern, images in fill_in_every_pattern(average, batch, bf16):
-            if stopped():
-                return
-            made[pattern] = images
-        log.validation(iteration, score_patterns(average, batch, made))
-        log.picture(iteration, picture(average, batch, made))
+        found = judge.figures(average, plan.training[state.stage].precision == "bf16", stopped)
+        if found is None:
+            return
+        rows, shown = found
+        log.validation(iteration, rows)
+        if shown is not None:
+            log.picture(iteration, shown)
 
     def note(iteration: int, terms: dict[str, float]) -> None:
         iteration += plan.before(state.stage)
@@ -174,7 +170,7 @@ def read_config(options: TrainOptions) -> RunConfig:
     return read_run_file(file, options.method, overrides, begun=options.resume and options.config is None)
 
 
-def give_text(method: Method, config: RunConfig) -> None:
+def give_text(method: Trainable, config: RunConfig) -> None:
     """Hand a method the tokens it reads, where the run names some.
 
     Raises UsageError for tokens it does not take, and when it lacks some; InputError for a file that is none.
@@ -185,11 +181,11 @@ def give_text(method: Method, config: RunConfig) -> None:
         raise UsageError(missing)
 
 
-def fresh_method(config: RunConfig) -> Method:
+def fresh_method(config: RunConfig) -> Trainable:
     """The method with the weights it begins with. Raises UsageError for options that contradict one another."""
     torch.manual_seed(config.training.seed)
     try:
-        method = build_method(config.method)
+        method = build_trainable(config.method)
     except ValueError as error:
         raise UsageError(f"method: {error}") from error
     sides = {"multiple": config.preparation.multiple, "depth_multiple": config.preparation.depth_multiple}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mrsynth.errors import UsageError, WeightsError
-from mrsynth.methods.base import Method
+from mrsynth.methods.base import Method, Trainable
 from mrsynth.methods.cwdm.official import cwdm_for_target
 from mrsynth.tasks.models import load_method, tensors_misfit
 from mrsynth.tasks.train.config import RunConfig
@@ -26,7 +26,7 @@ class Plan:
     named: bool
 
     @classmethod
-    def of(cls, config: RunConfig, method: Method) -> "Plan":
+    def of(cls, config: RunConfig, method: Trainable) -> "Plan":
         """What a run file asks of a method. Raises UsageError when that makes no sense."""
         if unknown := [stage for stage in config.stages if stage not in method.stages]:
             raise UsageError(

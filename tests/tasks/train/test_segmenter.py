@@ -14,14 +14,19 @@ import yaml
 
 from mrsynth.contrasts import STANDARD, Contrast, patterns
 from mrsynth.errors import InputError, Interrupted, UsageError, WeightsError
+from mrsynth.io.cache import cached
 from mrsynth.io.checkpoint import read_checkpoint
-from mrsynth.io.subjects import load_subject
+from mrsynth.io.subjects import find_subject, load_subject
+from mrsynth.methods.base import Batch
+from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.volume import Volume
-from mrsynth.segmenter.network import REGIONS, dice_and_hd95, region_masks
+from mrsynth.segmenter.learner import SegmenterLearner
+from mrsynth.segmenter.network import REGIONS, SegmenterConfig, dice_and_hd95, region_masks
 from mrsynth.tasks.benchmark.segmentation import open_segmenter
-from mrsynth.tasks.train.segmenter import SegmenterOptions, learning_rate, run
-from mrsynth.tasks.train.segmenter_cases import draw_available, example, gather
-from mrsynth.tasks.train.segmenter_config import SegmenterTraining, read_run
+from mrsynth.tasks.train.cohort import examples_of, gather
+from mrsynth.tasks.train.config import build_trainable, read_run_file
+from mrsynth.tasks.train.run import TrainOptions, run
+from mrsynth.training.examples import Examples
 
 RUN_FILE = """
 name: small
@@ -30,7 +35,7 @@ segmenter: {blocks_down: [1, 1]}
 preparation: {spacing: 1.0, multiple: 8, depth_multiple: 8}
 training:
   iterations: 6
-  batch_size: 2
+  accumulation: 2
   warmup: 2
   ema: 0.5
   log_every: 1
@@ -65,7 +70,7 @@ def options(data, tmp_path_factory):
 
     def make(out, **changes):
         overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
-        return replace(SegmenterOptions((data,), out, file, overrides, device="cpu"), **changes)
+        return replace(TrainOptions("segmenter", (data,), out, file, overrides, device="cpu"), **changes)
 
     return make
 
@@ -76,6 +81,9 @@ def finished(options, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     assert run(options(out)) == out / "checkpoint.safetensors"
     return out
+
+
+CLOCKS = ("seconds_per_iteration", "cpu_seconds")
 
 
 def table(path, *without):
@@ -94,7 +102,7 @@ def stop_at(iteration):
 def same_run(one, other):
     weights = [read_checkpoint(out / "checkpoint.safetensors").tensors for out in (one, other)]
     equal = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    return equal and all(table(one / f) == table(other / f) for f in ("losses.csv", "validation.csv"))
+    return equal and all(table(one / f, *CLOCKS) == table(other / f, *CLOCKS) for f in ("losses.csv", "validation.csv"))
 
 
 # What a run leaves ---------------------------------------------------------------------------------------------------
@@ -106,11 +114,16 @@ def test_a_run_leaves_a_segmenter_its_configuration_and_its_figures(finished, da
 
     assert (card.name, card.method, card.licence, card.iterations) == ("small", "segmenter", "CC0", 6)
     assert [source.name for source in card.training_data] == ["made up"]
-    assert (listing["training"], listing["validation"]) == (["one", "two"], ["judge"])
+    assert [[name for entry in listing[part] for name in entry] for part in ("training", "validation")] == [
+        ["one", "two"],
+        ["judge"],
+    ]
+    assert listing["labelled"] == ["one", "two"]
     assert sorted(reason.split(":")[0] for reason in listing["left out"]) == ["lacking", "secret", "unlabelled"]
-    assert "lacking: without T2 it" in " ".join(listing["left out"])
+    assert "lacking: t1, t1ce, flair of t1, t1ce, t2, flair is not enough" in " ".join(listing["left out"])
+    assert card.requires == {} and not card.supports({"t1"}, "t2")
     assert [row["iteration"] for row in table(finished / "losses.csv")] == list("123456")
-    assert read_run(finished / "config.yaml").training.iterations == 6
+    assert read_run_file(finished / "config.yaml", "segmenter").training.iterations == 6
     segmenter = open_segmenter(finished, "cpu")
     assert set(segmenter.segment(load_subject(data / "judge").volumes)) == {"WT", "TC", "ET"}
 
@@ -155,7 +168,11 @@ def test_it_learns_to_find_what_it_is_shown(options, brain_volumes, tmp_path):
             image = nib.Nifti1Image(volume.voxels.astype(np.int16), volume.affine)
             nib.save(image, tmp_path / "data" / name / f"{name}_{ending}.nii.gz")
     changes = {"training__iterations": 40, "training__learning_rate": 1e-2, "training__validate_every": 40}
-    changes |= {"training__batch_size": 1, "training__ema": 0.8, "segmenter__regions": [{"name": "WT", "labels": [1]}]}
+    changes |= {
+        "training__accumulation": 1,
+        "training__ema": 0.8,
+        "segmenter__regions": [{"name": "WT", "labels": [1]}],
+    }
     run(options(tmp_path / "run", data=(tmp_path / "data",), data__validation=["new"], data__exclude=[], **changes))
     losses = [float(row["loss"]) for row in table(tmp_path / "run" / "losses.csv")]
 
@@ -166,36 +183,67 @@ def test_it_learns_to_find_what_it_is_shown(options, brain_volumes, tmp_path):
 # What it sees --------------------------------------------------------------------------------------------------------
 
 
+def learner(**options):
+    with torch.random.fork_rng(devices=[]):
+        return SegmenterLearner(SegmenterConfig(blocks_down=(1, 1), **options))
+
+
 def test_contrasts_are_hidden_as_often_as_said():
-    random = np.random.default_rng(0)
-    seen = [tuple(np.array(STANDARD)[draw_available(STANDARD, 0.3, random)].tolist()) for _ in range(4000)]
+    random, present = np.random.default_rng(0), np.ones(4, bool)
+    method = learner(complete=0.3)
+    draws = [method.draw_available(present, 0, random) for _ in range(4000)]
+    seen = [tuple(np.array(STANDARD)[draw].tolist()) for draw in draws]
     shares = {pattern: seen.count(tuple(pattern)) / len(seen) for pattern in patterns()}
 
     assert seen.count(STANDARD) / len(seen) == pytest.approx(0.3, abs=0.03)
     assert all(share == pytest.approx(0.7 / 14, abs=0.015) for share in shares.values())
-    assert draw_available(STANDARD, 1.0, random).all() and draw_available(STANDARD[:1], 0.0, random).all()
+    assert learner(complete=1.0).draw_available(present, 0, random).all()
+    assert learner(complete=0.0, contrasts=STANDARD[:1]).draw_available(present[:1], 0, random).all()
 
 
 def test_an_example_depends_on_its_position_alone_and_its_labels_move_with_its_images(options, data, tmp_path):
-    config = read_run(options(tmp_path).config, {"training.augmentation": {"flip": 1.0, "affine": 0.0, "gamma": 0.0}})
-    cases, _, _ = gather((data,), config, tmp_path, lambda *_: None, lambda: False)
-    seen = [example(cases, config, position) for position in range(4)]
-    again = example(cases, config, 2)
-    raw = {case.subject.name: case.read() for case in cases}
+    changes = {"training.augmentation": {"flip": 1.0, "affine": 0.0, "gamma": 0.0}}
+    config = read_run_file(options(tmp_path).config, "segmenter", changes)
+    method = build_trainable(config.method)
+    cohort = gather((data,), config, method, tmp_path, lambda *_: None)
+    source = examples_of(cohort.training, method)
+    examples = Examples(source, method, config.training)
+    seen, again = [examples[position, position % 2] for position in range(4)], examples[2, 0]
 
-    assert all(torch.equal(a, b) for a, b in zip(seen[2], again, strict=True))
-    for images, available, regions in seen:
-        assert images.dtype == regions.dtype == torch.float32 and available.dtype == torch.bool
-        pairs = [(i.flip(1), r.flip(1)) for i, r in raw.values()]
-        assert any(torch.allclose(images, i) and torch.equal(regions, r) for i, r in pairs)
+    assert all(torch.equal(again[key], value) for key, value in seen[2].items())
+    for position, example in enumerate(seen):
+        raw = source[position % 2]
+        assert torch.allclose(example["images"], torch.from_numpy(raw.images[:, 0]).flip(1) * 2 - 1)
+        assert torch.equal(example["labels"], torch.from_numpy(raw.labels.astype(np.int64)).flip(0))
+        assert {1, 2, 4} <= set(example["labels"].unique().tolist())
 
 
-def test_the_learning_rate_rises_and_falls():
-    config = SegmenterTraining(iterations=100, warmup=10, learning_rate=1.0)
-    rates = [learning_rate(step, config) for step in range(101)]
+def test_the_loss_is_zero_for_the_right_regions_and_reads_no_hidden_contrast(data, options, tmp_path):
+    """Dice loss plus focal loss of logits that are sure and right is 0; NaN in a hidden contrast changes nothing."""
+    method = learner()
+    labels = torch.zeros(1, 8, 8, 8, dtype=torch.int64)
+    labels[:, 2:6, 2:6, 2:6], labels[:, 3:5, 3:5, 3:5] = 2, 4
+    flags = torch.tensor([[True, True, False, True]])
+    batch = Batch(torch.rand(1, 4, 8, 8, 8) * 2 - 1, flags, flags, torch.zeros(1, 4, 0, 8, 8, 8), labels)
+    regions = method.regions(labels)
+    assert regions.sum((0, 2, 3, 4)).tolist() == [64, 8, 8]
+    usual = method.loss(batch, torch.Generator())["loss"]
+    hidden = replace(batch, images=torch.where(flags[:, :, None, None, None], batch.images, torch.nan))
 
-    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(rates[9]) and rates[9] > 0.97
-    assert rates[50] == pytest.approx(0.505) and rates[100] == pytest.approx(0.01)
+    assert torch.equal(method.loss(hidden, torch.Generator())["loss"], usual) and usual > 0.1
+    method.logits = lambda _: (regions * 2 - 1) * 50
+    assert float(method.loss(batch, torch.Generator())["loss"]) < 1e-4
+
+
+def test_labels_reach_the_training_as_they_do_for_methods(data, tmp_path):
+    """The regions are those of the stored segmentation: one rule brings labels to the grid of the model."""
+    files = find_subject(data / "one")
+    subject = cached(files, STANDARD, PreparationConfig(spacing=2.0), tmp_path, labels=True)
+    stored = torch.from_numpy(subject.label_box((0, 0, 0), subject.shape).astype(np.int64))
+    regions = learner().regions(stored[None])[0]
+
+    assert subject.values == (0, 1, 2, 4)
+    assert torch.equal(regions[0] > 0, stored > 0) and torch.equal(regions[2] > 0, stored == 4)
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
@@ -208,9 +256,9 @@ def test_runs_that_make_no_sense_are_refused(finished, options, tmp_path):
         run(options(tmp_path / "none", resume=True))
     with pytest.raises(UsageError, match=r"training\.seed: 0 in the run, 3 asked for"):
         run(options(finished, resume=True, training__seed=3))
-    with pytest.raises(UsageError, match=r"training\.crop: unknown key"):
-        run(options(tmp_path / "run", training__crop=3))
-    with pytest.raises(UsageError, match="needs multiples of 16"):
+    with pytest.raises(UsageError, match=r"training\.itrations: unknown key"):
+        run(options(tmp_path / "run", training__itrations=3))
+    with pytest.raises(UsageError, match="multiples of 16"):
         run(options(tmp_path / "run", segmenter__blocks_down=[1, 1, 1, 1, 1]))
     assert not (tmp_path / "run").exists()
 
@@ -218,6 +266,8 @@ def test_runs_that_make_no_sense_are_refused(finished, options, tmp_path):
 def test_the_run_file_of_a_method_is_refused(options, tmp_path):
     file = tmp_path / "method.yaml"
     file.write_text("method: {method: fgc2f}")
+    with pytest.raises(UsageError, match="unknown key"):
+        run(replace(options(tmp_path / "run"), method="fgc2f"))
     with pytest.raises(UsageError, match="Give --method instead of --segmenter"):
         run(options(tmp_path / "run", config=file))
     with pytest.raises(UsageError, match="Cannot read the run file"):
@@ -227,14 +277,14 @@ def test_the_run_file_of_a_method_is_refused(options, tmp_path):
 def test_data_that_cannot_train_is_refused(options, tmp_path, write_subject_folder):
     with pytest.raises(InputError, match=r"data\.validation names subjects that are not there: nobody"):
         run(options(tmp_path / "a", data__validation=["nobody"]))
-    with pytest.raises(InputError, match=r"Nothing to train on .*(?s:.*)unlabelled: without a segmentation"):
+    with pytest.raises(InputError, match=r"Nothing to train on .*(?s:.*)unlabelled: has no segmentation"):
         run(options(tmp_path / "b", data__exclude=["one", "two", "secret"]))
     lesions = write_subject_folder(tmp_path / "ms", "ms01", segmentation=True).parent
     known = {"segmenter__regions": [{"name": "WT", "labels": [1]}], "data__validation": [], "data__exclude": []}
     with pytest.raises(InputError, match=r"found the labels 2, 4, which belong to no region \(WT: \[1\]\)"):
         run(options(tmp_path / "c", data=(lesions,), **known))
     twin = write_subject_folder(tmp_path / "again", "one", segmentation=True).parent
-    with pytest.raises(InputError, match="Two subjects are called one"):
+    with pytest.raises(InputError, match="Two subjects are named one"):
         run(options(tmp_path / "d", data=(*options(tmp_path).data, twin)))
 
 
@@ -244,7 +294,9 @@ def test_a_run_resumed_with_other_subjects_or_damaged_is_refused(finished, optio
     fewer = tmp_path / "fewer"
     for name in ("one", "judge", "secret"):
         shutil.copytree(data / name, fewer / name)
-    with pytest.raises(UsageError, match="training subjects are not those the run was begun with: one, two then, one"):
+    with pytest.raises(
+        UsageError, match=r"Not the same training subjects have a segmentation.*Then: one, two. Now: one"
+    ):
         run(options(out, resume=True, data=(fewer,)))
     (out / "state.pt").write_bytes((out / "state.pt").read_bytes()[:-500])
     with pytest.raises(WeightsError, match="cannot be resumed from"):
@@ -256,14 +308,13 @@ def test_a_run_resumed_with_other_subjects_or_damaged_is_refused(finished, optio
 
 def test_the_command_hands_on_what_it_is_given(run_cli, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(
-        "mrsynth.tasks.train.segmenter.run", lambda options, _: seen.append(options) or tmp_path / "made"
-    )
+    monkeypatch.setattr("mrsynth.tasks.train.run.run", lambda options, _: seen.append(options) or tmp_path / "made")
     command = ("train", "--segmenter", "--data", tmp_path, "--data", "b", "--out", "run", "--set", "training.seed=2")
     status, out, _ = run_cli(*command, "--resume", "--device", "cpu")
 
     assert (status, out) == (0, f"{tmp_path / 'made'}\n")
     (options,) = seen
+    assert options.method == "segmenter"
     assert (options.data[0], options.out.name, options.config) == (tmp_path, "run", None)
     assert (options.overrides, options.resume, options.device) == ({"training.seed": 2}, True, "cpu")
 
