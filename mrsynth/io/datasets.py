@@ -31,12 +31,14 @@ class Dataset:
 
     subjects  those that can be used, sorted by name: every contrast there, headers readable, one grid
     problems  "NAME: what is wrong", one for each subject or folder left out
+    notes     which files are not used, and why, a line for each reason
     """
 
     spec: DatasetSpec
     root: Path
     subjects: tuple[SubjectFiles, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
@@ -58,9 +60,13 @@ def open_dataset(name: str, root: Path) -> Dataset:
         )
     seen = survey(root)
     _check_root(spec, root, seen)
-    found, problems = read_subjects(name, root, seen)
+    found, problems, notes = read_subjects(name, root, seen)
+    aside = LAYOUTS[name].aside if name in LAYOUTS else None
     usable = []
     for subject in found:
+        if aside and aside[0].fullmatch(subject.name):
+            problems.append(f"{subject.name}: {aside[1]}")
+            continue
         if flaw := _flaw(spec, subject):
             problems.append(f"{subject.name}: {flaw}")
         else:
@@ -71,7 +77,7 @@ def open_dataset(name: str, root: Path) -> Dataset:
             f"{root}: none of {len(problems)} subjects or folders of {name} can be used; expected {spec.layout}\n"
             f"{first}\n{spec.preparation}".rstrip()
         )
-    return Dataset(spec, root, tuple(usable), tuple(problems))
+    return Dataset(spec, root, tuple(usable), tuple(problems), tuple(notes))
 
 
 # What can be wrong ---------------------------------------------------------------------------------------------------

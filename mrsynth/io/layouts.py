@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.discovery import SubjectFiles, check_names, subjects_among_files
-from mrsynth.io.folders import entries, is_nifti, walk
+from mrsynth.io.folders import entries, few, is_nifti, walk
 from mrsynth.io.naming import stem_of
 from mrsynth.io.vocabulary import contrast_in_name, is_brain_mask, is_label_map
 
@@ -46,6 +46,8 @@ class Layout:
     spread    whether names tell its subjects apart, so that `place` is needed only where they lie in several folders
     own_only  whether files that look like those of no data set known are left out
     home      the name of a subject's folder, so that one without scans is noticed
+    besides   files that come with the data set and are not used: what their path ends like, and why not
+    aside     subjects that are left out where there are others: what their name is like, and why
     """
 
     named: re.Pattern[str]
@@ -57,13 +59,28 @@ class Layout:
     spread: bool = False
     own_only: bool = False
     home: re.Pattern[str] | None = None
+    besides: tuple[tuple[re.Pattern[str], str], ...] = ()
+    aside: tuple[re.Pattern[str], str] | None = None
+
+
+class Found(NamedTuple):
+    """The subjects of a data set.
+
+    subjects  sorted by name, whole or not
+    problems  why a subject or folder is left out, a line each
+    notes     which files are not used, and why, a line for each reason
+    """
+
+    subjects: list[SubjectFiles]
+    problems: list[str]
+    notes: list[str]
 
 
 @dataclass
 class Survey:
     """What the names below a folder say.
 
-    votes    NIfTI files by the data set they look like, "" for none
+    votes    NIfTI files by the data set they look like, "" for none; without those that a data set has besides
     homes    data set -> the folders its files lie in
     scans    the names of all NIfTI files
     others   the names of all else in the folder itself
@@ -80,7 +97,7 @@ class Survey:
 def survey(root: Path) -> Survey:
     """Look at every name below a folder once."""
     found = Survey()
-    for folder in walk(root, []):
+    for folder in (part for home in walk(root, []) for part in (home, home / "anat") if part.is_dir()):
         found.folders.append(folder)
         try:
             names = sorted(os.listdir(folder))
@@ -91,9 +108,9 @@ def survey(root: Path) -> Survey:
                 continue
             if is_nifti(name) and not (folder / name).is_dir():
                 found.scans.append(name)
-                look = looks_like(folder / name)
-                found.votes[look] += 1
-                found.homes.setdefault(look, set()).add(folder)
+                if (look := looks_like(folder / name)) or not _why_not(folder / name):
+                    found.votes[look] += 1
+                    found.homes.setdefault(look, set()).add(folder)
             elif folder == root:
                 found.others.append(name)
     return found
@@ -106,17 +123,17 @@ def looks_like(path: Path) -> str:
     return next((key for key, pattern in patterns.items() if pattern.search(name)), "")
 
 
-def read_subjects(dataset: str, root: Path, seen: Survey) -> tuple[list[SubjectFiles], list[str]]:
-    """Every subject of a data set below a folder, sorted by name, whole or not; and for each left out, why.
+def read_subjects(dataset: str, root: Path, seen: Survey) -> Found:
+    """Every subject of a data set below a folder.
 
     dataset  a key of LAYOUTS, or "folder" for whatever `subjects_among_files` understands
     Raises InputError when two subjects have the same name.
     """
     if dataset not in LAYOUTS:
-        return subjects_among_files(root)
-    layout = LAYOUTS[dataset]
+        return Found(*subjects_among_files(root), [])
+    layout, notes = LAYOUTS[dataset], list[str]()
     if layout.place is not None:
-        subjects, problems = _collected(root, layout.place)
+        subjects, problems, notes = _collected(root, layout)
     else:
         subjects, problems = subjects_among_files(root)
         subjects, strangers = _without_strangers(dataset, layout, subjects)
@@ -126,7 +143,13 @@ def read_subjects(dataset: str, root: Path, seen: Survey) -> tuple[list[SubjectF
         named = " ".join(problems)
         empty = [f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named]
         problems += [f"{f.name}: {f} holds no scan. Copy or download the subject again." for f in empty]
-    return subjects, problems
+    if layout.aside is not None:
+        pattern, why = layout.aside
+        others = [s.name for s in subjects if pattern.fullmatch(s.name)]
+        if 0 < len(others) < len(subjects):
+            notes.append(f"{few(others, 3)}: {why}")
+            subjects = [s for s in subjects if s.name not in others]
+    return Found(subjects, problems, notes)
 
 
 def patient_of(dataset: str, subject: str) -> str:
@@ -144,6 +167,12 @@ def in_test_folder(home: Path) -> bool:
     above = list(home.absolute().parents)[:FOLDERS_ABOVE]
     said = [match[1].lower() for folder in above if (match := ORGANISERS_FOLDER.fullmatch(folder.name))]
     return said[:1] == ["test"]
+
+
+def _why_not(path: Path) -> str:
+    """Why a file that comes with some data set is none of its scans; "" where none says so."""
+    name = path.as_posix()
+    return next((why for layout in LAYOUTS.values() for like, why in layout.besides if like.search(name)), "")
 
 
 # Where files belong --------------------------------------------------------------------------------------------------
@@ -189,7 +218,7 @@ def _synthrad23(path: Path) -> Place | None:
 
 _IXI = re.compile(r"IXI\d+-[A-Za-z]+-\d+")
 _ISLES15 = re.compile(r"(?i)^VSD\..*\.(?:MR_(Flair|DWI|T1|T2)|OT)\.")
-_SYNTHRAD = re.compile(r"1B[A-Z]\d{3}")
+_SYNTHRAD = re.compile(r"[12][BP][A-Z]\d{3}")
 _SEVERAL_TIMES = re.compile(r"(sub-[A-Za-z0-9]+(?=_ses-)|BraTS-[A-Z]+-\d+(?=-\d{3}$))")
 _EXAMINATION = re.compile(r"BraTS(?:2021_|-GLI-)(\d+)(?:-(\d+))?")
 
@@ -227,6 +256,10 @@ LAYOUTS: dict[str, Layout] = {
         place=_ixi,
         spread=True,
         patient=re.compile(r"(IXI\d+)"),
+        besides=(
+            (re.compile(r"/IXI\d+[^/]*-MRA[^/]*$"), "an angiogram (MRA) is no contrast that mrsynth knows"),
+            (re.compile(r"/IXI\d+[^/]*-DTI[^/]*$"), "diffusion images (DTI) are no contrast that mrsynth knows"),
+        ),
     ),
     "isles15": Layout(
         named=re.compile(r"(?i)/VSD\..*\.(MR_(Flair|DWI|T1|T2)|OT)\."),
@@ -237,12 +270,28 @@ LAYOUTS: dict[str, Layout] = {
         named=re.compile(r"(?i)^pre/(T1|FLAIR)\.nii|/wmh\.nii"),
         example="Utrecht/0/pre/FLAIR.nii.gz",
         place=_wmh,
+        besides=(
+            (
+                re.compile(r"/orig/[^/]+$"),
+                "orig holds the scans before bias correction and registration, pre those after",
+            ),
+            (
+                re.compile(r"/pre/3DT1\.[^/]+$"),
+                "3DT1 is on a grid of its own; T1 is the same scan on that of the FLAIR",
+            ),
+            (re.compile(r"/observer_o\d+/.*$"), "the labels of a further observer; wmh.nii.gz is the reference"),
+        ),
     ),
     "synthrad23": Layout(
-        named=re.compile(r"(?i)^1B[A-Z]\d{3}/(ct|mr)\.nii"),
+        named=re.compile(r"(?i)^[12][BP][A-Z]\d{3}/(ct|mr|mask)\.nii"),
         example="1BA001/mr.nii.gz",
         place=_synthrad23,
         home=_SYNTHRAD,
+        besides=((re.compile(r"(?i)/cbct\.nii[^/]*$"), "cone-beam CT is no contrast that mrsynth knows"),),
+        aside=(
+            re.compile(r"1P.*|2.*"),
+            "the pelvis (1P, 2P) or task 2 (2B, 2P), not the brains of task 1. Open it alone.",
+        ),
     ),
     "phantom": Layout(
         named=re.compile(r"/phantom-\d+_"), example="phantom-000_t1.nii.gz", home=re.compile(r"phantom-\d+")
@@ -254,15 +303,17 @@ FOREIGN: dict[str, re.Pattern[str]] = {
     "BraTS 2017 to 2019": re.compile(r"(?i)/BraTS1[789]_"),
     "another task of BraTS (metastases, meningioma, children, Africa)": re.compile(r"/BraTS-(?!GLI)[A-Za-z]+-\d+"),
     "ISLES 2015 SPES": re.compile(r"(?i)/VSD\..*\.MR_(CBF|CBV|TTP|Tmax|T1c|4DPWI)\."),
-    "another task of SynthRAD2023 (pelvis, or cone-beam CT)": re.compile(r"^(1P|2B|2P)[A-Z]\d{3}/"),
 }
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def _collected(root: Path, place: Callable[[Path], Place | None]) -> tuple[list[SubjectFiles], list[str]]:
+def _collected(root: Path, layout: Layout) -> Found:
+    assert layout.place is not None
     problems: list[str] = []
+    notes: list[str] = []
+    unused: dict[str, list[Path]] = {}
     found: dict[tuple[str, Path | None], dict[Contrast | str, list[Path]]] = {}
     for folder in walk(root, problems):
         try:
@@ -271,8 +322,11 @@ def _collected(root: Path, place: Callable[[Path], Place | None]) -> tuple[list[
             problems.append(str(error))
             continue
         for path in paths:
-            if at := place(path):
+            if at := layout.place(path):
                 found.setdefault((at.subject, at.folder), {}).setdefault(at.kind, []).append(path)
+            elif (look := looks_like(path)) == "" or LAYOUTS.get(look) is layout:
+                why = _why_not(path) or f"not named as in this data set ({layout.example})"
+                unused.setdefault(why, []).append(path)
     subjects = []
     for (name, home), kinds in sorted(found.items(), key=lambda item: item[0][0]):
         twice = {kind: paths for kind, paths in kinds.items() if len(paths) > 1 and isinstance(kind, Contrast)}
@@ -287,7 +341,10 @@ def _collected(root: Path, place: Callable[[Path], Place | None]) -> tuple[list[
         subject = replace(subject, segmentation=labels[0]) if len(labels) == 1 else subject
         subjects.append(replace(subject, mask=mask[0]) if len(mask) == 1 else subject)
     check_names(subjects)
-    return subjects, problems
+    for why, paths in unused.items():
+        such = few((path.relative_to(root).as_posix() for path in paths), 2)
+        notes.append(f"{such}: {'not used' if len(paths) == 1 else f'{len(paths)} files not used'}: {why}.")
+    return Found(subjects, problems, notes)
 
 
 def _without_strangers(

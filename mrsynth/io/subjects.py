@@ -34,7 +34,7 @@ def find_subject(folder: Path | str, overrides: Mapping[Contrast, Path] | None =
     """
     folder, given = Path(folder).expanduser(), check_overrides(overrides or {})
     dataset, home, seen = _kept_otherwise(folder)
-    subjects = read_subjects(dataset, home, seen)[0] if dataset else []
+    subjects = read_subjects(dataset, home, seen).subjects if dataset else []
     if len(subjects) == 1:
         return subjects[0].with_files(given)
     return subject_among_files(folder, given)
@@ -50,10 +50,13 @@ def find_subjects(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
     dataset, root, seen = _kept_otherwise(Path(root).expanduser())
     if not dataset:
         return subjects_among_files(root)
-    subjects, problems = read_subjects(dataset, root, seen)
+    found = read_subjects(dataset, root, seen)
+    if not found.subjects:
+        return subjects_among_files(root)
+    problems = found.problems + found.notes
     if others := sum(votes for name, votes in seen.votes.items() if name not in ("", dataset)):
         problems.append(f"{root}: read as {dataset}; {others} files of other data sets were not looked at.")
-    return subjects, problems
+    return found.subjects, problems
 
 
 def load_subject(

@@ -117,11 +117,11 @@ def test_the_api_the_commands_and_the_benchmark_see_the_same_subjects(
 ) -> None:
     """However a subject is come by, its name, scans, labels and mask are the same."""
     root = write_root(tmp_path, name)
-    of_benchmark = open_dataset(name, root).subjects
+    dataset = open_dataset(name, root)
 
-    below, problems = find_subjects(root)
-    assert tuple(below) == of_benchmark and not problems
-    for subject in of_benchmark:
+    below, told = find_subjects(root)
+    assert tuple(below) == dataset.subjects and tuple(told) == dataset.notes
+    for subject in dataset.subjects:
         if subject.folder == root:  # IXI: a folder for each contrast
             continue
         assert find_subject(subject.folder) == subject

@@ -20,7 +20,7 @@ def touch(folder: Path, names: str) -> Path:
 
 
 def read(name: str, root: Path) -> tuple[list[SubjectFiles], list[str]]:
-    return read_subjects(name, root, survey(root))
+    return read_subjects(name, root, survey(root))[:2]
 
 
 def found(subject: SubjectFiles) -> str:
@@ -48,7 +48,8 @@ def found(subject: SubjectFiles) -> str:
         ("x/Brats18_TCIA01_131_1_t1.nii.gz", "BraTS 2017 to 2019"),
         ("x/BraTS-MEN-00004-000-t1c.nii.gz", "another task of BraTS (metastases, meningioma, children, Africa)"),
         ("d/VSD.Brain.XX.O.MR_CBF.7.nii", "ISLES 2015 SPES"),
-        ("1PA001/ct.nii.gz", "another task of SynthRAD2023 (pelvis, or cone-beam CT)"),
+        ("1PA001/ct.nii.gz", "synthrad23"),
+        ("2BA001/cbct.nii.gz", ""),
         ("x/TCGA-FG-6692_t1.nii.gz", ""),
         ("T1/scan.nii.gz", ""),
     ],

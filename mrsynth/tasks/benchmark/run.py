@@ -321,6 +321,7 @@ def shortfalls(store: UnitStore, unfinished: int, options: BenchmarkOptions) -> 
 
 def about(dataset: Dataset, split: Split, chosen: Sequence[SubjectFiles]) -> Iterator[str]:
     """What the reader must know of the subjects."""
+    yield from dataset.notes
     if split.absent:
         yield f"{len(split.absent)} subjects that the split names are not at hand: {few(split.absent)}."
     if without := [files.name for files in chosen if files.name in set(dataset.unlabelled)]:
