@@ -21,12 +21,14 @@ WHY = {
     errno.EISDIR: "a folder of that name is in the way; remove or rename it",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
 }
+NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EROFS}
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with the same suffix; rename it to `path` if the block succeeds.
 
+    The content is on the disk before the name is, and the name when this ends, in case the power fails then.
     Whatever ends the block early, the temporary file is removed and `path` is as it was before.
     Raises OutputError in place of an OSError.
     """
@@ -35,7 +37,9 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         temporary.touch(exist_ok=False)  # asks for the permission before the work is done
         yield temporary
+        to_disk(temporary)
         os.replace(temporary, path)
+        to_disk(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -53,6 +57,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole UTF-8 file, newlines as given. Raises OutputError, and then leaves what was there before."""
     write_bytes(path, text.encode())
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk. Raises OSError for a file that cannot be."""
+    folder = path.is_dir()
+    if folder and os.name == "nt":  # Windows opens no folder
+        return
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not folder and error.errno not in NO_FSYNC:  # some network drives cannot do it to a folder, and some at all
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def ensure_folder(path: Path) -> Path:

@@ -1,9 +1,10 @@
 """Writing what `complete` made. Results are written into a hidden folder and moved into place together, at the end.
 
 Every move is a rename within one file system, so that a file is there whole or not at all: first the sidecar, then its
-image, and `report.json` last. A run that fails or is interrupted at any time leaves no file of its own behind. What an
-earlier run left is replaced only by those renames; a run stopped among them, which takes less than a millisecond, can
-have replaced some of it by new whole files.
+image, and `report.json` last. A run that fails or is interrupted leaves no file of its own behind, and what an earlier
+run left is as it was. One that is killed leaves its hidden folder, which the next run removes; killed among the
+renames, which take some milliseconds, it can have replaced some results by new whole files. Nothing is ever replaced
+that mrsynth did not write.
 """
 
 import os
@@ -12,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,9 +24,11 @@ import numpy as np
 
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import OutputError
-from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.errors import OutputError, UsageError
+from mrsynth.io.files import ensure_folder, to_disk, write_text
+from mrsynth.io.locks import locked
 from mrsynth.io.nifti import write_volume
+from mrsynth.io.provenance import is_ours
 from mrsynth.io.store import sha256_of
 from mrsynth.io.subjects import SubjectFiles
 from mrsynth.reports.montage import Kind, Panel, montage
@@ -71,52 +74,106 @@ def result_names(files: SubjectFiles, targets: Sequence[Contrast]) -> list[str]:
     return [name for image in images for name in (sidecar_name(image), image)] + list(REPORT_FILES)
 
 
+def refuse_what_is_there(out: Path, names: Sequence[str], overwrite: bool) -> None:
+    """Raise UsageError when files with these names are in a folder, and may not be replaced.
+
+    With `overwrite` those may that mrsynth wrote; a scan, a folder, or anything else never.
+    """
+    there = [name for name in names if os.path.lexists(out / name)]
+    if others := [name for name in there if not is_ours(out / name)]:
+        raise UsageError(
+            f"{out} holds {', '.join(others)}, which mrsynth did not write, so it is never replaced. Give another "
+            "--out, or move it elsewhere."
+        )
+    if there and not overwrite:
+        raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite to replace them, or another --out.")
+
+
 @contextmanager
-def results_folder(out: Path, names: Sequence[str]) -> Iterator[Path]:
+def results_folder(out: Path, names: Sequence[str], *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty hidden folder inside `out`; when the block ends well, what it holds moves to `out`.
 
-    names   what may be moved, in this order
-    Makes `out` at once, so that a place where nothing can be written is known before the long work. When anything
-    fails, `out` and its parents are as they were. Raises OutputError.
+    names      what may be moved, in this order
+    overwrite  whether it may replace what an earlier run left
+    Makes `out` at once, so that a place where nothing can be written is known before the long work; no other run can
+    use it meanwhile, and what killed runs left in it is removed. When anything fails, `out` and its parents are as
+    they were. Raises OutputError, and UsageError when another run is there or when there is something in the way, also
+    when it came after the work had begun.
     """
     fresh = [folder for folder in (out, *out.parents) if not os.path.lexists(folder)]
     hidden = out / f".partial-{secrets.token_hex(8)}"
     try:
         ensure_folder(out)
-        yield ensure_folder(hidden)
-        _move(hidden, out, names)
+        with _alone_in(out):
+            refuse_what_is_there(out, names, overwrite)
+            try:
+                yield ensure_folder(hidden)
+                refuse_what_is_there(out, names, overwrite)
+                _move(hidden, out, names)
+            finally:
+                shutil.rmtree(hidden, ignore_errors=True)
     except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
         for folder in fresh:
             with suppress(OSError):  # not there, or somebody else has put something into it
                 folder.rmdir()
         raise
-    shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the output folder. Raises UsageError when another run does."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out))
+        except BlockingIOError as error:
+            raise UsageError(
+                f"Another run of mrsynth is writing to {out}. Wait until it has ended, or give another --out."
+            ) from error
+        yield
 
 
 def _move(source: Path, out: Path, names: Sequence[str]) -> None:
     """Rename all that is in `source`; remove what an earlier run left under the other names.
 
-    So a standard deviation never outlives its mean. When a rename fails, those made before it under new names are
-    taken back.
+    So a standard deviation never outlives its mean. When a rename fails, everything is put back as it was.
     """
-    added: list[Path] = []
+    earlier = source / ".earlier"
+    tried: list[str] = []
     try:
+        earlier.mkdir()
         for name in names:
+            if os.path.lexists(out / name):
+                _keep(out / name, earlier / name)
+            tried.append(name)
             if (source / name).exists():
-                if not os.path.lexists(out / name):
-                    added.append(out / name)
                 os.replace(source / name, out / name)
             else:
                 (out / name).unlink(missing_ok=True)
+        to_disk(out)
     except BaseException as error:
-        for path in added:
-            path.unlink(missing_ok=True)
+        for name in reversed(tried):
+            _put_back(earlier / name, out / name)
         if isinstance(error, OSError):
             raise OutputError(
                 f"Cannot write {out}: {error.strerror or error}. Choose another output folder."
             ) from error
         raise
+
+
+def _keep(path: Path, copy: Path) -> None:
+    """Give a file a second name."""
+    try:
+        os.link(path, copy, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, copy, follow_symlinks=False)
+
+
+def _put_back(copy: Path, path: Path) -> None:
+    """Undo what was done to a file that was kept; remove one that was not there before."""
+    if not os.path.lexists(copy):
+        path.unlink(missing_ok=True)
+    elif not (os.path.lexists(path) and os.path.samestat(path.lstat(), copy.lstat())):
+        os.replace(copy, path)
 
 
 def write_results(

@@ -30,7 +30,7 @@ from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
 from mrsynth.synthesis import Sampling, synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
 from mrsynth.tasks.complete.completion import Completion, spread, written
-from mrsynth.tasks.complete.output import Written, result_names, results_folder, write_results
+from mrsynth.tasks.complete.output import Written, refuse_what_is_there, result_names, results_folder, write_results
 from mrsynth.tasks.models import TrainedMethod, build, load_method
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
@@ -89,11 +89,9 @@ def plan(options: CompleteOptions) -> Plan:
     else:
         entries = available_entries()
         selection = select(entries, files.available, targets, options.method, METHODS, downloads=options.fetch)
-    if out.resolve() in {path.parent.resolve() for path in files.files.values()}:
+    if out.resolve() in scan_folders(files):
         raise UsageError(f"{out} holds the scans; synthetic images never lie beside acquired ones. Give another --out.")
-    there = [name for name in result_names(files, targets) if (out / name).exists()]
-    if there and not options.overwrite:
-        raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite to replace them, or another --out.")
+    refuse_what_is_there(out, result_names(files, targets), options.overwrite)
     return Plan(files, targets, selection, out)
 
 
@@ -107,7 +105,7 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
     todo = plan(options)
     if todo.selection is None or options.dry_run:
         return todo, None
-    with results_folder(todo.out, result_names(todo.files, todo.targets)) as folder:
+    with results_folder(todo.out, result_names(todo.files, todo.targets), overwrite=options.overwrite) as folder:
         say("reading", 0, 1)
         subject = load_subject(todo.files)
         truths = references(options.reference, subject, todo.targets) if options.reference else {}
@@ -281,6 +279,12 @@ def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
         return options.out.expanduser()
     home = files.folder / "mrsynth"
     return home if options.folder.expanduser().is_dir() else home / files.name
+
+
+def scan_folders(files: SubjectFiles) -> set[Path]:
+    """Where scans lie: the folder that names each, and the one it is in, which differ where a scan is a link."""
+    scans = [path for path in (*files.files.values(), files.segmentation, files.mask) if path is not None]
+    return {path.parent.resolve() for path in scans} | {path.resolve().parent for path in scans}
 
 
 def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mrsynth.contrasts import STANDARD
+from mrsynth.io.locks import LOCK, locked
 
 T1, T1CE, T2, FLAIR = STANDARD
 QUICK = ("--no-self-check", "--precision", "fp32")
@@ -84,12 +85,102 @@ def test_results_are_never_taken_for_scans(run_cli, folder, tmp_path):
     )
 
 
+# What mrsynth did not write ------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_replaced_that_mrsynth_did_not_write(run_cli, folder, write_subject_folder, tmp_path):
+    """A scan in --out, a sidecar of its converter, somebody's table, a page, a folder, a link to a scan."""
+    scan = write_subject_folder(tmp_path / "other", "p1") / "p1_t1ce.nii.gz"
+    in_the_way = {
+        "p1_t1ce.nii.gz": scan.read_bytes(),
+        "p1_t1ce_std.nii.gz": scan.read_bytes(),
+        "p1_t1ce.json": b'{"SeriesDescription": "t1 mpr gado"}',
+        "metrics.csv": b"name,value\na,1\n",
+        "report.html": b"<html>of somebody else</html>",
+        "report.json": b'{"version": 1}',
+    }
+    for number, (name, data) in enumerate(in_the_way.items()):
+        for kind in ("file", "folder", "link"):
+            out = tmp_path / f"{number} {kind}"
+            out.mkdir()
+            if kind == "file":
+                (out / name).write_bytes(data)
+            elif kind == "folder":
+                (out / name).mkdir()
+            else:
+                (out / name).symlink_to(scan)
+            before = content(out)
+            for options in ((), ("--overwrite",), ("--overwrite", "--dry-run")):
+                status, _, err = run_cli("complete", folder, *QUICK, "--out", out, *options)
+                assert status == 2 and f"holds {name}, which mrsynth did not write" in " ".join(err.split())
+                assert content(out) == before
+    assert scan.read_bytes() == in_the_way["p1_t1ce.nii.gz"]
+
+
+def test_what_came_while_it_worked_is_not_replaced(run_cli, folder, tmp_path, monkeypatch):
+    import mrsynth.tasks.complete.run as task
+
+    write = task.write_results
+
+    def later(place, **how):
+        (tmp_path / "out" / "p1_t1ce.nii.gz").write_bytes(b"a scan")
+        return write(place, **how)
+
+    monkeypatch.setattr(task, "write_results", later)
+    for options in ((), ("--overwrite",)):
+        status, _, err = run_cli("complete", folder, *QUICK, "--out", tmp_path / "out", *options)
+        assert status == 2 and "which mrsynth did not write" in " ".join(err.split())
+        assert content(tmp_path / "out") == {"p1_t1ce.nii.gz": b"a scan"}
+        (tmp_path / "out" / "p1_t1ce.nii.gz").unlink()
+
+
+def test_scans_that_are_links_keep_results_from_beside_the_real_ones(run_cli, folder, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in folder.glob("*.nii.gz"):
+        (linked / path.name).symlink_to(path)
+    (tmp_path / "door").symlink_to(folder)
+    before = content(folder)
+    for out in (folder, linked, tmp_path / "door", folder / ".." / folder.name):
+        status, _, err = run_cli("complete", linked, *QUICK, "--out", out)
+        assert status == 2 and "holds the scans" in err
+    assert content(folder) == before
+
+
+# Two runs, and killed ones -------------------------------------------------------------------------------------------
+
+
+def test_the_later_of_two_runs_on_one_folder_ends(run_cli, folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with locked(out):
+        status, _, err = run_cli("complete", folder, *QUICK, "--out", out)
+        assert status == 2 and "Another run of mrsynth is writing to" in err and set(content(out)) == {LOCK}
+    assert run_cli("complete", folder, *QUICK, "--out", out)[0] == 0
+
+
+def test_leftovers_of_killed_runs_are_removed_and_nothing_else(run_cli, folder, tmp_path):
+    out = tmp_path / "out"
+    (out / ".partial-0123456789abcdef" / "x").mkdir(parents=True)
+    (out / ".0123456789abcdef.nii.gz").write_bytes(b"half")
+    for name in (".partial-mine", ".hidden", ".0123456789abcdef0.nii.gz", "0123456789abcdef.json"):
+        (out / name).write_bytes(b"mine")
+    (out / LOCK).write_bytes(b"")
+    assert run_cli("complete", folder, *QUICK, "--out", out)[0] == 0
+    mine = {name for name, data in content(out).items() if data == b"mine"}
+    assert mine == {".partial-mine", ".hidden", ".0123456789abcdef0.nii.gz", "0123456789abcdef.json"}
+    assert {name for name in content(out) if name.startswith(".")} == {".partial-mine", ".hidden"} | {
+        ".0123456789abcdef0.nii.gz"
+    }
+
+
 # Failures in the middle ----------------------------------------------------------------------------------------------
 
 
 def fail_at(monkeypatch, place, error):
     """Make the disk, or the user, stop the run at a certain file."""
     write, replace = Path.write_bytes, os.replace
+    monkeypatch.undone = False
 
     def failing_write(path, data):
         if place.startswith("write") and Path(path).suffix == place.removeprefix("write "):
@@ -98,7 +189,13 @@ def fail_at(monkeypatch, place, error):
         return write(path, data)
 
     def failing_replace(source, target):
-        if place.startswith("move") and Path(target).name == place.removeprefix("move ") and ".partial" in str(source):
+        if (
+            place.startswith("move")
+            and Path(target).name == place.removeprefix("move ")
+            and ".partial" in str(source)
+            and not monkeypatch.undone
+        ):
+            monkeypatch.undone = place.startswith("move")  # what it had replaced may be put back
             raise error
         return replace(source, target)
 
@@ -128,10 +225,15 @@ def test_a_failure_while_writing_leaves_nothing(
 
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full", "interrupted"])
-def test_a_failure_while_writing_leaves_earlier_results_as_they_were(run_cli, folder, monkeypatch, error):
-    assert run_cli("complete", folder, *QUICK)[0] == 0
+@pytest.mark.parametrize("place", ["write .html", "move p1_t1ce.nii.gz", "move report.json"])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_failure_leaves_earlier_results_as_they_were(run_cli, folder, monkeypatch, place, error, links):
+    """Also one among the renames, and where a file system has no hard links."""
+    assert run_cli("complete", folder, *QUICK, "--samples", 2)[0] == 0
     before = content(folder)
-    fail_at(monkeypatch, "write .html", error)
+    fail_at(monkeypatch, place, error)
+    if not links:
+        monkeypatch.setattr(os, "link", raising(OSError(errno.EPERM, "Operation not permitted")))
 
     assert run_cli("complete", folder, *QUICK, "--seed", 1, "--overwrite")[0] in (1, 130)
     assert content(folder) == before

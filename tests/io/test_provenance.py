@@ -1,0 +1,53 @@
+"""What mrsynth wrote is known from what others wrote."""
+
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mrsynth.io.nifti import write_volume
+from mrsynth.io.provenance import description, is_ours, says_synthetic
+from mrsynth.scans.volume import Volume
+from mrsynth.tasks.complete.output import DESCRIPTION
+
+TEXT = DESCRIPTION.format("T1ce", "0.1.0", "fgc2f-ship")
+
+
+@pytest.fixture
+def volume():
+    return Volume(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.eye(4))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_an_image_is_known_by_its_header(tmp_path, volume, suffix):
+    for name, text in (("ours", TEXT), ("theirs", "TE=2.3;Time=101500"), ("none", "")):
+        write_volume(tmp_path / f"{name}{suffix}", volume, description=text)
+        assert is_ours(tmp_path / f"{name}{suffix}") == says_synthetic(tmp_path / f"{name}{suffix}") == (name == "ours")
+    assert description(tmp_path / f"theirs{suffix}") == "TE=2.3;Time=101500"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_of_either_kind_and_byte_order(tmp_path, volume, kind, order):
+    image = kind(volume.voxels, volume.affine, kind.header_class(endianness=order))
+    image.header["descrip"] = TEXT.encode()[:79]
+    image.to_filename(tmp_path / "a.nii.gz")
+    assert says_synthetic(tmp_path / "a.nii.gz")
+
+
+def test_or_by_its_sidecar_in_any_encoding(tmp_path, volume):
+    write_volume(tmp_path / "a.nii.gz", volume)
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "a.json").write_text(json.dumps({"synthetic": True, "name": "é"}, ensure_ascii=False), encoding)
+        assert is_ours(tmp_path / "a.nii.gz") and is_ours(tmp_path / "a.json")
+    for text in ('{"synthetic": "no"}', '{"EchoTime": 1}', "[]", "{", "[" * 100_000):
+        (tmp_path / "a.json").write_text(text)
+        assert not is_ours(tmp_path / "a.nii.gz") and not is_ours(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"\x5c\x01\0\0" + bytes(300), gzip.compress(bytes(10))])
+def test_what_cannot_be_read_is_somebody_elses(tmp_path, data):
+    (tmp_path / "a.nii.gz").write_bytes(data)
+    assert not is_ours(tmp_path / "a.nii.gz") and description(tmp_path / "a.nii.gz") == ""
