@@ -126,7 +126,6 @@ class Trainable(nn.Module, ABC):
     only_labelled  no subject without a segmentation can train it
     stages         trained one after the other, each on the averaged weights of those before it
     judged_stages  the stages whose results are worth validating; None: all of them
-    stage          while training, the stage it is in; None in use. Set by the training loop, never by the network
     """
 
     dimensions: int = 2
@@ -138,7 +137,6 @@ class Trainable(nn.Module, ABC):
     only_labelled: bool = False
     stages: tuple[str, ...] = ("all",)
     judged_stages: tuple[str, ...] | None = None
-    stage: str | None = None
 
     def __init__(self, contrasts: tuple[Contrast, ...]):
         super().__init__()
@@ -231,6 +229,10 @@ class Method(Trainable):
     def __init__(self, config: MethodConfig):
         super().__init__(config.contrasts)
         self.targets: tuple[Contrast, ...] = config.contrasts
+
+    def judged_by(self, stage: str) -> str | None:
+        """The `sampler` with which validation looks at the method while a stage is trained; None for that of use."""
+        return None
 
     @torch.no_grad()
     def synthesise(

@@ -69,7 +69,7 @@ class TrainingState:
     def _begin(self, stage: str) -> None:
         if stage not in self.method.stages:
             raise ValueError(f"the stage {stage!r} is none of {', '.join(self.method.stages)}")
-        self.stage = self.method.stage = self.average.stage = stage
+        self.stage = stage
         self.optimizers = optimizers_of(self.method, stage)
         self.iteration = 0
 

@@ -65,11 +65,13 @@ class ValidationSlices:
         return collate(columns)
 
 
-def fill_in_every_pattern(method: Method, batch: Batch, bf16: bool = False) -> Iterator[tuple[Pattern, Tensor]]:
+def fill_in_every_pattern(
+    method: Method, batch: Batch, bf16: bool = False, sampler: str | None = None
+) -> Iterator[tuple[Pattern, Tensor]]:
     """Each pattern from which the method can make something, with its `fill_in`; one by one, since each takes time."""
     for pattern in patterns(method.contrasts):
         if any(method.supports(pattern, target) for target in method.contrasts):
-            yield pattern, fill_in(method, batch, pattern, bf16)
+            yield pattern, fill_in(method, batch, pattern, bf16, sampler)
 
 
 def score_patterns(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> list[ValidationRow]:
@@ -112,7 +114,9 @@ def picture(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> byt
 
 
 @torch.no_grad()
-def fill_in(method: Method, batch: Batch, pattern: Sequence[Contrast], bf16: bool = False) -> Tensor:
+def fill_in(
+    method: Method, batch: Batch, pattern: Sequence[Contrast], bf16: bool = False, sampler: str | None = None
+) -> Tensor:
     """Like batch.images but u in [0, 1], background 0: the batch with what is outside `pattern` made by the method.
 
     Slices (or volumes) that lack a contrast of the pattern are left black.
@@ -125,7 +129,7 @@ def fill_in(method: Method, batch: Batch, pattern: Sequence[Contrast], bf16: boo
         images, context = batch.images[rows].to(device), batch.context[rows].to(device)
         available = flags.expand(len(rows), -1).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            made = method.synthesise(images, available, context=context, noise=noise)
+            made = method.synthesise(images, available, context=context, noise=noise, sampler=sampler)
         brain = (batch.images[rows] > -1).any(1, keepdim=True)
         result[rows] = torch.where(brain, (made.float().cpu() + 1) / 2, 0.0).clamp(0, 1)
     return result

@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("subjects", type=Path, nargs="+")
     args = parser.parse_args()
     trained = load_method(args.weights)
-    if not isinstance(trained.method, MsgLdm) or trained.method.first_stage is None:
+    diffusion = trained.method.diffusion if isinstance(trained.method, MsgLdm) else None
+    if diffusion is None:
         raise SystemExit(f"{args.weights} has no first stage")
     contrasts = trained.card.contrasts
     found: dict[str, list[float]] = {c.label: [] for c in contrasts}
@@ -37,7 +38,9 @@ def main() -> None:
         prepared = prepare(load_subject(folder), contrasts, trained.preparation)
         images = torch.from_numpy(2 * np.moveaxis(prepared.images, 3, 0) - 1).float()  # slices first
         everything = torch.ones(AT_ONCE, len(contrasts), dtype=torch.bool)
-        made = torch.cat([trained.method.reconstruct(part, everything[: len(part)]) for part in images.split(AT_ONCE)])
+        made = torch.cat(
+            [diffusion.first_stage.reconstruct(part, everything[: len(part)]) for part in images.split(AT_ONCE)]
+        )
         unit = ((made.numpy() + 1) / 2).transpose(1, 2, 3, 0)
         for channel, contrast in enumerate(contrasts):
             found[contrast.label].append(psnr(unit[channel][prepared.mask], prepared.images[channel][prepared.mask]))

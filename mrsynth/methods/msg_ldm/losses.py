@@ -20,6 +20,8 @@ LARGEST_ADVERSARIAL_WEIGHT = 1e4
 SMOOTH = 1e-5  # of the Dice ratio
 SMALLEST_RANGE = 1e-3  # of a spectrum; only an image of zeros has less
 
+Terms = dict[str, Tensor]  # of a loss, by name; "loss" is the one to descend
+
 
 def pixel_error(kind: Literal["l1", "l2"], made: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute or squared error of each image: (N, ...) -> (N,)."""

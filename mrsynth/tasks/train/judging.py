@@ -13,6 +13,7 @@ from mrsynth.tasks.train.cohort import examples_of
 from mrsynth.training.validation import ValidationSlices, fill_in_every_pattern, picture, score_patterns
 
 Rows = list[dict[str, Any]]
+Figures = tuple[Rows, bytes | None]
 
 
 class Judge(Protocol):
@@ -20,7 +21,7 @@ class Judge(Protocol):
 
     def __len__(self) -> int: ...
 
-    def figures(self, average: Trainable, bf16: bool, stopped: Callable[[], bool]) -> tuple[Rows, bytes | None] | None:
+    def figures(self, average: Trainable, stage: str, bf16: bool, stopped: Callable[[], bool]) -> Figures | None:
         """Rows of validation.csv and a picture, if there is one to show; None when told to stop meanwhile."""
 
 
@@ -41,11 +42,11 @@ class SynthesisJudge:
     def __len__(self) -> int:
         return len(self.slices)
 
-    def figures(self, average: Trainable, bf16: bool, stopped: Callable[[], bool]) -> tuple[Rows, bytes | None] | None:
+    def figures(self, average: Trainable, stage: str, bf16: bool, stopped: Callable[[], bool]) -> Figures | None:
         """PSNR and SSIM of each pattern and target, and a picture."""
         assert isinstance(average, Method)
         batch, made = self.slices.batch(), {}
-        for pattern, images in fill_in_every_pattern(average, batch, bf16):
+        for pattern, images in fill_in_every_pattern(average, batch, bf16, average.judged_by(stage)):
             if stopped():
                 return None
             made[pattern] = images
@@ -63,7 +64,7 @@ class SegmentationJudge:
         return len(self.source)
 
     @torch.no_grad()
-    def figures(self, average: Trainable, bf16: bool, stopped: Callable[[], bool]) -> tuple[Rows, bytes | None] | None:
+    def figures(self, average: Trainable, stage: str, bf16: bool, stopped: Callable[[], bool]) -> Figures | None:
         """Dice and HD95 of each subject and region."""
         assert isinstance(average, SegmenterLearner)
         place = next(average.parameters()).device

@@ -135,7 +135,8 @@ def work(
         if state.stage not in judged or not len(judge) or log.has("validation.csv", iteration):
             return
         report(plan.text("validating", state.stage), iteration, plan.total)
-        found = judge.figures(average, plan.training[state.stage].precision == "bf16", stopped)
+        bf16 = plan.training[state.stage].precision == "bf16"
+        found = judge.figures(average, state.stage, bf16, stopped)
         if found is None:
             return
         rows, shown = found
