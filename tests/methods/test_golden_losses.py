@@ -4,11 +4,13 @@ After a change that means to move them, write them anew with MRSYNTH_WRITE_GOLDE
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from mrsynth.contrasts import STANDARD
 from mrsynth.methods import METHODS, build_method, preset
@@ -75,24 +77,28 @@ def recipes(name):
     return {"tiny": {**preset(name, "tiny"), **SMALL.get(name, {})}, **FURTHER.get(name, {})}
 
 
-def train(config, batch_for):
-    """(STEPS, objectives of all stages) losses, each before its step."""
+def train(config, batch_for, steps=STEPS):
+    """(steps, objectives of all stages) losses, each before its step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return losses_of(build_method(config), batch_for)
+        return losses_of(build_method(config), batch_for, steps)
 
 
-def losses_of(method, batch_for):
+def losses_of(method, batch_for, steps):
     makeable = [tuple(c for c in STANDARD if c is not target) for target in method.targets]
     batch = batch_for(method, BATCH if method.dimensions == 2 else makeable)
-    rows = [[] for _ in range(STEPS)]
+    lacking = [-side % method.multiple for side in batch.images.shape[:-3:-1]]
+    ends = [end for n in lacking for end in (0, n)]
+    padded = {name: torch.nn.functional.pad(getattr(batch, name), ends, value=-1.0) for name in ("images", "context")}
+    batch = replace(batch, **padded)
+    rows = [[] for _ in range(steps)]
     for stage in method.stages:
         with torch.no_grad():
             method.eval().enter_stage(stage, [batch])
         train_only_what_is_listed(method, stage)
         objectives = method.objectives(stage)
         optimisers = [torch.optim.Adam(o.parameters, lr=1e-3) for o in objectives]
-        for step in range(STEPS):
+        for step in range(steps):
             for objective, optimiser in zip(objectives, optimisers, strict=True):
                 torch.manual_seed(step)  # for dropout, as the loop does
                 loss = objective.loss(batch, torch.Generator().manual_seed(step))["loss"]
@@ -122,3 +128,26 @@ def test_the_losses_on_record_fall(name):
     with np.load(GOLDEN / f"{name}_losses.npz") as recorded:
         for recipe, losses in recorded.items():
             assert losses.shape[0] == STEPS and (losses[-5:].mean(0) < losses[:5].mean(0)).all(), recipe
+
+
+# The recipes that ship, narrower -------------------------------------------------------------------------------------
+
+FEW = 5
+SHIPPED = yaml.safe_load((GOLDEN / "shipped_recipes.yaml").read_text())
+
+
+def test_every_method_has_a_shipped_recipe():
+    assert set(SHIPPED) == set(METHODS)
+    assert all(recipe["method"] == name for name, recipe in SHIPPED.items())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_give_the_losses_they_always_gave(name, batch_for):
+    file = GOLDEN / f"{name}_shipped_losses.npz"
+    found = train(SHIPPED[name], batch_for, FEW)
+    if WRITE:
+        np.savez(file, shipped=found)
+    with np.load(file) as expected:
+        np.testing.assert_allclose(found[:3], expected["shipped"][:3], rtol=1e-3)
+        np.testing.assert_allclose(found[3:], expected["shipped"][3:], rtol=5e-2)
+    assert np.isfinite(found).all()
