@@ -85,6 +85,7 @@ def test_every_run_file_of_the_project_is_valid():
     files = [f for f in runs.rglob("*.yaml") if "method" in run_text(f, {})]
     names = {f: read_run_file(f, run_text(f, {})["method"]["method"]).name for f in files}
 
+    assert read_run_file(runs / "segmenter.yaml", "segmenter").method["complete"] == 0.5
     ablations = {f.stem: name for f, name in names.items() if f.parents[1].name == "ablations"}
     assert len(ablations) > 10 and all(stem == name for stem, name in ablations.items())
 
