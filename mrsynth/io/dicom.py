@@ -1,0 +1,319 @@
+"""DICOM series of one examination: found, told apart, and read as volumes by SimpleITK (GDCM).
+
+Only what describes the sequence is read from a header. Nothing of the patient module (group 0010) is ever asked for, so
+that none of it can reach a message, a log or a result.
+"""
+
+import math
+import re
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError
+from mrsynth.io.vocabulary import contrast_in_name
+from mrsynth.plain import Doubles
+from mrsynth.scans.volume import Volume
+
+PREFIX = 128  # bytes before the letters DICM
+MOST_FILES = 20_000
+LARGEST_ARCHIVE = 8 << 30  # bytes, unpacked
+FEWEST_SLICES = 5
+EVEN = 0.1  # of the usual distance between slices, by which one may differ
+
+TAGS = {
+    "uid": "0020|000e",
+    "number": "0020|0011",
+    "modality": "0008|0060",
+    "description": "0008|103e",
+    "protocol": "0018|1030",
+    "image_type": "0008|0008",
+    "sequence": "0018|0020",
+    "agent": "0018|0010",
+    "repetition": "0018|0080",
+    "echo": "0018|0081",
+    "inversion": "0018|0082",
+    "frames": "0028|0008",
+    "orientation": "0020|0037",
+    "position": "0020|0032",
+    "samples": "0028|0002",
+}
+SCOUT = re.compile(r"locali[sz]er|scout|survey|3.?plane|aahead|plan.?scan", re.IGNORECASE)
+DERIVED = re.compile(
+    r"\b(adc|fa|trace|colfa|ivim|cbf|cbv|mtt|ttp|perf\w*|dwi|dti|diff\w*|swi|mip|minip|sub(?:traction)?|"
+    r"bold|rest|spectro\w*|t2\W?star|gre|hemo|map|mpr|mag|pha\w*|field.?map|angio|tof|mra|mrv)\b",
+    re.IGNORECASE,
+)
+UNLIKE_A_SCAN = {"ADC", "FA", "PHASE", "P", "PHASE MAP", "SUBTRACT", "MIN IP", "MINIP", "PROJECTION IMAGE", "REAL"}
+UNLIKE_A_SCAN |= {"IMAGINARY", "R", "I", "VELOCITY", "SECONDARY CAPTURE", "SCREEN SAVE"}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One series: its files in slice order, and what its header says of the sequence.
+
+    number      of the series in the examination; None where the header has none
+    repetition, echo, inversion   milliseconds; None where the header has none
+    agent       the contrast agent named, empty for none
+    image_type  as in ORIGINAL, PRIMARY, M
+    trouble     why it cannot be used, in words; empty where it can
+    """
+
+    files: tuple[Path, ...]
+    number: int | None
+    modality: str
+    description: str
+    protocol: str
+    sequence: str
+    agent: str
+    repetition: float | None
+    echo: float | None
+    inversion: float | None
+    image_type: tuple[str, ...]
+    trouble: str = ""
+
+    @property
+    def label(self) -> str:
+        """`series 4 "t1_mprage_tra"`, for messages."""
+        number = "series without number" if self.number is None else f"series {self.number}"
+        return f'{number} "{self.description or self.protocol}"'
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a series is taken for, or None, and why."""
+
+    contrast: Contrast | None
+    reason: str
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does: DICM after 128 bytes."""
+    try:
+        with path.open("rb") as file:
+            return file.read(PREFIX + 4)[PREFIX:] == b"DICM"
+    except OSError:
+        return False
+
+
+def series_below(folder: Path) -> list[Series]:
+    """Every series in the DICOM files of a folder and those below it, by number.
+
+    Raises InputError when there is none, or more than 20,000 files.
+    """
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith(".") and is_dicom(path):
+            files.append(path)
+        if len(files) > MOST_FILES:
+            raise InputError(f"{folder} holds more than {MOST_FILES} DICOM files. Give the folder of one examination.")
+    groups: dict[str, list[tuple[Path, dict[str, str]]]] = defaultdict(list)
+    for path in files:
+        if header := _header(path):
+            groups[header["uid"]].append((path, header))
+    if not groups:
+        raise InputError(f"{folder} holds no DICOM image that can be read.")
+    found = [_series(members) for members in groups.values()]
+    return sorted(found, key=lambda s: (s.number is None, s.number or 0, s.description))
+
+
+def unpack(archive: Path, into: Path) -> None:
+    """Unpack a zip file of an examination. Raises InputError for a damaged, dangerous or far too large one."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = [m for m in content.infolist() if not m.is_dir()]
+            if len(members) > MOST_FILES or sum(m.file_size for m in members) > LARGEST_ARCHIVE:
+                raise InputError(f"{archive.name} holds too much for one examination: {len(members)} files.")
+            for number, member in enumerate(members):  # by number: names in an archive may lead anywhere
+                with content.open(member) as source, (into / f"{number:05d}.dcm").open("xb") as target:
+                    left = member.file_size
+                    while left > 0 and (part := source.read(min(left, 1 << 20))):
+                        target.write(part)
+                        left -= len(part)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(
+            f"{archive.name} cannot be unpacked: {error}. Unpack it yourself and give the folder."
+        ) from error
+
+
+def guess(series: Series) -> Guess:
+    """What contrast a series is, from its description, its timing and the agent; the two must not disagree."""
+    if series.trouble:
+        return Guess(None, series.trouble)
+    named = contrast_in_name(re.sub(r"[^A-Za-z0-9+]+", "_", f"{series.description or series.protocol}").strip("_"))
+    timed = _by_timing(series)
+    if named is None and timed is None:
+        return Guess(None, "neither its description nor its timing tells a T1, T1ce, T2 or FLAIR")
+    contrast = named or timed
+    family = {Contrast.T1CE: Contrast.T1}
+    if named and timed and family.get(named, named) is not family.get(timed, timed):
+        return Guess(None, f"its description says {named.label}, its timing ({_timing(series)}) says {timed.label}")
+    reason = f'"{series.description or series.protocol}"' if named else _timing(series)
+    if named and timed:
+        reason += f" and {_timing(series)}"
+    if contrast is Contrast.T1 and series.agent.strip() and series.agent.strip().lower() not in NO_AGENT:
+        return Guess(Contrast.T1CE, f"{reason}; contrast agent given")
+    return Guess(contrast, reason)
+
+
+NO_AGENT = {"no", "none", "without", "nil", "n/a", "0"}
+
+
+def read_series(series: Series) -> Volume:
+    """The volume of a series, in the scanner's units with slope and intercept applied; affine in RAS+ mm.
+
+    Raises InputError for slices that are missing, double or unevenly spaced, and for what is no set of parallel slices.
+    """
+    import SimpleITK
+
+    sitk: Any = SimpleITK
+    if series.trouble:
+        raise InputError(f"{series.label}: {series.trouble}.")
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(path) for path in series.files])
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{series.label} cannot be read: {str(error).splitlines()[-1].strip()}.") from error
+    voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T).astype(np.float32)
+    if voxels.ndim != 3:
+        raise InputError(f"{series.label} is no volume of grey values: its shape is {voxels.shape}.")
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return Volume(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+
+
+# Headers --------------------------------------------------------------------------------------------------------------
+
+
+def _header(path: Path) -> dict[str, str] | None:
+    """The fields of TAGS as text, stripped; None for what has no image."""
+    import SimpleITK
+
+    sitk: Any = SimpleITK
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    there = set(reader.GetMetaDataKeys())
+    found = {name: _text(reader.GetMetaData(tag)) if tag in there else "" for name, tag in TAGS.items()}
+    return found if found["uid"] else None
+
+
+def _text(value: str) -> str:
+    """Printable, on one line: surrogates of odd character sets become question marks."""
+    return " ".join(value.encode("utf-8", "replace").decode("utf-8").replace("\0", " ").split())
+
+
+def _series(members: Sequence[tuple[Path, dict[str, str]]]) -> Series:
+    head = members[0][1]
+    files, trouble = _in_order(members)
+    kinds = tuple(part.strip().upper() for part in head["image_type"].split("\\"))
+    text = f"{head['description']} {head['protocol']}"
+    if head["modality"] not in ("MR", "CT"):
+        trouble = f"its modality is {head['modality'] or 'not stated'}, not MR"
+    elif SCOUT.search(text) or "LOCALIZER" in kinds:
+        trouble = "a localiser"
+    elif unlike := [kind for kind in kinds if kind in UNLIKE_A_SCAN]:
+        trouble = f"a derived image ({unlike[0]})"
+    elif match := DERIVED.search(head["description"].replace("_", " ")):
+        trouble = f"a derived image or another sequence ({match[0]})"
+    elif _number(head["frames"]) not in (None, 1.0):
+        trouble = "a multi-frame image: convert it with dcm2niix and give the NIfTI files"
+    elif _number(head["samples"]) not in (None, 1.0):
+        trouble = "a colour image"
+    number = _number(head["number"])
+    return Series(
+        files=files,
+        number=None if number is None else int(number),
+        modality=head["modality"],
+        description=head["description"],
+        protocol=head["protocol"],
+        sequence=head["sequence"],
+        agent=head["agent"],
+        repetition=_number(head["repetition"]),
+        echo=_number(head["echo"]),
+        inversion=_number(head["inversion"]),
+        image_type=kinds,
+        trouble=trouble,
+    )
+
+
+def _in_order(members: Sequence[tuple[Path, dict[str, str]]]) -> tuple[tuple[Path, ...], str]:
+    """The files along the normal of their slices; and what keeps them from being one volume."""
+    paths = tuple(path for path, _ in members)
+    axes = [_numbers(header["orientation"], 6) for _, header in members]
+    places = [_numbers(header["position"], 3) for _, header in members]
+    if any(a is None for a in axes) or any(p is None for p in places):
+        return paths, "its slices do not say where they lie"
+    first = axes[0]
+    assert first is not None
+    if any(np.abs(a - first).max() > 1e-3 for a in axes if a is not None):
+        return paths, "a localiser: its slices are not parallel"
+    if len(paths) < FEWEST_SLICES:
+        return paths, f"{len(paths)} slices only"
+    normal = np.cross(first[:3], first[3:])
+    heights = np.array([float(p @ normal) for p in places if p is not None])
+    order = np.argsort(heights, kind="stable")
+    steps = np.diff(heights[order])
+    usual = float(np.median(steps))
+    ordered = tuple(paths[i] for i in order)
+    if usual <= 0.01 or (steps < 0.01).any():
+        return ordered, f"{int((steps < 0.01).sum())} of its slices lie where another one lies"
+    if (steps > (1 + EVEN) * usual).any():
+        lacking = round(float((steps[steps > (1 + EVEN) * usual] / usual - 1).sum()))
+        return ordered, f"{max(lacking, 1)} slices are missing (a gap between those that are {usual:.2f} mm apart)"
+    if (steps < (1 - EVEN) * usual).any():
+        return ordered, "its slices are unevenly spaced"
+    return ordered, ""
+
+
+def _by_timing(series: Series) -> Contrast | None:
+    """From repetition, echo and inversion time, for the usual ranges of brain MRI at 1.5 and 3 T."""
+    tr, te, ti = series.repetition, series.echo, series.inversion
+    if series.modality != "MR" or tr is None or te is None:
+        return None
+    if ti is not None and ti > 1500 and te > 60:
+        return Contrast.FLAIR
+    if te < 30 and (tr < 1200 or (ti is not None and 300 <= ti <= 1300)):
+        return Contrast.T1
+    if te >= 60 and tr >= 1800 and not (ti and ti > 100):
+        return Contrast.T2
+    return None
+
+
+def _timing(series: Series) -> str:
+    parts = [("TR", series.repetition), ("TE", series.echo), ("TI", series.inversion)]
+    return " ".join(f"{name} {value:g} ms" for name, value in parts if value) or "no timing"
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _numbers(text: str, count: int) -> Doubles | None:
+    values = [_number(part) for part in text.split("\\")]
+    known = [v for v in values if v is not None]
+    return np.array(known) if len(known) == count == len(values) else None
+
+
+def unused(guesses: Sequence[tuple[Series, Guess]]) -> Iterator[str]:
+    """One line for each series that is taken for no contrast, with the reason."""
+    for series, taken in guesses:
+        if taken.contrast is None:
+            yield f"{series.label}: {taken.reason}"

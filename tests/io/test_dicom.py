@@ -1,0 +1,158 @@
+"""DICOM series as four vendors name them, made from a small head by SimpleITK."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError
+from mrsynth.io.dicom import guess, is_dicom, read_series, series_below, unpack
+
+T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
+SHAPE = (12, 10, 8)  # K, J, I
+SPACING = (1.1, 0.9, 2.5)
+TURNED = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # direction by rows: oblique in the plane
+
+# description, protocol, TR, TE, TI, agent -> contrast
+HABITS = {
+    "siemens": [
+        ("t1_mprage_sag_p2_iso", 2300, 2.9, 900, "", T1),
+        ("t1_mprage_sag_p2_iso_KM", 2300, 2.9, 900, "Gadovist", T1CE),
+        ("t2_tse_tra", 6000, 100, None, "", T2),
+        ("t2_tirm_tra_dark-fluid", 9000, 85, 2500, "", FLAIR),
+    ],
+    "ge": [
+        ("Ax T1 FSPGR", 8.2, 3.2, 450, "", T1),
+        ("Ax T1 FSPGR +C", 8.2, 3.2, 450, "", T1CE),
+        ("Ax T2 FRFSE", 4500, 102, None, "", T2),
+        ("Ax T2 FLAIR", 9500, 120, 2300, "", FLAIR),
+    ],
+    "philips": [
+        ("T1W_3D_TFE", 7.6, 3.5, None, "", T1),
+        ("T1W_3D_TFE", 7.6, 3.5, None, "DOTAREM", T1CE),
+        ("T2W_TSE", 3000, 80, None, "", T2),
+        ("FLAIR_longTR", 11000, 125, 2800, "", FLAIR),
+    ],
+    "timing alone": [
+        ("sequence a", 500, 10, None, "", T1),
+        ("sequence b", 500, 10, None, "yes", T1CE),
+        ("sequence c", 5200, 95, None, "", T2),
+        ("sequence d", 9000, 110, 2500, "", FLAIR),
+    ],
+}
+
+
+def write(folder, number, description, tr=500, te=10, ti=None, agent="", *, voxels=None, skip=(), twice=(), **more):
+    """One series of axial slices; the patient module holds what must never come out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) if voxels is None else voxels
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing(SPACING)
+    image.SetDirection(TURNED)
+    image.SetOrigin((-20.0, 30.0, -5.0))
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in [*range(voxels.shape[0]), *twice]:
+        if k in skip:
+            continue
+        part = image[:, :, k]
+        position = image.TransformIndexToPhysicalPoint((0, 0, k))
+        fields = {
+            "0008|0060": "MR",
+            "0008|0008": more.get("image_type", "ORIGINAL\\PRIMARY\\M"),
+            "0008|103e": description,
+            "0010|0010": "SECRET^NAME",
+            "0010|0020": "SECRET-ID",
+            "0018|0080": str(tr),
+            "0018|0081": str(te),
+            "0020|000e": f"1.2.826.0.1.3680043.2.1125.{number}",
+            "0020|0011": str(number),
+            "0020|0013": str(k),
+            "0020|0032": "\\".join(f"{x:.6f}" for x in position),
+            "0020|0037": "\\".join(str(x) for x in more.get("axes", np.array(TURNED).reshape(3, 3).T[:2].ravel())),
+            **({"0018|0082": str(ti)} if ti else {}),
+            **({"0018|0010": agent} if agent else {}),
+        }
+        for tag, value in fields.items():
+            part.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{number}_{99 - k}_{len(list(folder.iterdir()))}.dcm"))
+        writer.Execute(part)
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_series_are_told_apart_as_vendors_name_them(habit, tmp_path):
+    for number, (description, tr, te, ti, agent, _) in enumerate(HABITS[habit], start=1):
+        write(tmp_path / "scan", number, description, tr, te, ti, agent)
+    found = series_below(tmp_path)
+
+    assert [guess(series).contrast for series in found] == [row[-1] for row in HABITS[habit]]
+    assert [series.number for series in found] == [1, 2, 3, 4]
+    assert not any("SECRET" in f"{series} {guess(series)}" for series in found)
+
+
+def test_the_volume_is_that_of_the_scanner(tmp_path):
+    """Files are named in the reverse order of their slices; the affine is that of the image in RAS+."""
+    write(tmp_path, 3, "t1")
+    volume = read_series(series_below(tmp_path)[0])
+    turned = np.array(TURNED).reshape(3, 3) * SPACING
+
+    assert np.array_equal(volume.voxels, np.arange(np.prod(SHAPE)).reshape(SHAPE).T.astype(np.float32))
+    assert np.allclose(volume.affine[:3, :3], np.diag([-1, -1, 1]) @ turned, atol=1e-5)
+    assert np.allclose(volume.affine[:3, 3], (20.0, -30.0, -5.0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("description", "options", "reason"),
+    [
+        ("localizer", {}, "localiser"),
+        ("t1 tra", {"image_type": "DERIVED\\PRIMARY\\P"}, "derived image"),
+        ("ep2d_diff_ADC", {}, "derived image"),
+        ("t2_tra", {"skip": (4, 5)}, "2 slices are missing"),
+        ("t2_tra", {"twice": (3,)}, "1 of its slices lie where another one lies"),
+        ("t2_tra", {"skip": range(3, 12)}, "3 slices only"),
+        ("t2_tra", {"tr": 500, "te": 10}, "its description says T2, its timing (TR 500 ms TE 10 ms) says T1"),
+        ("something", {"tr": 1500, "te": 40}, "neither its description nor its timing"),
+    ],
+)
+def test_what_is_no_scan_or_no_whole_one_is_named(description, options, reason, tmp_path):
+    write(tmp_path, 1, description, **options)
+    (series,) = series_below(tmp_path)
+
+    assert guess(series).contrast is None
+    assert reason in guess(series).reason
+
+
+def test_a_series_with_a_gap_is_not_read(tmp_path):
+    write(tmp_path, 7, "t1_tra", skip=(6,))
+    with pytest.raises(InputError, match=r'series 7 "t1_tra": 1 slices are missing'):
+        read_series(series_below(tmp_path)[0])
+
+
+def test_other_files_are_passed_over_and_none_at_all_is_an_error(tmp_path):
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    (tmp_path / "notes.txt").write_text("hello")
+    assert is_dicom(tmp_path / "DICOMDIR") and not is_dicom(tmp_path / "notes.txt")
+    with pytest.raises(InputError, match="no DICOM image"):
+        series_below(tmp_path)
+
+
+def test_an_archive_is_unpacked_by_number(tmp_path):
+    """Names in an archive may lead out of the folder."""
+    write(tmp_path / "in", 1, "t2_tra", 5000, 100)
+    archive = tmp_path / "scan.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        for number, path in enumerate(sorted((tmp_path / "in").iterdir())):
+            content.write(path, f"../../{number}.dcm")
+    (tmp_path / "out").mkdir()
+    unpack(archive, tmp_path / "out")
+
+    assert guess(series_below(tmp_path / "out")[0]).contrast is T2
+    assert not list(tmp_path.glob("*.dcm"))
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    (tmp_path / "scan.zip").write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        unpack(tmp_path / "scan.zip", tmp_path)
