@@ -15,6 +15,7 @@ from torch import Tensor
 from mrsynth.errors import UsageError
 
 Spacing = Literal["trailing", "linspace", "leading"]
+SolverLevels = Literal["log_snr", "spacing"]  # those that DPM-Solver++ visits: even in log-SNR, or as other samplers'
 
 MOST_SIGNAL_LEFT = 1e-3
 LONG = 1000
@@ -120,6 +121,25 @@ def levels(T: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
         case "leading":
             return [i * T // steps for i in reversed(range(steps))]
     raise UsageError(f"Unknown spacing of levels {spacing!r}; there are trailing, linspace and leading.")
+
+
+def log_snr_levels(schedule: Schedule, steps: int) -> list[int]:
+    """`steps` levels, strictly falling, as even in log(abar / (1 - abar)) as there are levels, from T - 1 to 0.
+
+    Lu et al. 2022 (arXiv 2211.01095), section 5: what DPM-Solver++ extrapolates in. Where levels lie too far apart for
+    that, as near 0, each is taken once and the neighbours give way.
+    """
+    T = schedule.length
+    if steps < 2 or steps > T:
+        return levels(T, steps)
+    log_snr = (schedule.abar / (1 - schedule.abar)).log()
+    wanted = torch.linspace(float(log_snr[-1]), float(log_snr[0]), steps, dtype=torch.float64)
+    nearest = (log_snr[None] - wanted[:, None]).abs().argmin(1).tolist()
+    found, last = [], T
+    for place, level in enumerate(nearest):
+        last = max(min(level, last - 1), steps - 1 - place)
+        found.append(last)
+    return found
 
 
 def draw_levels(T: int, count: int, bias: float, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.errors import OutputError, WeightsError
-from mrsynth.io.checkpoint import PICKLE_SUFFIXES, problems, read_header
+from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.plain import Plain
 
@@ -83,6 +83,11 @@ def manifest() -> list[ManifestEntry]:
     return entries
 
 
+def published_entry(name: str) -> ManifestEntry | None:
+    """What the manifest says of a published checkpoint, whether or not it is at hand; None where it knows none."""
+    return next((entry for entry in manifest() if entry.name == name and entry.repository is not None), None)
+
+
 def available_entries() -> list[ManifestEntry]:
     """The manifest, then what lies in the user's folders by name of file; of two with one name the first stays.
 
@@ -97,10 +102,11 @@ def available_entries() -> list[ManifestEntry]:
             continue
         for path in sorted(folder.glob("*.safetensors")):
             try:
-                card = read_header(path).card
+                header = read_header(path)
+                card = header.card
                 published = entries.get(path.stem)
                 if published is not None and published.file is None:
-                    entries[path.stem] = as_at_hand(published, card, path)
+                    entries[path.stem] = as_at_hand(published, header, path)
                     continue
             except WeightsError as error:
                 log.warning("Left out: %s", error)
@@ -112,12 +118,15 @@ def available_entries() -> list[ManifestEntry]:
     return list(entries.values())
 
 
-def as_at_hand(entry: ManifestEntry, card: Card, path: Path) -> ManifestEntry:
+def as_at_hand(entry: ManifestEntry, header: Header, path: Path) -> ManifestEntry:
     """A published entry once its file is `path`: the manifest's facts, the SHA-256 on record, the size as it is.
 
-    Raises WeightsError as `require_kind` does, and when the record is malformed.
+    One that mrsynth 0.1.0 converted is sampled as that did. Raises WeightsError as `require_kind` does, and when the
+    record is malformed.
     """
-    require_kind(entry, card, path)
+    require_kind(entry, header.card, path)
+    if header.format == 1:
+        entry = entry.model_copy(update={"sampling": header.card.sampling})
     known = records(path.parent).get(entry.name)
     sha256 = known.stored_sha256 if known is not None else None
     return entry.model_copy(update={"file": str(path), "sha256": sha256, "size": path.stat().st_size})

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -30,6 +30,15 @@ class MethodConfig(Plain):
 
     method: str
     contrasts: tuple[Contrast, ...] = STANDARD
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Also: a checkpoint whose own sampler is DPM-Solver++ visits the levels it visited then."""
+        whole = super().from_format_1(data)
+        if "solver_levels" in cls.model_fields:
+            own = whole.get("sampler") == "dpm_solver_pp"
+            whole = {"solver_levels": "spacing" if own else "log_snr", **whole}
+        return whole
 
 
 class ChainConfig(MethodConfig):
@@ -267,6 +276,10 @@ class Method(Trainable):
         precision   fp32 or bf16. Does nothing unless a method says other.
         """
         return None
+
+    def cautions(self, sampler: str, steps: int) -> tuple[str, ...]:
+        """What speaks against sampling so, in sentences for the user; nothing unless a method says other."""
+        return ()
 
     def supports(self, available: Iterable[Contrast], target: Contrast) -> bool:
         """Whether `target` can be made from these contrasts; from any non-empty subset unless a method says other."""

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
-from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
-from mrsynth.diffusion.schedules import draw_levels, levels, make_schedule
+from mrsynth.diffusion.samplers import SAMPLERS, known_sampler, levels_of
+from mrsynth.diffusion.schedules import SolverLevels, draw_levels, make_schedule
 from mrsynth.methods.base import ABSENT, Batch, ChainConfig, Method, Objective, Wish, draw_pattern, legal_patterns
 from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNet, UNetConfig
@@ -93,6 +93,9 @@ class FgC2FConfig(ChainConfig):
     )
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
+    solver_levels: SolverLevels = Field(
+        "log_snr", description="what dpm_solver_pp visits: levels even in log-SNR, or those of other samplers"
+    )
 
     @model_validator(mode="after")
     def _ranking_covers_the_contrasts(self) -> "FgC2FConfig":
@@ -292,7 +295,8 @@ class FgC2F(Method):
     def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
         """Fill in every contrast that is not available, all of them in one chain: see Method."""
         sampler = known_sampler(wish.sampler or self.config.sampler)
-        visited = levels(self.config.T, wish.steps or self.config.steps or self.config.T)
+        steps = wish.steps or self.config.steps or self.config.T
+        visited = levels_of(sampler, self.schedule, steps, solver_levels=self.config.solver_levels)
         images = where_available(images, available)
         batch = Batch(images, available, available, wish.context)
         guidance = self.guidance(images, available)

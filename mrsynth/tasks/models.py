@@ -16,6 +16,7 @@ from mrsynth.io.store import Resolved, resolve
 from mrsynth.methods import build_method, config_of_format_1
 from mrsynth.methods.base import Method
 from mrsynth.scans.preparation import PreparationConfig
+from mrsynth.tasks.checkpoints.former import import_again, outdated
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,15 @@ def build(found: Resolved) -> TrainedMethod:
         )
     if checkpoint.card.note.startswith("Unfinished"):  # as a training of several stages says of itself on the way
         log.warning("%s: %s What it makes may be worth nothing.", found.path, checkpoint.card.note)
+    if outdated(checkpoint):
+        log.warning(
+            "%s: as mrsynth 0.1.0 converted it, it visits %d of %d levels by ddpm with the variance of the whole "
+            "chain, which leaves noise in the image. `%s` converts it anew.",
+            found.path,
+            checkpoint.card.sampling["steps"],
+            checkpoint.config["T"],
+            import_again(checkpoint, found.path),
+        )
     method.load_state_dict({**method.state_dict(), **checkpoint.tensors})  # it may lack what only training needs
     method.eval().requires_grad_(False)
     # the manifest may leave the long histograms to the file

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mrsynth.diffusion.prediction import noised, to_x0, training_target
-from mrsynth.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver_pp
-from mrsynth.diffusion.schedules import cosine, levels, linear
+from mrsynth.diffusion.samplers import SAMPLERS, ddim, ddpm, dpm_solver_pp, levels_of
+from mrsynth.diffusion.schedules import cosine, levels, linear, log_snr_levels
 
 MEAN, VARIANCE, SAMPLES = 0.3, 0.25, 20_000
 LINEAR = linear(1000)
@@ -79,6 +79,46 @@ def test_variances_of_the_decision_page(steps, posterior, beta, deterministic, g
     assert float(ddpm(*run).var()) == pytest.approx(posterior, rel=0.03)
     assert float(ddpm(*run, variance="beta").var()) == pytest.approx(beta, rel=0.03)
     assert float(ddim(*run).var()) == pytest.approx(deterministic, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("variance", "expected"), [("beta", 0.342), ("posterior", 0.012), (None, 0.016)], ids=["beta", "posterior", "ddim"]
+)
+def test_ten_official_levels_of_data_that_vary_by_a_twentieth(variance, expected, monkeypatch):
+    """Why few steps of the official cWDM weights take ddim: beta leaves seven times the deviation of the data."""
+    monkeypatch.setattr(f"{__name__}.VARIANCE", 0.05**2)
+    chosen = levels(1000, 10, "linspace")
+    _, found = ddim_moments(chosen) if variance is None else ancestral_moments(chosen, variance)
+
+    assert math.sqrt(found) == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize(("solver_levels", "expected"), [("spacing", 0.480), ("log_snr", 0.266)])
+def test_dpm_solver_overshoots_unless_its_levels_are_even_in_log_snr(solver_levels, expected, gaussian):
+    chosen = levels_of("dpm_solver_pp", LINEAR, 10, "linspace", solver_levels)
+    x = dpm_solver_pp(gaussian.denoise, gaussian.start, LINEAR, chosen, forbidden)
+
+    assert dpm_solver_moments(chosen)[1] == pytest.approx(expected, abs=5e-4)
+    assert float(x.var(correction=0)) == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.5, 1.0])
+def test_ten_levels_even_in_log_snr_come_near_whatever_the_spread_of_the_data(spread, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.VARIANCE", spread**2)
+    found = {
+        "log_snr": dpm_solver_moments(log_snr_levels(LINEAR, 10))[1],
+        **{spacing: dpm_solver_moments(levels(1000, 10, spacing))[1] for spacing in ("trailing", "linspace")},
+    }
+    errors = {name: abs(variance / spread**2 - 1) for name, variance in found.items()}
+
+    assert errors["log_snr"] < 0.08
+    assert errors["trailing"] > 0.1 and errors["linspace"] > 0.5
+
+
+def test_other_samplers_visit_the_levels_of_their_spacing():
+    for name in ("ddpm", "ddim"):
+        for spacing in ("trailing", "linspace", "leading"):
+            assert levels_of(name, LINEAR, 10, spacing) == levels(1000, 10, spacing)
 
 
 def test_the_common_mistake_of_stepping_to_t_minus_1_is_far_away():

@@ -11,6 +11,7 @@ from mrsynth.diffusion.schedules import (
     levels,
     linear,
     linear_scaled,
+    log_snr_levels,
     make_schedule,
     require_noise,
     sampled,
@@ -144,6 +145,22 @@ def test_levels_fall_strictly_inside_the_chain_for_every_number_of_steps(T, spac
         if spacing != "leading":
             assert chosen[0] == T - 1
     assert chosen == list(range(T - 1, -1, -1))
+
+
+@pytest.mark.parametrize("schedule", [linear(1000), cosine(200), sampled(10)], ids=lambda s: s.name)
+def test_levels_even_in_log_snr(schedule):
+    """From T - 1 to 0, strictly falling, each the nearest to its place wherever levels are close enough."""
+    T = schedule.length
+    log_snr = (schedule.abar / (1 - schedule.abar)).log()
+    assert log_snr_levels(schedule, 1) == [T - 1]
+    assert log_snr_levels(schedule, T) == list(range(T - 1, -1, -1))
+    for steps in range(2, T, max(T // 20, 1)):
+        found = log_snr_levels(schedule, steps)
+        assert (found[0], found[-1], len(found)) == (T - 1, 0, steps)
+        assert all(a > b for a, b in pairwise(found))
+    if T == 1000:
+        gaps = log_snr[log_snr_levels(schedule, 8)].diff()
+        assert float(gaps.max() / gaps.min()) < 1.2
 
 
 def test_levels_by_hand():

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import noised
-from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
-from mrsynth.diffusion.schedules import Spacing, draw_levels, levels, make_schedule
+from mrsynth.diffusion.samplers import SAMPLERS, known_sampler, levels_of
+from mrsynth.diffusion.schedules import SolverLevels, Spacing, draw_levels, make_schedule
 from mrsynth.methods.base import Batch, ChainConfig, Method, Objective, Wish
 from mrsynth.methods.cwdm.fast import FastWaveletUNet
 from mrsynth.methods.cwdm.kernels import clip_haar
@@ -45,7 +45,10 @@ class CwdmConfig(ChainConfig):
     wavelet: str = Field("haar", description="an orthogonal filter bank of PyWavelets")
     low_scale: float = Field(3.0, gt=0, description="the low-pass band is divided by this, to span what the others do")
     schedule: Literal["linear", "cosine", "sampled", "direct"] = "linear"
-    variance: Literal["beta", "posterior"] = Field("beta", description="of ancestral steps; the paper: posterior")
+    variance: Literal["auto", "beta", "posterior"] = Field(
+        "auto",
+        description="of ancestral steps; auto: beta over all T levels, as the official code, posterior over fewer",
+    )
     clip: bool = Field(True, description="clip x_0 to [0, 1] as an image at every step")
     weighting: Literal["bands", "image"] = Field(
         "bands", description="bands: all weigh alike, as stored; image: as in the squared error of the image"
@@ -61,6 +64,9 @@ class CwdmConfig(ChainConfig):
     )
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
     spacing: Spacing = Field("linspace", description="which levels fewer steps visit; linspace: from T - 1 down to 0")
+    solver_levels: SolverLevels = Field(
+        "log_snr", description="what dpm_solver_pp visits: levels even in log-SNR, or those of other samplers"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "CwdmConfig":
@@ -70,6 +76,20 @@ class CwdmConfig(ChainConfig):
             raise ValueError("at least two contrasts are needed: one to make and one to make it from")
         filters(self.wavelet)
         return self
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Also: `beta` was the default, which only checkpoints that sample by ddpm meant."""
+        whole = super().from_format_1(data)
+        if whole.get("variance") == "beta" and whole.get("sampler") != "ddpm":
+            whole["variance"] = "auto"
+        return whole
+
+    def variance_of(self, steps: int) -> Literal["beta", "posterior"]:
+        """The variance of ancestral steps when so many of the T levels are visited."""
+        if self.variance == "auto":
+            return "beta" if steps == self.T else "posterior"
+        return self.variance
 
     @property
     def targets(self) -> tuple[Contrast, ...]:
@@ -137,6 +157,15 @@ class Cwdm(Method):
         """In bf16 synthesise through the fast form of the network; in fp32, or for any target, through the plain."""
         wanted = precision == "bf16" and self.config.target != ANY
         self._fast = FastWaveletUNet(self.network, torch.bfloat16) if wanted else None
+
+    def cautions(self, sampler: str, steps: int) -> tuple[str, ...]:
+        """That beta is no variance for few steps."""
+        if sampler != "ddpm" or steps == self.config.T or self.config.variance_of(steps) != "beta":
+            return ()
+        return (
+            f"{steps} of {self.config.T} steps by ddpm with the variance beta, which belongs to all of them: noise is "
+            f"left in the image. Take --sampler ddim, or --steps {self.config.T}.",
+        )
 
     # --- Wavelet domain -------------------------------------------------------------------------------------------
 
@@ -234,7 +263,8 @@ class Cwdm(Method):
         made = self.missing_channel(available)
         conditions = self.conditions(images, available)
         network = self.denoiser(conditions, available)
-        visited = levels(self.config.T, wish.steps or self.config.steps or self.config.T, self.config.spacing)
+        steps = wish.steps or self.config.steps or self.config.T
+        visited = levels_of(sampler, self.schedule, steps, self.config.spacing, self.config.solver_levels)
         tell = wish.counter(len(visited))
 
         def denoise(x_t: Tensor, level: int) -> Tensor:
@@ -249,7 +279,7 @@ class Cwdm(Method):
             return drawn[torch.arange(len(like), device=like.device), index]
 
         start = fresh(conditions[:, :BANDS])
-        options = {"variance": self.config.variance} if sampler == "ddpm" else {}
+        options = {"variance": self.config.variance_of(steps)} if sampler == "ddpm" else {}
         x_0 = SAMPLERS[sampler](denoise, start, self.schedule, visited, fresh, **options)
         result = images.clone()
         rows = torch.arange(len(images), device=images.device)

@@ -15,6 +15,7 @@ from mrsynth.io.store import (
     Fetched,
     available_entries,
     locate,
+    published_entry,
     record,
     records,
     require_kind,
@@ -24,6 +25,7 @@ from mrsynth.io.store import (
     writable_store,
 )
 from mrsynth.plain import Progress
+from mrsynth.tasks.checkpoints.former import outdated
 
 
 def listing() -> list[str]:
@@ -81,13 +83,14 @@ def at_hand(name: str) -> Path | None:
 def fetch(name: str, progress: Progress | None = None) -> Path:
     """Bring a published checkpoint into the store, as NAME.safetensors, and give its path; `progress` counts megabytes.
 
-    One that is on this machine already is left as it is and nothing is downloaded. What is downloaded must have the
+    One that is on this machine already is left as it is and nothing is downloaded, unless mrsynth 0.1.0 converted it:
+    then it is made anew. What is downloaded must have the
     SHA-256 of the manifest, and that of the first time it was fetched, which `fetched.yaml` in the store records.
     Raises WeightsError when it cannot be had or is another file, OutputError when the store cannot be written.
     """
-    if (path := at_hand(name)) is not None:
+    if (path := at_hand(name)) is not None and not outdated(read_header(path)):
         return path
-    entry = known_entry(name)
+    entry = published_entry(name) or known_entry(name)
     store = writable_store()
     earlier = records(store).get(name)  # before the download: a record that cannot be read must not cost one
     downloaded = hub.download(entry, progress)

@@ -218,7 +218,7 @@ def complete_subject(
             f"Memory ran out on {device} while completing {subject.name} ({size} voxels). Close other programs, use "
             "--device cpu, or a machine with more memory."
         ) from error
-    warnings = unfamiliar(subject, prepared, card)
+    warnings = [*unfamiliar(subject, prepared, card), *method.cautions(sampling.sampler, sampling.steps)]
     return Completion(volumes, deviations, prepared, sampling, tuple(scores), tuple(warnings), seconds)
 
 

@@ -283,7 +283,8 @@ def test_clipping_matters(wake, make_boxes):
         ({"steps": 4, "spacing": "trailing"}, {}, levels(10, 4)),
         ({"steps": 4, "spacing": "leading"}, {"steps": 2}, [5, 0]),
         ({"sampler": "ddim"}, {"steps": 1}, [9]),
-        ({"noisy_input": "signal"}, {"steps": 3, "sampler": "dpm_solver_pp"}, [9, 4, 0]),
+        ({"noisy_input": "signal"}, {"steps": 3, "sampler": "dpm_solver_pp"}, [9, 3, 0]),
+        ({"solver_levels": "spacing"}, {"steps": 3, "sampler": "dpm_solver_pp"}, [9, 4, 0]),
     ],
 )
 def test_levels_visited_and_progress(options, asked, visited, wake, make_boxes):
@@ -293,6 +294,32 @@ def test_levels_visited_and_progress(options, asked, visited, wake, make_boxes):
 
     assert [level.tolist() for level in seen] == [[t, t] for t in visited]
     assert told == [(i + 1, len(visited)) for i in range(len(visited))]
+
+
+def test_ancestral_steps_have_the_variance_of_their_number(wake, make_boxes, caplog):
+    """The official beta belongs to the whole chain; fewer steps take the posterior's, unless told."""
+    batch = make_boxes([OTHERS[T1CE]])
+    auto, beta, posterior = (wake(tiny(variance=variance)) for variance in ("auto", "beta", "posterior"))
+
+    assert torch.equal(run(auto, batch), run(beta, batch))
+    assert torch.equal(run(auto, batch, steps=4), run(posterior, batch, steps=4))
+    assert not torch.equal(run(auto, batch, steps=4), run(beta, batch, steps=4))
+    (caution,) = beta.cautions("ddpm", 4)
+    assert "4 of 10 steps" in caution and "--sampler ddim" in caution and "--steps 10" in caution
+    assert not beta.cautions("ddpm", 10) and not beta.cautions("ddim", 4)
+    assert not auto.cautions("ddpm", 4) and not posterior.cautions("ddpm", 4)
+
+
+@pytest.mark.parametrize(
+    ("old", "variance"),
+    [
+        ({"sampler": "ddpm", "variance": "beta"}, "beta"),
+        ({"sampler": "ddim", "variance": "beta"}, "auto"),  # the default, of no effect on its images
+        ({"sampler": "ddim", "variance": "posterior"}, "posterior"),
+    ],
+)
+def test_files_of_0_1_0_that_sample_by_ddpm_keep_beta(old, variance):
+    assert CwdmConfig.from_format_1({"target": "t1", **old})["variance"] == variance
 
 
 def test_the_network_may_see_the_noise_no_stronger_than_the_signal(wake, make_boxes):

@@ -1,10 +1,12 @@
 """Weights that authors of cWDM published become checkpoints that do what those weights did; others are refused."""
 
+import json
 import os
 import sys
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import mrsynth
@@ -12,7 +14,7 @@ from mrsynth.card import DataSource, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import OutputError, UsageError, WeightsError
 from mrsynth.io.checkpoint import read_header
-from mrsynth.io.store import sha256_of, store_folder
+from mrsynth.io.store import Fetched, record, sha256_of, store_folder
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
 from mrsynth.methods.cwdm.official import cwdm_layout, cwdm_official
 from mrsynth.scans.preparation import CWDM_GRID, PreparationConfig
@@ -91,7 +93,7 @@ def test_an_official_file_becomes_a_checkpoint_known_by_name(saved):
     assert path == store_folder() / "cwdm-official-t1ce.safetensors"
     assert torch.equal(output_of(trained.network), output_of(plain_network()))
     config = trained.method.config
-    assert (config.T, config.schedule, config.variance, config.sampler) == (1000, "linear", "beta", "ddpm")
+    assert (config.T, config.schedule, config.variance, config.sampler) == (1000, "linear", "auto", "ddim")
     assert (config.steps, config.spacing, config.noisy_input, config.clip) == (None, "linspace", "as_is", True)
     assert (config.target, config.network, config.wavelet, config.low_scale) == (Contrast.T1CE, SMALL, "haar", 3.0)
     assert trained.preparation == PreparationConfig(
@@ -106,7 +108,7 @@ def test_an_official_file_becomes_a_checkpoint_known_by_name(saved):
     card = trained.card
     assert (card.method, card.contrasts, card.licence, card.iterations) == ("cwdm", STANDARD, "not stated", 1_200_000)
     assert card.requires == {Contrast.T1CE: (Contrast.T1, Contrast.T2, Contrast.FLAIR)}
-    assert (trained.sampler, trained.steps, card.sampling) == ("ddpm", 10, {"sampler": "ddpm", "steps": 10})
+    assert (trained.sampler, trained.steps, card.sampling) == ("ddim", 10, {"sampler": "ddim", "steps": 10})
     assert card.note == (
         f"Converted from {NAME} (sha256 {sha256_of(file)}), trained for 1000 levels, of which 10 are visited unless "
         "told otherwise."
@@ -129,10 +131,68 @@ def test_the_name_of_a_fast_file_tells_its_schedule(saved, file, name, schedule,
 
     assert path.stem == name
     config = trained.method.config
-    assert (config.T, config.schedule, config.variance, config.sampler) == (levels, schedule, "beta", "ddpm")
+    assert (config.T, config.schedule, config.variance, config.sampler) == (levels, schedule, "auto", "ddpm")
+    assert config.variance_of(levels) == "beta"  # all of them are visited
     assert (trained.steps, trained.card.sampling["steps"]) == (levels, levels)
     assert trained.card.iterations == iterations
     assert trained.card.note.endswith(f"trained for {levels} levels.")
+
+
+def as_0_1_0_wrote_it(path):
+    """The same checkpoint as mrsynth 0.1.0 imported it: format 1, ten ancestral steps with the variance beta."""
+    with safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()["mrsynth"])
+    config = {k: v for k, v in content["config"].items() if k not in ("solver_levels", "mean_share")}
+    content |= {"format": 1, "config": config | {"sampler": "ddpm", "variance": "beta"}}
+    content["card"]["sampling"] = {"sampler": "ddpm", "steps": 10}
+    save_file(load_file(path), path, metadata={"mrsynth": json.dumps(content)})
+
+
+def test_what_0_1_0_imported_keeps_its_sampler_and_says_how_to_import_it_anew(saved, caplog):
+    path = imported(saved())
+    fresh = read_header(path)
+    as_0_1_0_wrote_it(path)
+
+    trained = mrsynth.load_method("cwdm-official-t1ce")
+    assert (trained.sampler, trained.steps, trained.method.config.variance_of(10)) == ("ddpm", 10, "beta")
+    command = f"mrsynth weights import {NAME} --method cwdm --target t1ce --name cwdm-official-t1ce"
+    assert command in caplog.text and "10 of 1000 levels" in caplog.text
+    caplog.clear()
+
+    assert imported(saved()) == path and read_header(path) == fresh
+    assert mrsynth.load_method("cwdm-official-t1ce").sampler == "ddim" and not caplog.text
+    as_0_1_0_wrote_it(path)
+    with pytest.raises(UsageError, match="is another checkpoint"):
+        imported(saved(official_state(seed=1)))
+    assert read_header(path).format == 1
+
+
+def test_a_published_network_that_0_1_0_converted_is_sampled_as_that_did(saved, monkeypatch, caplog):
+    monkeypatch.setattr("mrsynth.io.store.manifest", lambda: [PUBLISHED])
+    path = imported(saved(), card=PUBLISHED)
+    fetched = Fetched(repository="r", file=NAME, revision="1", sha256="0", size=1, stored_sha256=sha256_of(path))
+    record(path.parent, PUBLISHED.name, fetched)
+    as_0_1_0_wrote_it(path)
+    record(path.parent, PUBLISHED.name, fetched.model_copy(update={"stored_sha256": sha256_of(path)}))
+
+    trained = mrsynth.load_method(PUBLISHED.name)
+    assert (trained.sampler, trained.steps, trained.card.licence) == ("ddpm", 10, "MIT")
+    assert f"mrsynth weights fetch {PUBLISHED.name}" in caplog.text
+    imported(saved(), card=PUBLISHED)
+    assert mrsynth.load_method(PUBLISHED.name).steps == 4  # and the record follows
+
+
+@pytest.mark.parametrize("name", [FAST, "brats_t1c_000500_direct_100.pt"])
+def test_a_whole_short_chain_of_0_1_0_is_as_it_should_be(saved, name, caplog):
+    path = import_checkpoint(saved(name=name), method="cwdm")
+    as_0_1_0_wrote_it(path)
+    with safe_open(path, "pt") as file:
+        content = json.loads(file.metadata()["mrsynth"])
+    content["card"]["sampling"]["steps"] = content["config"]["T"]
+    save_file(load_file(path), path, metadata={"mrsynth": json.dumps(content)})
+
+    assert mrsynth.load_method(path).method.config.variance == "beta"
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(("token", "target"), list(zip(("t1n", "t1c", "t2w", "t2f"), STANDARD, strict=True)))

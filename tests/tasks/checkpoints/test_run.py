@@ -14,7 +14,7 @@ from mrsynth.card import Card, ManifestEntry, Score
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io import hub
-from mrsynth.io.checkpoint import Checkpoint, read_header, write_checkpoint
+from mrsynth.io.checkpoint import Checkpoint, Header, read_header, write_checkpoint
 from mrsynth.selection import is_at_hand
 from mrsynth.tasks.checkpoints.run import at_hand, card_text, fetch, listing, verify
 
@@ -93,6 +93,20 @@ def test_a_checkpoint_of_mrsynth_is_copied_and_then_at_hand(store, published, tm
     assert weights.resolve("official") == (entry, path, sha256(file.read_bytes()).hexdigest())
     assert fetch("official") == at_hand("official") == path and published.asked == ["official"]
     assert sorted(p.name for p in store.iterdir()) == ["fetched.yaml", "official.safetensors"]
+
+
+def test_what_0_1_0_converted_is_fetched_and_converted_anew(store, published, importing, monkeypatch, tmp_path):
+    (tmp_path / "t1ce.pt").write_bytes(b"a pickle")
+    published(tmp_path / "t1ce.pt")
+    path = fetch("official")
+    header = read_header(path)
+    note = f"Converted from t1ce.pt (sha256 {'0' * 64}), trained for 1000 levels."
+    card = header.card.model_copy(update={"note": note, "sampling": {"sampler": "ddpm", "steps": 10}})
+    old = Header(card, {"sampler": "ddpm", "variance": "beta", "T": 1000}, {}, format=1)
+    monkeypatch.setattr("mrsynth.tasks.checkpoints.run.read_header", lambda _: old)
+
+    assert fetch("official") == path and len(importing) == 2
+    monkeypatch.undo()
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
