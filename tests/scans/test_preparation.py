@@ -24,7 +24,10 @@ SMALL = PreparationConfig(multiple=4)
 DEEP = PreparationConfig(multiple=32, depth_multiple=32)
 FULL = PreparationConfig(crop="full", multiple=4, depth_multiple=32)
 GRID = PreparationConfig(crop="full", grid=(16, 8, 12), multiple=4, depth_multiple=4)  # crops, overflows, pads
-CONFIGS = [SMALL, DEEP, FULL, GRID, GRID.model_copy(update={"intensity": "volume_quantiles"})]
+CONFIGS = {
+    **{"brain": SMALL, "deep": DEEP, "full": FULL, "grid": GRID},
+    "cwdm": GRID.model_copy(update={"intensity": "volume_quantiles"}),
+}
 CWDM = PreparationConfig(
     crop="full", grid=CWDM_GRID, multiple=32, depth_multiple=32, intensity="volume_quantiles"
 )  # what the released weights were trained with
@@ -85,12 +88,14 @@ def volume_rule(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("affine", [lps(), tilted()], ids=["straight", "oblique"])
-@pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("config", CONFIGS, ids=["brain", "deep", "full", "grid", "cwdm"])
+@pytest.mark.parametrize(
+    ("name", "code"), [*product(["brain"], CODES), *product(["deep", "full", "grid", "cwdm"], ["RAS", "SRA", "IPR"])]
+)
 def test_any_orientation_gives_the_same_model_image_and_returns_bit_for_bit(
-    code: str, affine: NDArray[np.float64], config: PreparationConfig
+    name: str, code: str, affine: NDArray[np.float64]
 ) -> None:
     """Were an axis mirrored or swapped, the model would see another image than from LPS."""
+    config = CONFIGS[name]
     expected = prepare(subject(Contrast.T1, Contrast.T2, affine=affine), STANDARD, config)
     s = subject(Contrast.T1, Contrast.T2, code=code, affine=affine)
     prepared = prepare(s, STANDARD, config)
@@ -157,14 +162,16 @@ def centred(affine: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray
     return affine
 
 
-@pytest.mark.parametrize("code", ["LPS", "RAS", "SAL", "IPR"])
-@pytest.mark.parametrize("make", [lps, tilted])
 @pytest.mark.parametrize(
-    ("spacing", "shape"),
-    [((0.5, 0.5, 0.5), (140, 140, 140)), ((0.9, 0.8, 5), (80, 90, 16)), ((2, 1, 3), (36, 72, 24))],
+    ("spacing", "shape", "code", "make"),
+    [
+        ((0.5, 0.5, 0.5), (140, 140, 140), "SAL", tilted),
+        *(((0.9, 0.8, 5), (80, 90, 16), code, make) for code in ("RAS", "IPR") for make in (lps, tilted)),
+        *(((2, 1, 3), (36, 72, 24), code, make) for code in ("LPS", "SAL", "IPR") for make in (lps, tilted)),
+    ],
 )
 def test_resampling_keeps_intensities_in_their_place_and_returns_to_the_own_grid(
-    code: str, make: object, spacing: tuple[float, float, float], shape: tuple[int, int, int]
+    spacing: tuple[float, float, float], shape: tuple[int, int, int], code: str, make: object
 ) -> None:
     """A linear ramp survives linear interpolation; its edges must not be dimmed by the background."""
     affine = centred(make(spacing), shape)  # type: ignore[operator]
