@@ -44,12 +44,6 @@ def to_x0(kind: Kind, output: Tensor, x_t: Tensor, abar: Tensor | float) -> Tens
     assert_never(kind)
 
 
-def eps_from_x0(x_t: Tensor, x_0: Tensor, abar: Tensor | float) -> Tensor:
-    """The noise that leads from x_0 to x_t: Ho et al. 2020, eq. 4 solved for eps."""
-    signal, noise = _amplitudes(abar, x_t)
-    return (x_t - signal * x_0) / noise
-
-
 def _amplitudes(abar: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor] | tuple[float, float]:
     """sqrt(abar) and sqrt(1 - abar), taken in the precision of abar and only then cast."""
     if isinstance(abar, Tensor):

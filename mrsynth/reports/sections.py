@@ -6,16 +6,16 @@ Texts are plain: both layouts escape them.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import ClassVar
 
-from mrsynth.reports import elements
-from mrsynth.reports.elements import Cell, Number
+from mrsynth.reports.elements import Cell, Number, render
 
 
 @dataclass(frozen=True)
 class Paragraph:
     """Running text; small: an explanation below a table."""
 
+    kind: ClassVar[str] = "paragraph"
     text: str
     small: bool = False
 
@@ -24,6 +24,7 @@ class Paragraph:
 class Notice:
     """What nobody must overlook; grave: about safety."""
 
+    kind: ClassVar[str] = "notice"
     text: str
     grave: bool = False
 
@@ -32,6 +33,7 @@ class Notice:
 class Bullets:
     """A list; with a title it is shown in the page only when the reader opens it."""
 
+    kind: ClassVar[str] = "bullets"
     items: Sequence[str]
     title: str = ""
 
@@ -45,6 +47,7 @@ class Table:
     page_only   too long for the Markdown, which then says where to look
     """
 
+    kind: ClassVar[str] = "table"
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     title: str = ""
@@ -56,6 +59,7 @@ class Table:
 class Picture:
     """A PNG; the Markdown leaves it out."""
 
+    kind: ClassVar[str] = "picture"
     caption: str
     png: bytes
 
@@ -73,8 +77,7 @@ class Section:
 
 def as_html(title: str, header: str, sections: Iterable[Section]) -> str:
     """One page without any outside resource; `header` is the line on top."""
-    body = [elements.section(s.heading, "".join(map(_html, s.blocks))) for s in sections]
-    return elements.document(title, escape(header), "\n".join(body))
+    return render("sections.html", title=title, header=header, sections=list(sections))
 
 
 def as_markdown(title: str, sections: Iterable[Section]) -> str:
@@ -96,29 +99,6 @@ def plain(text: str) -> str:
     line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line)
     line = re.sub(r"[\\`*|]|~(?=~)|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", line)
     return line
-
-
-# Page ----------------------------------------------------------------------------------------------------------------
-
-
-def _html(block: Block) -> str:
-    match block:
-        case Paragraph():
-            kind = ' class="small"' if block.small else ""
-            return f"<p{kind}>{escape(block.text)}</p>"
-        case Notice():
-            return f'<p class="{"notice" if block.grave else "warning"}">{escape(block.text)}</p>'
-        case Bullets():
-            items = f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in block.items)}</ul>"
-            return elements.folded(block.title, items) if block.title else items
-        case Picture():
-            return elements.picture(block.caption, block.png)
-        case Table():
-            table = elements.table(block.head, block.rows)
-            if block.folded:
-                return elements.folded(block.title, table)
-            title = f"<h3>{escape(block.title)}</h3>" if block.title else ""
-            return f'{title}<div class="wide">{table}</div>'
 
 
 # Markdown ------------------------------------------------------------------------------------------------------------

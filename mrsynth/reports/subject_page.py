@@ -1,23 +1,23 @@
 """`report.html`: one self-contained page that a radiologist can read from top to bottom.
 
-What was made and how far to trust it, the picture, the figures, warnings, inputs, provenance. No script, no link to
-anywhere else: style and pictures are inside. Every text that comes from outside passes `html.escape`.
+The verdict on each contrast, the pictures, the figures, warnings, inputs, provenance. Its words stand in
+`templates/subject.html`; here is what they are filled with.
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
-from mrsynth.reports.elements import counted, document, folded, picture, section, table
+from mrsynth.contrasts import WARNINGS, Contrast
+from mrsynth.reports.elements import Cell, counted, render
 from mrsynth.reports.record import Report, ScoreRow, intensity_mapping
-from mrsynth.reports.trust import Trust, assess, spelled
+from mrsynth.reports.trust import assess, spelled
 from mrsynth.scans.hounsfield import HOUNSFIELD
 from mrsynth.scores.metrics import MetricName, Region
 
 COLUMNS: dict[tuple[Region, MetricName], str] = {
     ("brain", "PSNR"): "PSNR, brain (dB)",
-    ("brain", "PSNR_FIT"): "PSNR, brain, after fit (dB)",
     ("brain", "SSIM"): "SSIM, brain",
+    ("brain", "PSNR_FIT"): "PSNR, brain, after fit (dB)",
     ("brain", "MSE"): "MSE, brain",
     ("brain", "MAE"): "MAE, brain",
     ("volume", "PSNR"): "PSNR, all (dB)",
@@ -25,116 +25,92 @@ COLUMNS: dict[tuple[Region, MetricName], str] = {
     ("volume", "MSE"): "MSE, all",
     ("volume", "MAE"): "MAE, all",
 }
+FIRST = (("brain", "PSNR"), ("brain", "SSIM"))  # what most readers need; the others are folded
 KINDS = {"reference": "against the true image", "self-check": "self-check: hidden and remade"}
+UNKNOWN = "nothing was measured: trust nothing in it that the acquired contrasts do not show as well"
 
 
-def report_html(report: Report, montage_png: Mapping[str, bytes]) -> str:
+class Grid(NamedTuple):
+    """A table of the page."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def report_html(report: Report, montage_png: Mapping[Contrast, bytes]) -> str:
     """Lay out the report.
 
-    montage_png   caption -> PNG, in the order shown
+    montage_png   a picture of each contrast that was made, in the order shown
     """
-    targets = [output.contrast for output in report.outputs]
-    made = " and ".join(t.label for t in targets) or "nothing"
-    title = f"Synthetic {made} of {report.subject}"
-    trust = [assess(report, target) for target in targets]
-    header = f"<strong>SYNTHETIC</strong>{escape(made)} made by mrsynth; not for diagnosis"
-    body = [
-        _made(report),
-        section("How far to trust it", _verdicts(report, trust)),
-        section("Pictures", _pictures(montage_png)) if montage_png else "",
-        section("Scores", _scores(report)),
-        section("Warnings", _warnings(report), anchor="warnings"),
-        section("Inputs and outputs", _files(report)),
-        section("How it was made", _provenance(report)),
-    ]
-    return document(title, header, "\n".join(body))
+    made = " and ".join(output.contrast.label for output in report.outputs) or "nothing"
+    return render(
+        "subject.html",
+        title=f"Synthetic {made} of {report.subject}",
+        made=made,
+        report=report,
+        sources=", ".join(contrast.label for contrast in report.available),
+        verdicts=[_verdict(report, output.contrast) for output in report.outputs],
+        notices=[notice for notice in report.notices if notice not in _own_notices(report)],
+        pictures=[
+            {"caption": f"Synthetic {target.label}", "png": png, "notice": WARNINGS.get(target)}
+            for target, png in montage_png.items()
+        ],
+        scores=_scores(report.scores),
+        files=_files(report),
+        facts=_facts(report),
+        details=_details(report),
+    )
 
 
 # The sections, from top to bottom ------------------------------------------------------------------------------------
 
 
-def _made(report: Report) -> str:
-    made = ", ".join(output.contrast.label for output in report.outputs)
-    sources = ", ".join(contrast.label for contrast in report.available)
-    if not report.outputs:
-        return f"<p>Nothing was missing, so nothing was made. Read: {escape(sources)}.</p>"
-    return (
-        f"<p><b>{escape(made)}</b> was inferred from <b>{escape(sources)}</b> by the method "
-        f"{escape(report.weights.method)}. No scanner acquired it.</p>"
-    )
+def _own_notices(report: Report) -> set[str]:
+    """What is said beside the contrast it is about."""
+    return {WARNINGS[o.contrast] for o in report.outputs if o.contrast in WARNINGS}
 
 
-def _verdicts(report: Report, trust: Sequence[Trust]) -> str:
-    parts = []
-    for verdict in trust:
-        name = verdict.rating.name if verdict.rating else "unknown"
-        parts.append(
-            f'<h3>{escape(verdict.target.label)} <span class="rating {name}">quality: {name}</span></h3>'
-            f"<p>{escape(verdict.text)}</p>"
-        )
-    parts += [f'<p class="notice">{escape(notice)}</p>' for notice in report.notices]
-    if report.warnings:
-        count = counted(len(report.warnings), "warning")
-        parts.append(f'<p class="warning">Before you rely on this: <a href="#warnings">{count} below</a>.</p>')
-    return "".join(parts)
+def _verdict(report: Report, target: Contrast) -> dict[str, str | None]:
+    trust = assess(report, target)
+    name, words = (trust.rating.name, trust.rating.words) if trust.rating else ("unknown", UNKNOWN)
+    notice = WARNINGS.get(target)
+    return {"label": target.label, "name": name, "words": f"{words}.", "text": trust.text, "notice": notice}
 
 
-def _pictures(montage_png: Mapping[str, bytes]) -> str:
-    figures = "".join(picture(caption, png) for caption, png in montage_png.items())
-    return (
-        f'{figures}<p class="small">Radiological convention: the patient\'s right is on the left. The red frame marks '
-        "what is synthetic. Bright uncertainty means that repeated samples disagree; dark uncertainty does not mean "
-        "that the image is right.</p>"
-    )
-
-
-def _scores(report: Report) -> str:
-    if not report.scores:
-        return "<p>Nothing was measured on this subject.</p>"
+def _scores(scores: Sequence[ScoreRow]) -> dict[str, Any] | None:
+    """One line per comparison: with the columns that matter, and with all."""
     comparisons: dict[tuple[str, str, str, str], list[ScoreRow]] = {}
-    for row in report.scores:
+    for row in scores:
         slices = counted(len(row.slices), "slice") if row.slices else "whole volume"
         key = (KINDS[row.kind], row.target.label, spelled(row.pattern), slices)
         comparisons.setdefault(key, []).append(row)
-    shown = [column for column in COLUMNS if any((row.region, row.metric) == column for row in report.scores)]
-    lines = []
-    for key, rows in comparisons.items():
-        values = {(row.region, row.metric): row.value for row in rows}
-        protocols = ", ".join(dict.fromkeys(row.protocol for row in rows))
-        lines.append([*key, *(values.get(column) for column in shown), protocols])
-    head = ["Comparison", "Made", "from", "on", *(COLUMNS[column] for column in shown), "Protocol"]
-    return (
-        f'<div class="wide">{table(head, lines)}</div>'
-        '<p class="small">PSNR: higher is better, 20 dB is an error of 10 % of the intensity range; "after fit" '
-        "forgives overall brightness and contrast. SSIM: likeness of structure, at most 1. MSE, MAE: squared and "
-        "absolute error in fractions of the range, lower is better. Figures over all voxels count the empty background "
-        "and look better for it. Range 1, intensities scaled by the 0.1 and 99.9 % quantiles, those of a CT by its "
-        "window of Hounsfield units, Gaussian window of 11 voxels, sigma 1.5, in 3 dimensions (3d) or within slices "
-        "(2d); compare only within one protocol.</p>"
-    )
+    if not comparisons:
+        return None
+    measured = [column for column in COLUMNS if any((row.region, row.metric) == column for row in scores)]
+    first = [column for column in measured if column in FIRST]
+
+    def lines(columns: Sequence[tuple[Region, MetricName]], protocol: bool) -> Grid:
+        rows: list[list[Cell]] = []
+        for key, own in comparisons.items():
+            values = {(row.region, row.metric): row.value for row in own}
+            names = ", ".join(dict.fromkeys(row.protocol for row in own))
+            rows.append([*key, *(values.get(column) for column in columns), *([names] if protocol else [])])
+        head = ["Comparison", "Made", "from", "on", *(COLUMNS[column] for column in columns)]
+        return Grid([*head, *(["Protocol"] if protocol else [])], rows)
+
+    return {"first": lines(first, protocol=False), "all": lines(measured, protocol=True)}
 
 
-def _warnings(report: Report) -> str:
-    if not report.warnings:
-        return "<p>None.</p>"
-    return "".join(f'<p class="warning">{escape(warning)}</p>' for warning in report.warnings)
-
-
-def _files(report: Report) -> str:
-    read = [
-        [i.contrast.label, i.file, " x ".join(map(str, i.shape)), " x ".join(f"{s:.3g}" for s in i.spacing), i.axes]
-        for i in report.inputs
-    ]
-    written = [[o.contrast.label, o.file, o.std_file or "", o.sidecar] for o in report.outputs]
-    sums = [[i.file, i.sha256] for i in report.inputs] + [[o.file, o.sha256] for o in report.outputs]
-    mapping = " ".join(_mappings(report))
-    return (
-        f"<p>Subject {escape(report.subject)}, layout {escape(report.layout)}.</p>"
-        f'<div class="wide">{table(["Read", "File", "Voxels", "Spacing (mm)", "Axes"], read)}</div><br>'
-        f'<div class="wide">{table(["Made", "File", "Standard deviation", "Sidecar"], written)}</div>'
-        f"<details><summary>SHA-256</summary>{table(['File', 'SHA-256'], sums)}</details>"
-        f'<p class="small">Intensities of what was made: {escape(mapping)}</p>'
-    )
+def _files(report: Report) -> dict[str, Any]:
+    return {
+        "read": [
+            [i.contrast.label, i.file, " x ".join(map(str, i.shape)), " x ".join(f"{s:.3g}" for s in i.spacing), i.axes]
+            for i in report.inputs
+        ],
+        "made": [[o.contrast.label, o.file, o.std_file or "", o.sidecar] for o in report.outputs],
+        "sums": [[i.file, i.sha256] for i in report.inputs] + [[o.file, o.sha256] for o in report.outputs],
+        "mapping": " ".join(_mappings(report)),
+    }
 
 
 def _mappings(report: Report) -> list[str]:
@@ -147,9 +123,9 @@ def _mappings(report: Report) -> list[str]:
     return [f"{', '.join(label for label, of in made if of == text)}: {text}" for text in texts]
 
 
-def _provenance(report: Report) -> str:
+def _facts(report: Report) -> list[list[str]]:
     weights, sampler = report.weights, report.sampler
-    facts: dict[str, Any] = {
+    facts = {
         "Checkpoint": f"{weights.name} (method {weights.method}, licence {weights.licence})",
         "SHA-256": weights.sha256 or "unknown",
         "Why this one": report.selection,
@@ -160,17 +136,18 @@ def _provenance(report: Report) -> str:
         "Command": report.command,
         "Peak memory": f"{report.peak_memory_mb:.0f} MB" if report.peak_memory_mb is not None else "",
     }
-    data = [[d.name, str(d.subjects), d.licence, d.citation] for d in weights.training_data]
-    details = {
+    return [[name, fact] for name, fact in facts.items() if fact]
+
+
+def _details(report: Report) -> list[tuple[str, Grid]]:
+    """Name and table of what is shown when the reader opens it."""
+    data = [[d.name, str(d.subjects), d.licence, d.citation] for d in report.weights.training_data]
+    tables = {"Training data": Grid(["Data", "Subjects", "Licence", "Citation"], data)}
+    further: dict[str, Mapping[str, Any]] = {
         "Seconds": {stage: f"{seconds:.1f}" for stage, seconds in report.timings.items()},
         "Options": report.options,
         "Preparation": report.preparation,
         "Software": report.software,
     }
-    return "".join(
-        [
-            table([], [[name, fact] for name, fact in facts.items() if fact]),
-            folded("Training data", table(["Data", "Subjects", "Licence", "Citation"], data)) if data else "",
-            *(folded(name, table([], [[k, str(v)] for k, v in d.items()])) for name, d in details.items() if d),
-        ]
-    )
+    tables |= {name: Grid([], [[key, str(value)] for key, value in d.items()]) for name, d in further.items()}
+    return [(name, table) for name, table in tables.items() if table.rows]

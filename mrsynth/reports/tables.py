@@ -34,7 +34,6 @@ METRICS = {
 HEADLINE = ("PSNR", "SSIM")
 OF_SEGMENTATION = ("DICE", "HD95")
 CONSISTENCY = "CONSISTENCY"
-MEAN = "mean"
 
 
 class Results:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrsynth.card import Score
-from mrsynth.contrasts import WARNINGS, Contrast
+from mrsynth.contrasts import Contrast
 from mrsynth.reports.record import Report, ScoreRow
 
 FORGIVEN_DB = 2.0  # a straight-line fit that gains more than this says: mostly a matter of brightness and contrast
@@ -72,43 +72,11 @@ def expected_quality(psnr_brain: float, ssim_brain: float | None = None) -> str:
 
 def assess(report: Report, target: Contrast) -> Trust:
     """Judge one of the report's outputs; what its notices say is not said again."""
-    return _assess(report.scores, target, report.weights.scores, report.available, report.weights.requires)
-
-
-def trust_statement(
-    rows: Iterable[ScoreRow],
-    target: Contrast,
-    *,
-    validation: Iterable[Score] = (),
-    available: Sequence[Contrast] = (),
-) -> str:
-    """What to expect of a synthetic `target`, in a few plain sentences.
-
-    rows         figures measured on this subject
-    validation   figures the checkpoint brings with it; those of this target and these inputs are used
-    available    the contrasts the target was made from
-    """
-    text = _assess(rows, target, validation, available).text
-    return f"{text} {WARNINGS[target]}" if target in WARNINGS else text
-
-
-def spelled(pattern: str | Iterable[Contrast]) -> str:
-    """`t1+flair` -> `T1+FLAIR`."""
-    parts = pattern.split("+") if isinstance(pattern, str) else pattern
-    return "+".join(Contrast(part).label for part in parts)
-
-
-def _assess(
-    rows: Iterable[ScoreRow],
-    target: Contrast,
-    validation: Iterable[Score],
-    available: Sequence[Contrast],
-    requires: Mapping[Contrast, Sequence[Contrast]] | None = None,
-) -> Trust:
-    found = _findings(rows)
+    found = _findings(report.scores)
+    available = report.available
     against_truth = [f for f in found if f.kind == "reference" and f.target is target]
     self_checks = [] if against_truth else [f for f in found if f.kind == "self-check"]
-    known = [] if against_truth else _validated(validation, target, available)
+    known = [] if against_truth else _validated(report.weights.scores, target, available)
     ratings = [f.rating for f in against_truth + self_checks] + [rate(s.value) for s in known]
     worst = max(ratings, key=RATINGS.index, default=None)
 
@@ -119,7 +87,7 @@ def _assess(
         for f in self_checks
     ]
     if not against_truth and not self_checks:
-        said.append(_why_no_self_check(available, requires))
+        said.append(_why_no_self_check(available, report.weights.requires))
     if not against_truth:
         harder = "; each self-check had one contrast fewer to work from" if self_checks else ""
         said.append(f"{target.label} itself cannot be checked, since no true {target.label} exists{harder}.")
@@ -131,6 +99,12 @@ def _assess(
     if worst is None:
         said.append("How good it is is unknown: trust nothing in it that the acquired contrasts do not show as well.")
     return Trust(target, worst, " ".join(said))
+
+
+def spelled(pattern: str | Iterable[Contrast]) -> str:
+    """`t1+flair` -> `T1+FLAIR`."""
+    parts = pattern.split("+") if isinstance(pattern, str) else pattern
+    return "+".join(Contrast(part).label for part in parts)
 
 
 @dataclass(frozen=True)

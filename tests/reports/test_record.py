@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -28,7 +29,7 @@ from mrsynth.reports.record import (
     sidecar_json,
 )
 from mrsynth.reports.subject_page import report_html
-from mrsynth.reports.trust import RATINGS, assess, expected_quality, rate, spelled, trust_statement
+from mrsynth.reports.trust import RATINGS, assess, expected_quality, rate, spelled
 from mrsynth.scores.metrics import MetricName, score
 
 T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
@@ -171,8 +172,20 @@ def test_sidecar_says_what_the_file_is() -> None:
 # Words ---------------------------------------------------------------------------------------------------------------
 
 
+def statement(
+    found: Sequence[ScoreRow],
+    target: Contrast,
+    validation: Sequence[Score] = (),
+    available: Sequence[Contrast] = (T1, T2),
+) -> str:
+    """What is said of `target`, made from `available`, after these figures."""
+    weights = made_report().weights.model_copy(update={"scores": tuple(validation)})
+    inputs = tuple(made_input(contrast) for contrast in available)
+    return assess(made_report(scores=tuple(found), weights=weights, inputs=inputs), target).text
+
+
 def test_the_example_of_the_self_check() -> None:
-    said = trust_statement(rows(T1, "t2+flair", 21.3, 0.86), FLAIR, available=(T1, T2))
+    said = statement(rows(T1, "t2+flair", 21.3, 0.86), FLAIR, available=(T1, T2))
 
     assert said.startswith(
         "On this subject, hiding T1 and remaking it from T2+FLAIR gave a brain PSNR of 21.3 dB and SSIM 0.86 on "
@@ -187,7 +200,7 @@ def test_a_single_contrast_cannot_be_self_checked_and_validation_speaks() -> Non
         Score(pattern="t1+t2", target=FLAIR, metric="psnr_brain", value=25.0, subjects=3, protocol="brain3d"),
         Score(pattern="t1", target=T2, metric="psnr_brain", value=26.0, subjects=3, protocol="brain3d"),
     ]
-    said = trust_statement([], FLAIR, validation=scores, available=(T1,))
+    said = statement([], FLAIR, validation=scores, available=(T1,))
 
     assert "T1 is the only contrast" in said
     assert "3 other subjects" in said
@@ -197,12 +210,12 @@ def test_a_single_contrast_cannot_be_self_checked_and_validation_speaks() -> Non
 
 
 def test_nothing_known_is_said_to_be_nothing_known() -> None:
-    assert "unknown" in trust_statement([], FLAIR, available=(T1, T2))
+    assert "unknown" in statement([], FLAIR, available=(T1, T2))
 
 
 def test_a_reference_silences_the_guesses() -> None:
     both = rows(FLAIR, "t1+t2", 24.0, 0.9, kind="reference", slices=()) + rows(T1, "t2", 12.0, 0.2)
-    said = trust_statement(both, FLAIR, available=(T1, T2))
+    said = statement(both, FLAIR, available=(T1, T2))
 
     assert said.startswith("Against the true FLAIR: a brain PSNR of 24.0 dB and SSIM 0.90.")
     assert "hiding" not in said
@@ -210,18 +223,14 @@ def test_a_reference_silences_the_guesses() -> None:
 
 
 def test_a_reference_of_another_contrast_is_no_reference() -> None:
-    said = trust_statement(rows(T2, "t1", 30.0, 0.95, kind="reference", slices=()), FLAIR, available=(T1,))
+    said = statement(rows(T2, "t1", 30.0, 0.95, kind="reference", slices=()), FLAIR, available=(T1,))
 
     assert "Against the true" not in said
 
 
 def test_brightness_is_told_from_anatomy() -> None:
-    assert "brightness" in trust_statement(rows(T1, "t2", 20.5, 0.97, fit=28.0), FLAIR, available=(T1, T2))
-    assert "brightness" not in trust_statement(rows(T1, "t2", 20.5, 0.97, fit=21.0), FLAIR, available=(T1, T2))
-
-
-def test_t1ce_always_carries_its_warning() -> None:
-    assert T1CE_WARNING in trust_statement(rows(T1, "t2", 40.0, 0.99), T1CE, available=(T1, T2))
+    assert "brightness" in statement(rows(T1, "t2", 20.5, 0.97, fit=28.0), FLAIR, available=(T1, T2))
+    assert "brightness" not in statement(rows(T1, "t2", 20.5, 0.97, fit=21.0), FLAIR, available=(T1, T2))
 
 
 def test_the_verdict_follows_the_worst_figure() -> None:
@@ -281,7 +290,7 @@ class Outline(HTMLParser):
 
 
 def test_page_is_balanced_and_holds_what_was_asked_for() -> None:
-    page = Outline(report_html(made_report(), {"FLAIR from T1 and T2": PNG}))
+    page = Outline(report_html(made_report(), {FLAIR: PNG}))
     order = ["How far to trust it", "Pictures", "Scores", "Warnings", "Inputs and outputs", "How it was made"]
     headings = re.findall("|".join(order), page.text)
 
@@ -301,7 +310,7 @@ def test_page_is_balanced_and_holds_what_was_asked_for() -> None:
 
 
 def test_page_is_self_contained_and_without_scripts() -> None:
-    page = Outline(report_html(made_report(), {"picture": PNG}))
+    page = Outline(report_html(made_report(), {FLAIR: PNG}))
     links = [value or "" for name, value in page.attributes if name in {"src", "href"}]
 
     assert not {"script", "link", "iframe"} & set(page.tags)
@@ -326,12 +335,12 @@ def test_every_text_from_outside_is_escaped() -> None:
         software={NASTY: NASTY},
         timings={NASTY: 1.0},
     )
-    page = Outline(report_html(report, {NASTY: PNG}))
+    page = Outline(report_html(report, {FLAIR: PNG}))
 
     assert page.open == []
     assert "script" not in page.tags
     assert "b" not in [name for name, _ in page.attributes]
-    assert ("alt", NASTY) in page.attributes
+    assert ("alt", "Synthetic FLAIR") in page.attributes
     assert page.text.count(NASTY) > 15
 
 
@@ -351,10 +360,20 @@ def test_warnings_are_pointed_to_from_the_top() -> None:
     assert ("id", "warnings") in page.attributes
 
 
-def test_score_table_has_one_line_per_comparison() -> None:
+def test_score_tables_have_one_line_per_comparison_and_the_first_only_what_matters() -> None:
     page = report_html(made_report(scores=rows(T1, "t2", 21.25, 0.86) + rows(T2, "t1", 19.5, 0.8)), {})
-    table = page[page.index("<h2>Scores") : page.index("<h2>Warnings")]
+    first, everything = page[page.index("<h2>Scores") : page.index("<h2>Warnings")].split("<details>")
 
-    assert table.count("<tr>") == 3
-    assert table.count('<td class="number">') == 6
-    assert "6 slices" in table
+    assert first.count("<tr>") == everything.count("<tr>") == 3
+    assert (first.count('<td class="number">'), everything.count('<td class="number">')) == (4, 6)
+    assert "6 slices" in first and "after fit" not in first.split("</table>")[0]
+
+
+def test_the_verdict_comes_first_and_what_must_be_said_of_a_contrast_stands_beside_it_and_its_picture() -> None:
+    output = OutputRecord(contrast=T1CE, file="t1ce.nii.gz", sidecar="t1ce.json", sha256="0" * 64)
+    text = Outline(report_html(made_report(outputs=(output,)), {T1CE: PNG})).text
+    verdict, pictures = text.index("quality:"), text.index("Pictures")
+
+    assert text.index("How far to trust it") < verdict < text.index("Inferred from")
+    assert text.count(T1CE_WARNING) == 2
+    assert verdict < text.index(T1CE_WARNING) < pictures < text.rindex(T1CE_WARNING) < text.index("Scores")

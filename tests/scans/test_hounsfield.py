@@ -13,7 +13,6 @@ from mrsynth.contrasts import CT_WARNING, STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array
 from mrsynth.reports.record import intensity_mapping, notices_for
-from mrsynth.reports.trust import trust_statement
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.hounsfield import HOUNSFIELD, check_hounsfield, to_window, window_of, without_holes
 from mrsynth.scans.preparation import PreparationConfig, prepare
@@ -262,7 +261,6 @@ def test_training_changes_no_intensity_of_a_ct() -> None:
 
 def test_what_must_be_said_of_a_synthetic_ct() -> None:
     assert CT_WARNING in notices_for([CT]) and CT_WARNING not in notices_for(STANDARD)
-    assert CT_WARNING in trust_statement([], CT) and CT_WARNING not in trust_statement([], MR)
     text = intensity_mapping("the rule", CT, (-1000, 1500))
     assert text.startswith("Hounsfield units") and "-1000 to 1500" in text and "the rule" in text
     assert "1000 u" in intensity_mapping("the rule", MR)

@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 TRAINING_SUBJECTS = 16  # at most so many are read to fit the baselines
 PHANTOMS, PHANTOM_TRAINING = 8, 4
 PHANTOM_SHAPE, PHANTOM_SPACING = (96, 112, 16), (1.6, 1.6, 1.0)  # a slab of the whole head's width
-PICTURED = ("worst", "median", "best")
 NO_CASE = Case((), ())
 
 

@@ -243,9 +243,7 @@ def write_results(
                 sha256=sha256_of(folder / name),
             )
         )
-    pictures = {
-        f"Synthetic {t.label}": picture(subject, used, completion, t, truths.get(t)) for t in completion.volumes
-    }
+    pictures = {t: picture(subject, used, completion, t, truths.get(t)) for t in completion.volumes}
     report = Report(
         version=__version__,
         created=datetime.now(UTC),
