@@ -36,7 +36,6 @@ def counted(number: int, noun: str) -> str:
 @cache
 def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("mrsynth.reports"),
@@ -45,7 +44,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["file"] = lambda name: Markup(_text(name))  # our own style or script, as it is
+    environment.globals["file"] = _text
     environment.filters["base64"] = lambda data: b64encode(data).decode("ascii")
     environment.filters["figures"] = _is_of_figures
     environment.tests["string"] = lambda value: isinstance(value, str)
