@@ -1,0 +1,104 @@
+"""Whether a scan shows the whole head, and the brain in it.
+
+The brain is found by deepbet (Fisch et al. 2024, doi:10.1016/j.compbiomed.2024.108845), two small networks trained on
+T1-weighted scans of adults, which come with the extra `strip`; or by a program that the user names.
+"""
+
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from mrsynth.errors import InputError, UsageError
+from mrsynth.plain import Mask
+from mrsynth.scans.alignment import head_of
+from mrsynth.scans.grid import Orientation
+from mrsynth.scans.volume import Volume
+
+LARGEST_BRAIN_ML = 2000.0  # with what surrounds it; adult brains reach 1700, heads begin at 2500
+COARSE_MM = 2.0
+
+# Program -> its arguments for reading one scan and writing one mask.
+PROGRAMS: dict[str, Callable[[str, str], list[str]]] = {
+    "hd-bet": lambda scan, out: ["-i", scan, "-o", out, "-device", "cpu", "--disable_tta", "--save_bet_mask"],
+    "mri_synthstrip": lambda scan, out: ["-i", scan, "-m", out],
+}
+
+
+def head_volume(volume: Volume) -> float:
+    """Millilitres of the largest connected thing that is brighter than air, its holes filled: a brain, or a head."""
+    import SimpleITK
+
+    sitk: Any = SimpleITK
+    steps = [max(1, round(COARSE_MM / s)) for s in volume.spacing]
+    seen = head_of(volume)[:: steps[0], :: steps[1], :: steps[2]]
+    if not seen.any():
+        return 0.0
+    bright = sitk.GetImageFromArray(seen.astype(np.uint8))
+    largest = sitk.RelabelComponent(sitk.ConnectedComponent(bright)) == 1
+    filled = int(sitk.GetArrayViewFromImage(sitk.BinaryFillhole(largest)).sum())
+    return filled * float(np.prod(steps)) * float(np.prod(volume.spacing)) / 1000
+
+
+def shows_the_head(volume: Volume) -> bool:
+    """Whether skull and skin are there: what is brighter than air is more than any brain."""
+    return head_volume(volume) > LARGEST_BRAIN_ML
+
+
+def brain_by_deepbet(volume: Volume) -> Mask:
+    """(I, J, K) bool on the volume's own grid. Raises UsageError without the extra `strip`, InputError for no head."""
+    if find_spec("deepbet") is None:
+        raise UsageError(
+            "Finding the brain needs deepbet: pip install 'mrsynth[strip]'. Or give --mask FILE, or name a program "
+            f"that is installed by --strip: {', '.join(PROGRAMS)}."
+        )
+    from deepbet.bet import BrainExtraction
+
+    turn = Orientation.between(volume.affine, "RAS")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.jit, which its networks are written for
+        network = BrainExtraction(no_gpu=True)
+    try:
+        found = network.run_model(np.ascontiguousarray(turn.apply(volume.voxels), dtype=np.float32)) > 0.5
+        brain = network.postprocess(found) > 0
+    except (AssertionError, ValueError, IndexError) as error:
+        raise InputError(f"No brain was found in a scan of {volume.shape} voxels: give --mask FILE.") from error
+    mask: Mask = np.ascontiguousarray(turn.undo(brain))
+    if not mask.any():
+        raise InputError(f"No brain was found in a scan of {volume.shape} voxels: give --mask FILE.")
+    return mask
+
+
+def brain_by_program(
+    name: str, volume: Volume, write: Callable[[Path, Volume], None], read: Callable[[Path], Volume]
+) -> Mask:
+    """The same by a program on PATH; it reads and writes NIfTI, for which it is handed the two functions.
+
+    Raises UsageError for a program that is not known or not there, InputError when it fails.
+    """
+    if name not in PROGRAMS:
+        raise UsageError(f"--strip {name}: give auto, off, or one of {', '.join(PROGRAMS)}.")
+    program = shutil.which(name)
+    if program is None:
+        raise UsageError(f"--strip {name}: there is no program of that name on PATH. Install it, or use --strip auto.")
+    with TemporaryDirectory() as folder:
+        scan, out = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
+        write(scan, volume)
+        done = subprocess.run(
+            [program, *PROGRAMS[name](str(scan), str(out))], capture_output=True, text=True, check=False
+        )
+        masks = [
+            path
+            for path in (Path(folder) / "brain_bet.nii.gz", Path(folder) / "brain_mask.nii.gz", out)
+            if path.exists()
+        ]
+        if done.returncode or not masks:
+            said = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise InputError(f"{name} ended with status {done.returncode} and no mask: {' '.join(said)[:200]}")
+        return read(masks[0]).voxels > 0
