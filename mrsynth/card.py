@@ -6,6 +6,7 @@ from pydantic import Field
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.plain import Plain
+from mrsynth.scores.rows import Score
 
 
 class DataSource(Plain):
@@ -17,22 +18,12 @@ class DataSource(Plain):
     subjects: int = Field(ge=0)
 
 
-class Score(Plain):
-    """One measured figure: `pattern` is the available contrasts as in `t1+t2+flair`."""
-
-    pattern: str
-    target: Contrast
-    metric: str
-    value: float
-    subjects: int = Field(gt=0)
-    protocol: str
-
-
 class Card(Plain):
     """Everything about a checkpoint that can be known without loading its tensors.
 
     requires   target -> the inputs it needs at least; None when any non-empty subset of `contrasts` will do
     intensity  contrast -> normalised histogram (fractions, sum 1) of brain voxels of the training data over u in [0, 1]
+    scores     means over validation subjects
     sampling   how to sample unless told otherwise: {"sampler": "ddim", "steps": 1, "samples": 4}
     """
 

@@ -53,6 +53,18 @@ def pattern_name(available: Iterable[Contrast]) -> str:
     return "+".join(c.value for c in Contrast if c in present)
 
 
+def contrasts_in(pattern: str) -> tuple[Contrast, ...]:
+    """The contrasts of `t1+t2`, in the order written; none of "". Undoes `pattern_name`. Raises ValueError."""
+    return tuple(Contrast(name) for name in pattern.split("+")) if pattern else ()
+
+
+def spelled(pattern: str | Iterable[Contrast]) -> str:
+    """`t1+t1ce` as a radiologist writes it, T1+T1ce; words that are no contrast stay."""
+    known = {c.value: c.label for c in Contrast}
+    names = pattern.split("+") if isinstance(pattern, str) else pattern
+    return "+".join(known.get(name, name) for name in names)
+
+
 def contrasts_named(text: str) -> tuple[Contrast, ...]:
     """The contrasts of `ct,mr`. Raises UsageError for unknown names, one twice, and one alone."""
     names = [name.strip().lower() for name in text.split(",")]

@@ -55,10 +55,9 @@ class Plain(BaseModel):
 
 def __getattr__(name: str) -> Any:
     """Make a type of arrays when it is first asked for, so that whoever reads plain data loads no numpy."""
+    if name not in ("Array", "Doubles", "Mask"):  # every import asks for __path__, too
+        raise AttributeError(f"module 'mrsynth.plain' has no attribute '{name}'")
     import numpy as np
     from numpy.typing import NDArray
 
-    arrays = {"Array": NDArray[np.float32], "Doubles": NDArray[np.float64], "Mask": NDArray[np.bool_]}
-    if name not in arrays:
-        raise AttributeError(f"module 'mrsynth.plain' has no attribute '{name}'")
-    return arrays[name]
+    return {"Array": NDArray[np.float32], "Doubles": NDArray[np.float64], "Mask": NDArray[np.bool_]}[name]

@@ -17,7 +17,7 @@ from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.errors import UsageError, WeightsError
 
 AUTO = "auto"
-METRIC = "psnr_brain"
+DECIDES = ("brain", "PSNR")  # region and metric
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def measured(card: Card, available: Collection[Contrast], targets: Collection[Co
     Available contrasts that the checkpoint does not look at do not count in the pattern.
     """
     patterns = {target: pattern_name(_inputs(card, available, target)) for target in targets}
-    scores = [s for s in card.scores if s.metric == METRIC and patterns.get(s.target) == s.pattern]
+    scores = [s for s in card.scores if (s.region, s.metric) == DECIDES and patterns.get(s.made) == s.pattern]
     if {s.target for s in scores} != set(targets):
         return None
-    each = [[s.value for s in scores if s.target is target] for target in targets]
+    each = [[s.value for s in scores if s.target == target] for target in targets]
     return Measured(sum(sum(v) / len(v) for v in each) / len(each), min(s.subjects for s in scores))
 
 

@@ -136,7 +136,7 @@ def test_no_two_names_of_the_table_import_each_other_even_by_way_of_others():
             "def f():\n    from mrsynth.scores.metrics import psnr",
             "row 2 scans imports row 3 scores",
         ),
-        ("card.py", "from . import scores", "row 2 card imports row 3 scores"),
+        ("text_tokens.py", "from . import scores", "row 2 text_tokens imports row 3 scores"),
         ("networks/unet.py", "from ..methods import base", "row 6 networks imports row 7 methods"),
         ("selection.py", "import mrsynth.io.store", "row 8 selection imports row 4 io"),
         ("cli/app.py", "from mrsynth.io import store", "row 10 cli imports row 4 io"),

@@ -2,19 +2,21 @@
 
 import pytest
 
-from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
 from mrsynth.errors import UsageError, WeightsError
+from mrsynth.scores.rows import Score
 from mrsynth.selection import Selection, measured, named, select
 
 T1, T1CE, T2, FLAIR = STANDARD
 THREE = (T1, T2, FLAIR)  # all but T1ce
 
 
-def score(value, available=THREE, target=T1CE, metric="psnr_brain", subjects=3):
+def score(value, available=THREE, target=T1CE, region="brain", metric="PSNR", subjects=3):
     return Score(
-        pattern=pattern_name(available), target=target, metric=metric, value=value, subjects=subjects, protocol="v1"
-    )
+        pattern=pattern_name(available), target=target, protocol="v1", region=region, metric=metric, value=value,
+        subjects=subjects,
+    )  # fmt: skip
 
 
 def unified(name="fgc2f-ship", *scores, method="fgc2f", contrasts=STANDARD, file="f"):
@@ -50,7 +52,7 @@ def test_unmeasured_one_missing_takes_its_own_network_and_the_rest_the_unified()
         ([], [score(5)], "cwdm-t1ce"),
         ([score(40, target=T2)], [score(5)], "cwdm-t1ce"),  # another target's score does not count
         ([score(40, available=(T1,))], [score(5)], "cwdm-t1ce"),  # nor another pattern's
-        ([score(40, metric="psnr")], [score(5)], "cwdm-t1ce"),  # nor another metric's
+        ([score(40, region="volume")], [score(5)], "cwdm-t1ce"),  # nor another metric's
         ([], [], "cwdm-t1ce"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
-from mrsynth.contrasts import WARNINGS, Contrast
+from mrsynth.contrasts import WARNINGS, Contrast, contrasts_in
 from mrsynth.plain import Plain
 from mrsynth.reports.elements import counted
 from mrsynth.reports.plots import box_plot
@@ -26,7 +26,7 @@ from mrsynth.reports.tables import (
     test_table,
 )
 from mrsynth.scores.published_figures import Published
-from mrsynth.scores.rows import BASELINES, ResultRow
+from mrsynth.scores.rows import BASELINES, Score
 from mrsynth.scores.statistics import ANY, paired_tests, summarise, warning_for
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -60,7 +60,7 @@ class BenchmarkRecord(Plain):
     notes: tuple[str, ...] = ()
 
 
-def summary_json(record: BenchmarkRecord, rows: Sequence[ResultRow]) -> str:
+def summary_json(record: BenchmarkRecord, rows: Sequence[Score]) -> str:
     """The record, every mean and every test. Infinite figures are the strings "Infinity" and "-Infinity"."""
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -72,12 +72,12 @@ def summary_json(record: BenchmarkRecord, rows: Sequence[ResultRow]) -> str:
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def report_markdown(record: BenchmarkRecord, rows: Sequence[ResultRow], published: Published) -> str:
+def report_markdown(record: BenchmarkRecord, rows: Sequence[Score], published: Published) -> str:
     """The report for a terminal or a repository: without pictures, and without the longest tables."""
     return as_markdown(_title(record), _sections(record, Results(rows, record.contrasts), published, {}, plots=False))
 
 
-def headline(rows: Sequence[ResultRow], contrasts: Sequence[Contrast]) -> str:
+def headline(rows: Sequence[Score], contrasts: Sequence[Contrast]) -> str:
     """PSNR and SSIM of every protocol, as Markdown for a terminal: the first thing to look at."""
     results = Results(rows, contrasts)
     tables = [score_table(results, p, HEADLINE, f"Protocol {p}") for p in results.protocols]
@@ -87,7 +87,7 @@ def headline(rows: Sequence[ResultRow], contrasts: Sequence[Contrast]) -> str:
 
 
 def report_html(
-    record: BenchmarkRecord, rows: Sequence[ResultRow], published: Published, pictures: Mapping[str, bytes]
+    record: BenchmarkRecord, rows: Sequence[Score], published: Published, pictures: Mapping[str, bytes]
 ) -> str:
     """The whole report in one file.
 
@@ -135,7 +135,7 @@ def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
     }
     blocks: list[Block] = [Table([], [[name, fact] for name, fact in facts.items() if fact])]
     for contrast, text in WARNINGS.items():
-        if contrast in results.made or any(contrast in row.target.split("+") for row in results.segmentations):
+        if contrast in results.made or any(contrast in contrasts_in(row.target) for row in results.segmentations):
             blocks.append(Notice(text, grave=True))
     if not results.rows:
         blocks.append(Notice("There is no score: nothing was finished."))

@@ -1,8 +1,9 @@
 """The published figures in a benchmark report: apart from ours, with their protocol and how they were seen."""
 
+from mrsynth.contrasts import spelled
 from mrsynth.reports.elements import Cell, Number, counted
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Table
-from mrsynth.reports.tables import METRICS, Print, Results, spelled
+from mrsynth.reports.tables import METRICS, Print, Results
 from mrsynth.scores.published_figures import UNVERIFIED, Published, PublishedRow
 
 SECONDS = Print("seconds per volume", ".3g")

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator
 
-from mrsynth.card import Card, DataSource, Score
+from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import WARNINGS, Contrast
 from mrsynth.plain import Plain
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
-from mrsynth.scores.metrics import Metric, MetricName, Region
+from mrsynth.scores.rows import Score
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -91,27 +91,6 @@ class SamplerRecord(Record):
     device: str
 
 
-class ScoreRow(Record):
-    """One measured figure on this subject.
-
-    target    the contrast that was made and compared with its true image
-    pattern   the contrasts it was made from, as in `t1+t2`
-    kind      reference: against a true image the program did not see; self-check: against an input that was hidden
-    slices    the slices compared, in the model grid; empty for the whole volume
-    seconds   time of the synthesis behind the figure
-    """
-
-    target: Contrast
-    pattern: str
-    region: Region
-    metric: MetricName
-    value: float
-    protocol: str
-    kind: Literal["reference", "self-check"]
-    slices: tuple[int, ...] = ()
-    seconds: float | None = None
-
-
 class Report(Record):
     """Everything about one run on one subject. `notices` always holds what must be said of the outputs."""
 
@@ -127,7 +106,7 @@ class Report(Record):
     weights: WeightsRecord
     sampler: SamplerRecord
     outputs: tuple[OutputRecord, ...]
-    scores: tuple[ScoreRow, ...] = ()
+    scores: tuple[Score, ...] = ()
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = Field(default=(), validate_default=True)
     timings: dict[str, float] = Field(default_factory=dict, description="stage -> seconds")
@@ -153,32 +132,6 @@ def notices_for(targets: Iterable[Contrast]) -> tuple[str, ...]:
     return (*([SYNTHETIC_NOTICE] if made else []), *(text for contrast, text in WARNINGS.items() if contrast in made))
 
 
-def score_rows(
-    metrics: Iterable[Metric],
-    *,
-    target: Contrast,
-    pattern: str,
-    kind: Literal["reference", "self-check"],
-    slices: Sequence[int] = (),
-    seconds: float | None = None,
-) -> tuple[ScoreRow, ...]:
-    """The figures of one comparison, as rows that say what was compared."""
-    return tuple(
-        ScoreRow(
-            target=target,
-            pattern=pattern,
-            region=m.region,
-            metric=m.metric,
-            value=m.value,
-            protocol=m.protocol,
-            kind=kind,
-            slices=tuple(slices),
-            seconds=seconds,
-        )
-        for m in metrics
-    )
-
-
 def report_json(report: Report) -> str:
     """`report.json`; `Report.model_validate_json` reads it back."""
     return report.model_dump_json(indent=2) + "\n"
@@ -197,7 +150,7 @@ def metrics_csv(report: Report) -> str:
     table.writerow(CSV_COLUMNS)
     for row in report.scores:
         seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
-        source = (report.subject, row.pattern, row.target.value, report.weights.method)
+        source = (report.subject, row.pattern, row.target, report.weights.method)
         figure = (row.region, row.metric, f"{row.value:.6g}", row.protocol, row.kind)
         table.writerow([*source, *figure, seconds, report.sampler.seed])
     return text.getvalue()

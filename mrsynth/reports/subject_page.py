@@ -7,23 +7,26 @@ The verdict on each contrast, the pictures, the figures, warnings, inputs, prove
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mrsynth.contrasts import WARNINGS, Contrast
+from mrsynth.contrasts import WARNINGS, Contrast, spelled
 from mrsynth.reports.elements import Cell, counted, render
-from mrsynth.reports.record import Report, ScoreRow, intensity_mapping
-from mrsynth.reports.trust import assess, spelled
+from mrsynth.reports.record import Report, intensity_mapping
+from mrsynth.reports.trust import assess
 from mrsynth.scans.hounsfield import HOUNSFIELD
-from mrsynth.scores.metrics import MetricName, Region
+from mrsynth.scores.rows import Score
 
-COLUMNS: dict[tuple[Region, MetricName], str] = {
+COLUMNS: dict[tuple[str, str], str] = {
     ("brain", "PSNR"): "PSNR, brain (dB)",
     ("brain", "SSIM"): "SSIM, brain",
     ("brain", "PSNR_FIT"): "PSNR, brain, after fit (dB)",
     ("brain", "MSE"): "MSE, brain",
     ("brain", "MAE"): "MAE, brain",
+    ("brain", "NMSE"): "NMSE, brain",
+    ("brain", "CONSISTENCY"): "slice consistency, brain",
     ("volume", "PSNR"): "PSNR, all (dB)",
     ("volume", "SSIM"): "SSIM, all",
     ("volume", "MSE"): "MSE, all",
     ("volume", "MAE"): "MAE, all",
+    ("volume", "NMSE"): "NMSE, all",
 }
 FIRST = (("brain", "PSNR"), ("brain", "SSIM"))  # what most readers need; the others are folded
 KINDS = {"reference": "against the true image", "self-check": "self-check: hidden and remade"}
@@ -77,19 +80,19 @@ def _verdict(report: Report, target: Contrast) -> dict[str, str | None]:
     return {"label": target.label, "name": name, "words": f"{words}.", "text": trust.text, "notice": notice}
 
 
-def _scores(scores: Sequence[ScoreRow]) -> dict[str, Any] | None:
+def _scores(scores: Sequence[Score]) -> dict[str, Any] | None:
     """One line per comparison: with the columns that matter, and with all."""
-    comparisons: dict[tuple[str, str, str, str], list[ScoreRow]] = {}
+    comparisons: dict[tuple[str, str, str, str], list[Score]] = {}
     for row in scores:
         slices = counted(len(row.slices), "slice") if row.slices else "whole volume"
-        key = (KINDS[row.kind], row.target.label, spelled(row.pattern), slices)
+        key = (KINDS[row.kind], row.made.label, spelled(row.pattern), slices)
         comparisons.setdefault(key, []).append(row)
     if not comparisons:
         return None
     measured = [column for column in COLUMNS if any((row.region, row.metric) == column for row in scores)]
     first = [column for column in measured if column in FIRST]
 
-    def lines(columns: Sequence[tuple[Region, MetricName]], protocol: bool) -> Grid:
+    def lines(columns: Sequence[tuple[str, str]], protocol: bool) -> Grid:
         rows: list[list[Cell]] = []
         for key, own in comparisons.items():
             values = {(row.region, row.metric): row.value for row in own}

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import Contrast, contrasts_in, pattern_name, spelled
 from mrsynth.reports.elements import Cell, Number
 from mrsynth.reports.sections import Table
-from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, ResultRow
+from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score
 from mrsynth.scores.statistics import ANY, FEW, PairedTest, Summary, goodness, summarise
 
 
@@ -44,14 +44,13 @@ class Results:
     methods                 of the images, those that compete first, then the baselines
     """
 
-    def __init__(self, rows: Sequence[ResultRow], contrasts: Sequence[Contrast] = ()):
+    def __init__(self, rows: Sequence[Score], contrasts: Sequence[Contrast] = ()):
         """Without `contrasts` they are all that the image rows name."""
         self.rows = list(rows)
         self.images = [row for row in rows if row.metric not in OF_SEGMENTATION]
         self.segmentations = [row for row in rows if row.metric in OF_SEGMENTATION]
-        named = {name for row in self.images for name in (*row.pattern.split("+"), *row.target.split("+"))}
-        named |= {c.value for c in contrasts}
-        self.contrasts = tuple(c for c in Contrast if c.value in named)
+        named = {c for row in self.images for c in (*row.given, row.made)} | set(contrasts)
+        self.contrasts = tuple(c for c in Contrast if c in named)
         self.methods = _baselines_last(dict.fromkeys(row.method for row in self.images))
         self.subjects = len({row.subject for row in rows})
         self.protocols = list(dict.fromkeys(row.protocol for row in self.images))
@@ -64,12 +63,12 @@ class Results:
 
     def one_missing(self, pattern: str) -> bool:
         """Whether the pattern lacks exactly one contrast of the data set."""
-        return len(pattern.split("+")) == len(self.contrasts) - 1
+        return len(contrasts_in(pattern)) == len(self.contrasts) - 1
 
     @property
     def made(self) -> list[Contrast]:
         """The contrasts that were made."""
-        return [c for c in self.contrasts if any(row.target == c.value for row in self.images)]
+        return [c for c in self.contrasts if any(row.target == c for row in self.images)]
 
     @property
     def all_pairs(self) -> list[tuple[str, str]]:
@@ -147,7 +146,7 @@ def _columns(
 ) -> list[Summary | None]:
     cells: list[Summary | None] = []
     if single:
-        others = {t: "+".join(c for c in results.contrasts if c is not t) for t in single}
+        others = {t: pattern_name(c for c in results.contrasts if c is not t) for t in single}
         cells += [results.of(method, others[t], t.value, *place) for t in single]
         cells.append(results.one_missing_mean(method, *place))
     elif beyond:
@@ -290,12 +289,6 @@ def label_of(metric: str) -> str:
     return METRICS[metric].label if metric in METRICS else metric
 
 
-def spelled(names: str) -> str:
-    """`t1+t1ce` as a radiologist writes it: T1+T1ce. Other words stay."""
-    known = {c.value: c.label for c in Contrast}
-    return "+".join(known.get(name, name) for name in names.split("+"))
-
-
 def interval(low: float | None, high: float | None, digits: str) -> str:
     """` [26.10, 28.52]`, to be put behind a mean; empty without one."""
     return "" if low is None or high is None else f" [{low:{digits}}, {high:{digits}}]"
@@ -319,10 +312,10 @@ def _place(s: Summary) -> tuple[str, ...]:
 
 def _ordered(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """More contrasts given first, then by what was made, then by what was given."""
-    order = [c.value for c in Contrast]
+    order = list(Contrast)
 
     def place(pair: tuple[str, str]) -> tuple[int, list[int], list[int]]:
-        given, made = ([order.index(name) for name in names.split("+") if name in order] for names in pair)
+        given, made = ([order.index(c) for c in contrasts_in(names)] for names in pair)
         return -len(given), made, given
 
     return sorted(pairs, key=place)

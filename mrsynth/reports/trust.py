@@ -3,7 +3,7 @@
 The words come from three kinds of figures, named as what they are: the true image given as a reference; the
 self-check, which hides an input and makes it anew; and the checkpoint's own validation. A rating is the worse of what
 brain PSNR and brain SSIM say, and of several figures the worst. The limits are ours, not those of a reader study. They
-were set by what known damage to a true T1 does (subjects ms19 / BraTS-GLI-00027-000, `metrics.score`):
+were set by what known damage to a true T1 does (subjects ms19 / BraTS-GLI-00027-000, protocol `brain3d`):
 
     damage                        brain PSNR      brain SSIM
     noise of 5 % of the range     26.2 / 26.1     0.94 / 0.69
@@ -17,9 +17,9 @@ were set by what known damage to a true T1 does (subjects ms19 / BraTS-GLI-00027
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mrsynth.card import Score
-from mrsynth.contrasts import Contrast
-from mrsynth.reports.record import Report, ScoreRow
+from mrsynth.contrasts import Contrast, spelled
+from mrsynth.reports.record import Report
+from mrsynth.scores.rows import Score
 
 FORGIVEN_DB = 2.0  # a straight-line fit that gains more than this says: mostly a matter of brightness and contrast
 
@@ -101,12 +101,6 @@ def assess(report: Report, target: Contrast) -> Trust:
     return Trust(target, worst, " ".join(said))
 
 
-def spelled(pattern: str | Iterable[Contrast]) -> str:
-    """`t1+flair` -> `T1+FLAIR`."""
-    parts = pattern.split("+") if isinstance(pattern, str) else pattern
-    return "+".join(Contrast(part).label for part in parts)
-
-
 @dataclass(frozen=True)
 class _Finding:
     """The brain figures of one comparison."""
@@ -137,12 +131,12 @@ class _Finding:
         return words
 
 
-def _findings(rows: Iterable[ScoreRow]) -> list[_Finding]:
+def _findings(rows: Iterable[Score]) -> list[_Finding]:
     """The brain figures of each comparison among the rows, in their order; without a brain PSNR there is no finding."""
     comparisons: dict[tuple[Contrast, str, str, int], dict[str, float]] = {}
     for row in rows:
         if row.region == "brain":
-            key = (row.target, row.pattern, row.kind, len(row.slices))
+            key = (row.made, row.pattern, row.kind, len(row.slices))
             comparisons.setdefault(key, {})[row.metric] = row.value
     return [
         _Finding(*key, figures["PSNR"], figures.get("SSIM"), figures.get("PSNR_FIT"))
@@ -156,7 +150,7 @@ def _validated(scores: Iterable[Score], target: Contrast, available: Sequence[Co
     return [
         s
         for s in scores
-        if s.metric == "psnr_brain" and s.target is target and set(s.pattern.split("+")) == {c.value for c in available}
+        if (s.region, s.metric, s.target) == ("brain", "PSNR", target) and set(s.given) == set(available)
     ]
 
 

@@ -1,11 +1,11 @@
 """Whether a subject looks like the images a checkpoint was trained on, in plain words where it does not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsynth.card import Card
 from mrsynth.contrasts import Contrast
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.subject import Subject
@@ -25,7 +25,21 @@ USUAL_DISTANCE_OF_OTHERS = 0.25
 Histogram = Sequence[float] | NDArray[np.float64]  # one share per bin, in equal bins of u over [0, 1]
 
 
-def unfamiliar(subject: Subject, prepared: Prepared, card: Card) -> list[str]:
+class Known(Protocol):
+    """What a checkpoint's card says of its training data: its contrasts, and a histogram of some of them."""
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """In the order of the channels."""
+        ...
+
+    @property
+    def intensity(self) -> Mapping[Contrast, tuple[float, ...]]:
+        """Share of the brain voxels in equal bins of u over [0, 1]."""
+        ...
+
+
+def unfamiliar(subject: Subject, prepared: Prepared, card: Known) -> list[str]:
     """Sentences about foreground, spacing and intensities unlike the training data; none when all is as usual."""
     warnings = []
     litres = foreground_litres(subject)

@@ -125,6 +125,10 @@ class Prepared:
     grid: "ModelGrid"
     hounsfield: Window = HOUNSFIELD
 
+    def brought(self, voxels: NDArray[Any]) -> Array:
+        """Another image of the subject's own grid on the model's, (I, J, K) both, unscaled; 0 outside the mask."""
+        return self.grid.brought(np.asarray(voxels, dtype=np.float32), self.mask)
+
     def restore(self, array: NDArray[Any]) -> Volume:
         """Bring an image from the model's grid to the subject's own; 0 outside the subject's foreground.
 
@@ -260,6 +264,15 @@ class ModelGrid:
     resampling: Resampling
     box: tuple[slice, ...]
     inside: tuple[slice, ...]
+
+    def brought(self, voxels: Array, mask: Mask) -> Array:
+        """`voxels` of the own grid, as far as they are foreground, on the model's; 0 outside `mask`."""
+        forward = self.resampling.forward
+        weight = forward(self.orientation.apply(self.foreground).astype(np.float32))[self.box]
+        own = forward(self.orientation.apply(np.where(self.foreground, voxels, np.float32(0))))[self.box]
+        image: Array = np.zeros(mask.shape, np.float32)
+        image[self.inside] = np.where(mask[self.inside], own / np.maximum(weight, np.float32(0.5)), np.float32(0))
+        return image
 
     def restore(self, array: Array, mask: Mask) -> Volume:
         """`array` (zero outside `mask`, both on the model's grid) on the own grid."""

@@ -1,21 +1,8 @@
 """How close a synthetic image is to the true one: PSNR, SSIM, MSE, MAE, NMSE, and how evenly it errs between slices.
 
-`score` gives the figures of a run under four names (those of a benchmark: `scores/protocols.py`):
-
-    protocol   region                                    SSIM window
-    full3d     the whole volume                          11x11x11 voxels, Gaussian, sigma 1.5
-    brain3d    the voxels of the mask                    the same
-    full2d     the given slices, each whole              11x11 voxels in the slice, Gaussian, sigma 1.5
-    brain2d    the voxels of the mask in these slices    the same
-
-All four: the truth clipped at the 0.1 / 99.9 % quantiles of its whole volume and scaled to [0, 1] (`to_unit`); the
-prediction as it is, file value / 1000 clipped to [0, 1], never scaled to fit; of a CT both by its window of Hounsfield
-units; both zero outside the mask; range 1. This is the protocol of `tools/voxel_baseline.py`. Background makes `full`
-figures higher than `brain` ones, and 2-D SSIM is not 3-D SSIM: compare only figures of one protocol.
+Formulas only; what is compared, where and after which scaling is in `protocols`. `to_unit` brings a truth to [0, 1] as
+all of them do, and as `tools/voxel_baseline.py` does.
 """
-
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +10,6 @@ from numpy.typing import NDArray
 from mrsynth.plain import Array, Mask
 
 Exact = NDArray[np.float64]
-Region = Literal["volume", "brain"]
-MetricName = Literal["PSNR", "PSNR_FIT", "SSIM", "MSE", "MAE"]
 
 QUANTILES = (0.001, 0.999)
 WINDOW = 11  # voxels: sigma 1.5 truncated at 3.5 sigma on both sides, as in Wang et al. 2004 and in scikit-image
@@ -33,66 +18,20 @@ SLAB = 16  # planes of the SSIM map made at once: bounds the memory, changes no 
 UNSEEN = 1e-8  # change of an error, squared and as a fraction of the range squared, that counts as none
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One figure. PSNR in dB; SSIM at most 1; MSE and MAE as fractions of the range squared and of the range."""
-
-    region: Region
-    metric: MetricName
-    value: float
-    protocol: str
-
-    @property
-    def name(self) -> str:
-        """As manifests and `voxel_baseline.py` spell it: psnr, psnr_brain, psnr_brain_fit, ssim, ssim_brain, ..."""
-        first, *rest = self.metric.lower().split("_")
-        return "_".join([first, *(["brain"] if self.region == "brain" else []), *rest])
-
-
 def to_unit(voxels: Array, window: tuple[float, float] | None = None) -> Array:
     """Bring a true volume (I, J, K), any unit, to [0, 1] by its 0.1 / 99.9 % quantiles; a constant one becomes zero.
 
     window  the values that become 0 and 1 instead: Hounsfield units, for a CT
     """
-    low, high = np.quantile(voxels, QUANTILES) if window is None else window
+    low, high = ends(voxels) if window is None else window
     unit: Array = ((np.clip(voxels, low, high) - low) / max(high - low, 1e-8)).astype(np.float32)
     return unit
 
 
-def score(
-    prediction: Array, truth: Array, mask: Mask, *, data_range: float = 1.0, slices: bool = False
-) -> list[Metric]:
-    """Every metric in the whole volume and in the brain.
-
-    prediction, truth   (I, J, K) in [0, data_range]; whatever lies outside the mask counts as zero
-    mask                (I, J, K) bool, at least one voxel
-    slices              True when K counts separate slices, not neighbours: SSIM then looks within each slice only
-    """
-    if not prediction.shape == truth.shape == mask.shape:
-        raise ValueError(f"shapes differ: prediction {prediction.shape}, truth {truth.shape}, mask {mask.shape}")
-    if not mask.any():
-        raise ValueError("the mask is empty: there is nothing to score")
-    p = np.where(mask, prediction, 0).astype(np.float32)
-    y = np.where(mask, truth, 0).astype(np.float32)
-    similarity = ssim_map(p, y, data_range=data_range, slices=slices)
-    fitted = line_fit(p[mask], y[mask], data_range)
-    kind = "2d" if slices else "3d"
-
-    def figures(region: Region, a: Array, b: Array, ssim: Array) -> list[Metric]:
-        protocol = ("full" if region == "volume" else "brain") + kind
-        values: dict[MetricName, float] = {
-            "PSNR": psnr(a, b, data_range),
-            "SSIM": float(ssim.mean(dtype=np.float64)),
-            "MSE": mse(a, b),
-            "MAE": mae(a, b),
-        }
-        return [Metric(region, name, value, protocol) for name, value in values.items()]
-
-    return [
-        *figures("volume", p, y, similarity[interior(p.shape, slices=slices)]),
-        *figures("brain", p[mask], y[mask], similarity[mask]),
-        Metric("brain", "PSNR_FIT", psnr(fitted, y[mask], data_range), f"brain{kind}"),
-    ]
+def ends(voxels: Array) -> tuple[float, float]:
+    """The values of a true volume that become 0 and 1: the 0.1 / 99.9 % quantiles of all of it."""
+    low, high = np.quantile(voxels, QUANTILES).tolist()
+    return low, high
 
 
 def mse(a: Array, b: Array) -> float:

@@ -3,14 +3,14 @@
 Each protocol fixes normalisation, data range, region, SSIM window and reduction; docs/protocols.md shows them side by
 side. Shared by all: the range is 1; the truth is clipped at the 0.1 / 99.9 % quantiles of its whole volume and scaled
 to [0, 1], a CT from -1024 to 2000 Hounsfield units; the prediction is taken as it is, never scaled to fit; both are
-zero outside the mask. Everything counts in voxels, so the spacing changes nothing. All five of one case of 240x240x155
-voxels, on one thread: 3.6 s and 0.25 GB.
+zero outside the mask. Everything counts in voxels, so the spacing changes nothing. All of one case of 240x240x155
+voxels, on one thread: 5 s and 0.25 GB.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask
 from mrsynth.scans.preparation import CWDM_GRID, fit_to_grid
 from mrsynth.scores.metrics import consistency, extent, interior, line_fit, mae, mse, nmse, psnr, ssim_map, to_unit
+from mrsynth.scores.rows import Score
 
 TUMOUR = "WT"  # the region that `brasyn` calls tumour
 SLICE_SHARE = 0.01  # of its pixels: a slice with no more foreground than this is left out of `slice2d`
@@ -79,6 +80,11 @@ class Case:
         """SSIM around every voxel, window 11x11x11."""
         return ssim_map(self.p, self.y)
 
+    @cached_property
+    def similarity_in_slices(self) -> Array:
+        """SSIM around every voxel, window 11x11 in its slice."""
+        return ssim_map(self.p, self.y, slices=True)
+
     def region(self, name: str) -> Mask:
         """The voxels of the mask whose label belongs to a region; none without labels."""
         if self.labels is None:
@@ -87,15 +93,9 @@ class Case:
         return inside
 
 
-class Figure(NamedTuple):
-    """One score. PSNR and PSNR_FIT in dB, infinite where nothing differs; SSIM at most 1; the others 0 or more.
-
-    MSE and MAE are fractions of the range squared and of the range. NMSE may be infinite, where the truth is empty.
-    """
-
-    region: str
-    metric: str
-    value: float
+# Region, metric and value. PSNR and PSNR_FIT in dB, infinite where nothing differs; SSIM at most 1; the others 0 or
+# more: MSE and MAE as fractions of the range squared and of the range, NMSE infinite where the truth is empty.
+Figure = tuple[str, str, float]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,18 @@ class Protocol:
     name: str
     description: str
     measure: Callable[[Case], list[Figure]]
+
+
+def measure(case: Case, protocols: Iterable[str], **about: Any) -> list[Score]:
+    """The rows of a case by these protocols, one after the other.
+
+    about  what else the rows shall say, pattern and target at least: fields of `Score`
+    """
+    return [
+        Score(protocol=name, region=region, metric=metric, value=value, **about)
+        for name in protocols
+        for region, metric, value in PROTOCOLS[name].measure(case)
+    ]
 
 
 def brasyn_dropped(subjects: Iterable[str]) -> dict[str, Contrast]:
@@ -120,33 +132,32 @@ def brasyn_dropped(subjects: Iterable[str]) -> dict[str, Contrast]:
 
 
 def _full3d(case: Case) -> list[Figure]:
-    return [
-        *_whole(case.p, case.y, case.similarity),
-        Figure("volume", "MAE", mae(case.p, case.y)),
-        Figure("volume", "NMSE", nmse(case.p, case.y)),
-    ]
+    return [*_full(case, case.similarity[interior(case.p.shape)]), ("volume", "NMSE", nmse(case.p, case.y))]
+
+
+def _full2d(case: Case) -> list[Figure]:
+    return _full(case, case.similarity_in_slices[interior(case.p.shape, slices=True)])
+
+
+def _brain2d(case: Case) -> list[Figure]:
+    return _brain(case, case.similarity_in_slices)
 
 
 def _brain3d(case: Case) -> list[Figure]:
-    p, y = case.p[case.mask], case.y[case.mask]
     even = consistency(case.p, case.y, case.mask)
     figures = [
-        Figure("brain", "PSNR", psnr(p, y)),
-        Figure("brain", "PSNR_FIT", psnr(line_fit(p, y), y)),
-        Figure("brain", "SSIM", _mean(case.similarity[case.mask])),
-        Figure("brain", "MSE", mse(p, y)),
-        Figure("brain", "MAE", mae(p, y)),
-        Figure("brain", "NMSE", nmse(p, y)),
-        *([Figure("brain", "CONSISTENCY", even)] if even is not None else []),
+        *_brain(case, case.similarity),
+        ("brain", "NMSE", nmse(case.p[case.mask], case.y[case.mask])),
+        *([("brain", "CONSISTENCY", even)] if even is not None else []),
     ]
     for name in case.regions:
         inside = case.region(name)
         if inside.any():
             p, y = case.p[inside], case.y[inside]
             figures += [
-                Figure(name, "PSNR", psnr(p, y)),
-                Figure(name, "MSE", mse(p, y)),
-                Figure(name, "MAE", mae(p, y)),
+                (name, "PSNR", psnr(p, y)),
+                (name, "MSE", mse(p, y)),
+                (name, "MAE", mae(p, y)),
             ]
     return figures
 
@@ -156,13 +167,13 @@ def _slice2d(case: Case) -> list[Figure]:
     if not kept.any():
         return []
     p, y = case.p[:, :, kept], case.y[:, :, kept]
-    similarity = ssim_map(p, y, slices=True)[interior(p.shape, slices=True)]
+    similarity = case.similarity_in_slices[:, :, kept][interior(p.shape, slices=True)]
     # slices are alike in size, so but for the logarithm in PSNR the mean of their means is the mean of all
     return [
-        Figure("slices", "PSNR", float(np.mean([psnr(p[:, :, k], y[:, :, k]) for k in range(p.shape[2])]))),
-        Figure("slices", "SSIM", _mean(similarity)),
-        Figure("slices", "MSE", mse(p, y)),
-        Figure("slices", "MAE", mae(p, y)),
+        ("slices", "PSNR", float(np.mean([psnr(p[:, :, k], y[:, :, k]) for k in range(p.shape[2])]))),
+        ("slices", "SSIM", _mean(similarity)),
+        ("slices", "MSE", mse(p, y)),
+        ("slices", "MAE", mae(p, y)),
     ]
 
 
@@ -174,8 +185,8 @@ def _brasyn(case: Case) -> list[Figure]:
     for region, inside in parts.items():
         if inside.any():
             figures += [
-                Figure(region, "SSIM", _mean(case.similarity[inside])),
-                Figure(region, "MSE", mse(case.p[inside], case.y[inside])),
+                (region, "SSIM", _mean(case.similarity[inside])),
+                (region, "MSE", mse(case.p[inside], case.y[inside])),
             ]
     return figures
 
@@ -188,15 +199,32 @@ def _cwdm(case: Case) -> list[Figure]:
     padding = [(place.before, place.after) for place in placements]
     p, y = (np.pad(image[kept], padding) for image in (case.p, case.y))
     p[p <= CWDM_FLOOR] = 0
-    return _whole(p, y, ssim_map(p, y))
-
-
-def _whole(p: Array, y: Array, similarity: Array) -> list[Figure]:
-    """Figures over all voxels of a volume; SSIM where the window fits."""
     return [
-        Figure("volume", "PSNR", psnr(p, y)),
-        Figure("volume", "SSIM", _mean(similarity[interior(p.shape)])),
-        Figure("volume", "MSE", mse(p, y)),
+        ("volume", "PSNR", psnr(p, y)),
+        ("volume", "SSIM", _mean(ssim_map(p, y)[interior(p.shape)])),
+        ("volume", "MSE", mse(p, y)),
+    ]
+
+
+def _full(case: Case, similarity: Array) -> list[Figure]:
+    """Figures over all voxels."""
+    return [
+        ("volume", "PSNR", psnr(case.p, case.y)),
+        ("volume", "SSIM", _mean(similarity)),
+        ("volume", "MSE", mse(case.p, case.y)),
+        ("volume", "MAE", mae(case.p, case.y)),
+    ]
+
+
+def _brain(case: Case, similarity: Array) -> list[Figure]:
+    """Figures over the voxels of the mask, before and after the fit."""
+    p, y = case.p[case.mask], case.y[case.mask]
+    return [
+        ("brain", "PSNR", psnr(p, y)),
+        ("brain", "PSNR_FIT", psnr(line_fit(p, y), y)),
+        ("brain", "SSIM", _mean(similarity[case.mask])),
+        ("brain", "MSE", mse(p, y)),
+        ("brain", "MAE", mae(p, y)),
     ]
 
 
@@ -210,6 +238,8 @@ _SCALING = (
     "the foreground; the data range is 1."
 )
 _WINDOW = "Gaussian window of 11x11x11 voxels, sigma 1.5, K1 0.01, K2 0.03"
+
+_WINDOW_2D = "Gaussian window of 11x11 pixels, sigma 1.5, K1 0.01, K2 0.03"
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -230,6 +260,21 @@ PROTOCOLS: dict[str, Protocol] = {
             "PSNR, MSE and MAE also inside each tumour region that the subject's segmentation has; regions without a "
             "voxel, and all regions of a subject without a segmentation, have no row.",
             _brain3d,
+        ),
+        Protocol(
+            "full2d",
+            f"Slices, each whole, that need not be neighbours: what the self-check of `mrsynth complete` compares. "
+            f"{_SCALING} The quantiles are those of the whole volume. PSNR, MSE and MAE over all voxels of the slices; "
+            f"SSIM ({_WINDOW_2D}) averaged over the voxels whose window fits into the slice.",
+            _full2d,
+        ),
+        Protocol(
+            "brain2d",
+            f"The foreground of slices that need not be neighbours: the self-check of `mrsynth complete` and the "
+            f"validation of `mrsynth train`. {_SCALING} The quantiles are those of the whole volume. PSNR, PSNR_FIT "
+            f"(after the straight line that brings the prediction nearest to the truth), SSIM ({_WINDOW_2D}; at the "
+            "rim it sees background), MSE and MAE over the voxels of the foreground.",
+            _brain2d,
         ),
         Protocol(
             "slice2d",

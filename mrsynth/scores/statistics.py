@@ -16,7 +16,7 @@ import numpy as np
 
 from mrsynth.errors import UsageError
 from mrsynth.plain import Doubles
-from mrsynth.scores.rows import ResultRow
+from mrsynth.scores.rows import Score
 
 FEW = 6  # subjects: below this no two-sided signed-rank test can fall under 0.05 (2 / 2^5 = 0.0625)
 LEVEL = 0.95
@@ -117,7 +117,7 @@ def warning_for(subjects: int) -> str | None:
     return f"n = {subjects}: intervals and tests mean nothing."
 
 
-def summarise(rows: Sequence[ResultRow], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Summary]:
+def summarise(rows: Sequence[Score], *, resamples: int = RESAMPLES, seed: int = 0) -> list[Summary]:
     """One summary per dataset, split, method, pattern, target, protocol, region and metric, in the order of the rows.
 
     The groups with ANY as target, as pattern, and as both follow those of the rows. The resamples depend on the number
@@ -135,7 +135,7 @@ def summarise(rows: Sequence[ResultRow], *, resamples: int = RESAMPLES, seed: in
     return [_summary(key, subjects, resamples, seed) for key, subjects in groups.items()]
 
 
-def paired_tests(rows: Sequence[ResultRow], *, resamples: int = RESAMPLES, seed: int = 0) -> list[PairedTest]:
+def paired_tests(rows: Sequence[Score], *, resamples: int = RESAMPLES, seed: int = 0) -> list[PairedTest]:
     """Every two methods against each other, wherever they were scored on common subjects.
 
     Raises UsageError where a test is due (at least FEW common subjects) and scipy is not installed.

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from mrsynth.contrasts import Contrast, pattern_name, patterns
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.methods.base import Batch, Method
-from mrsynth.scores.metrics import score
+from mrsynth.scores.protocols import Case, measure
+from mrsynth.scores.rows import Score
 from mrsynth.training.examples import ExampleSource, Slab, collate
 
 PER_SUBJECT = 3
@@ -19,15 +19,6 @@ PER_VOLUME = 9  # slices of a synthetic volume that are scored; only three of th
 AT_ONCE = {2: 16, 3: 1}  # slices or volumes in one pass of the network: bounds the memory
 
 Pattern = tuple[Contrast, ...]
-
-
-class ValidationRow(NamedTuple):
-    """Figures over the slices that have the pattern and the target: PSNR and 2-D SSIM inside the brain, not fitted."""
-
-    pattern: str
-    target: str
-    psnr: float
-    ssim: float
 
 
 class ValidationSlices:
@@ -74,8 +65,11 @@ def fill_in_every_pattern(
             yield pattern, fill_in(method, batch, pattern, bf16, sampler)
 
 
-def score_patterns(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> list[ValidationRow]:
-    """One row per pattern and target, over the slices that have the contrasts of both; no row without such a slice."""
+def score_patterns(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> list[Score]:
+    """PSNR and SSIM by `brain2d` per pattern and target, over the slices that have the contrasts of both; none without.
+
+    The truth is what the network would be given, u in [0, 1]. What is not finite is not measured.
+    """
     truth, made = as_slices(batch.images, PER_VOLUME), {p: as_slices(x, PER_VOLUME) for p, x in made.items()}
     truth = (truth + 1) / 2
     each = len(truth) // max(len(batch.images), 1)  # slices of one example
@@ -87,8 +81,10 @@ def score_patterns(method: Method, batch: Batch, made: Mapping[Pattern, Tensor])
             if usable.any():
                 p, y = (x[usable, channel].permute(1, 2, 0).numpy() for x in (images, truth))
                 brain = (truth[usable] > 0).any(1).permute(1, 2, 0).numpy()
-                values = {m.name: m.value for m in score(p, y, brain, slices=True)}
-                rows.append(ValidationRow(pattern_name(pattern), target, values["psnr_brain"], values["ssim_brain"]))
+                if np.isfinite(p[brain]).all():
+                    case = Case(p, y, brain, window=(0.0, 1.0))
+                    found = measure(case, ["brain2d"], pattern=pattern_name(pattern), target=target)
+                    rows += [row for row in found if row.metric in ("PSNR", "SSIM")]
     return rows
 
 

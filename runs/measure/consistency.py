@@ -18,7 +18,7 @@ from mrsynth.io.subjects import find_subjects, load_subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.protocols import PROTOCOLS
 from mrsynth.tasks.benchmark.measuring import scored_case
-from mrsynth.tasks.complete.completion import unit
+from mrsynth.tasks.complete.completion import in_u
 
 
 def main() -> None:
@@ -40,10 +40,9 @@ def main() -> None:
             for file in files:
                 subject = load_subject(subjects[file.parent.name.removesuffix(f"_{target}")])
                 volume = read_volume(file)
-                case = scored_case(
-                    subject, target, Volume(unit(target, volume.voxels).astype(np.float32), volume.affine), {}
-                )
-                values += [f.value for f in PROTOCOLS["brain3d"].measure(case) if f.metric == "CONSISTENCY"]
+                made_u = in_u(target, volume.voxels).astype(np.float32)
+                case = scored_case(subject, target, Volume(made_u, volume.affine), {})
+                values += [value for _, metric, value in PROTOCOLS["brain3d"].measure(case) if metric == "CONSISTENCY"]
             means.append(mean(values))
         print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in [*means, mean(means)]) + " |", flush=True)
 

@@ -18,7 +18,7 @@ from statistics import mean
 from typing import Any
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
-from mrsynth.scores.rows import ResultRow, read_results
+from mrsynth.scores.rows import Score, read_results
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "benchmark.md"
@@ -80,7 +80,7 @@ def every_pattern() -> str:
     return table(lines)
 
 
-def pooled(rows: Iterable[ResultRow], method: str) -> str:
+def pooled(rows: Iterable[Score], method: str) -> str:
     """Mean over all patterns and targets of a method that makes them all."""
     own = [r for r in rows if r.method == method]
     if len({(r.pattern, r.target) for r in own}) < 28:

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 import yaml
 
-from mrsynth.card import Card, DataSource, Score
+from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import Contrast, pattern_name, patterns
 from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
 from mrsynth.io.store import sha256_of
 from mrsynth.io.subjects import SubjectFiles, find_subjects, load_subject
 from mrsynth.scans.subject import Subject
 from mrsynth.scores.metrics import psnr, to_unit
+from mrsynth.scores.rows import Score
 from mrsynth.tasks.complete.completion import SCALE
 from mrsynth.tasks.complete.run import complete_subject
 from mrsynth.tasks.models import TrainedMethod, load_method
@@ -87,13 +88,14 @@ def from_rows(rows: list[dict[str, Any]], card: Card) -> tuple[Score, ...]:
         Score(
             pattern=pattern_name(set(card.contrasts) - {target}),
             target=target,
+            region="brain",
             metric=metric,
-            value=round(mean(r[metric] for r in rows if r["target"] == target), 3),
+            value=round(mean(r[column] for r in rows if r["target"] == target), 3),
             subjects=sum(r["target"] == target for r in rows),
             protocol="brain3d",
         )
         for target in card.requires or card.contrasts
-        for metric in ("psnr_brain", "psnr_brain_fit")
+        for column, metric in (("psnr_brain", "PSNR"), ("psnr_brain_fit", "PSNR_FIT"))
     )
 
 
@@ -116,7 +118,8 @@ def scores(trained: TrainedMethod, subjects: list[Subject]) -> tuple[Score, ...]
         Score(
             pattern=pattern,
             target=target,
-            metric="psnr_brain",
+            region="brain",
+            metric="PSNR",
             value=round(mean(each), 3),
             subjects=len(each),
             protocol="brain3d",

@@ -18,16 +18,18 @@ from statistics import mean
 
 import numpy as np
 
+from mrsynth.contrasts import pattern_name
 from mrsynth.devices import choose_precision
 from mrsynth.io.subjects import load_subject
 from mrsynth.scans.preparation import prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
-from mrsynth.scores.metrics import QUANTILES, score
+from mrsynth.scores.metrics import ends
+from mrsynth.scores.protocols import Case, measure
 from mrsynth.synthesis import Sampling, synthesise_volume
 from mrsynth.tasks.models import TrainedMethod, load_method
 
-FIGURES = ("psnr_brain", "psnr_brain_fit", "ssim_brain")
+FIGURES = {"PSNR": "psnr_brain", "PSNR_FIT": "psnr_brain_fit", "SSIM": "ssim_brain"}
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
     for trained in checkpoints:
         trained.method.optimise(precision)
     loaded = [slab_of(load_subject(folder), args.slab) for folder in args.subjects]
-    print(f"| sampler | steps | samples | {' | '.join(FIGURES)} | seconds |\n|---|---|---|---|---|---|---|")
+    print(f"| sampler | steps | samples | {' | '.join(FIGURES.values())} | seconds |\n|---|---|---|---|---|---|---|")
     for plan in args.plans:
         steps, samples = map(int, plan.split("x"))
         for sampler in args.samplers:
@@ -82,11 +84,15 @@ def measured(trained: TrainedMethod, subject: Subject, sampling: Sampling, every
         made = synthesise_volume(trained.method, prepared, subject.name, sampling, available=flags, slices=only)
         seconds = time.perf_counter() - began
         channel = contrasts.index(target)
-        low, high = np.quantile(subject.volumes[target].voxels, QUANTILES)
-        voxels = prepared.images[channel][..., slices] * prepared.scales[target] + prepared.record["offsets"][target]
-        truth = np.clip((voxels - low) / (high - low), 0, 1).astype(np.float32)
-        rows = score(made.mean[channel][..., slices], truth, prepared.mask[..., slices], slices=True)
-        yield {**{row.name: row.value for row in rows}, "seconds": seconds}
+        voxels = subject.volumes[target].voxels
+        case = Case(
+            prediction=made.mean[channel][..., slices],
+            truth=prepared.brought(voxels)[..., slices],
+            mask=prepared.mask[..., slices],
+            window=ends(voxels),
+        )
+        rows = measure(case, ["brain2d"], pattern=pattern_name(set(contrasts) - {target}), target=target)
+        yield {**{row.metric: row.value for row in rows}, "seconds": seconds}
 
 
 if __name__ == "__main__":

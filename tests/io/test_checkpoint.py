@@ -8,15 +8,17 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, read_header, write_checkpoint
+from mrsynth.scores.rows import Score
 
 SCORE = Score(
     pattern="t1+t2+flair",
     target=Contrast.T1CE,
-    metric="psnr_brain",
+    region="brain",
+    metric="PSNR",
     value=21.3,
     subjects=3,
     protocol="3 of shared/data",

@@ -15,7 +15,7 @@ from mrsynth.reports.plots import box_plot
 from mrsynth.reports.sections import plain
 from mrsynth.reports.tables import Results, pattern_table, resource_table, score_table, segmentation_table
 from mrsynth.scores.published_figures import Conduct, Published, PublishedRow, Source
-from mrsynth.scores.rows import ResultRow
+from mrsynth.scores.rows import Score
 
 NASTY = "a|b <script>x</script> & \"c\" 'd'</td> [l](http://x) `q` *s* $m$ 漢"
 PNG = b"\x89PNG\r\n\x1a\nnot a picture"
@@ -23,8 +23,8 @@ BASE = {"dataset": "brats21", "split": "test@0000000a", "pattern": "t1+t2+flair"
 BASE |= {"protocol": "full3d", "region": "volume", "metric": "PSNR", "method": "fgc2f"}
 
 
-def column(values, **more) -> list[ResultRow]:
-    return [ResultRow(**BASE | more | {"subject": f"s{i:02}", "value": float(v)}) for i, v in enumerate(values)]
+def column(values, **more) -> list[Score]:
+    return [Score(**BASE | more | {"subject": f"s{i:02}", "value": float(v)}) for i, v in enumerate(values)]
 
 
 def record(**more) -> BenchmarkRecord:
@@ -55,7 +55,7 @@ def published(**more) -> Published:
     )
 
 
-def every_pattern(subjects=2) -> list[ResultRow]:
+def every_pattern(subjects=2) -> list[Score]:
     """fgc2f and both baselines on all 14 patterns, cwdm on the four with one missing."""
     rng, rows = np.random.default_rng(0), []
     for given in patterns():

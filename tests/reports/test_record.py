@@ -13,24 +13,22 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mrsynth.card import Card, DataSource, Score
-from mrsynth.contrasts import T1CE_WARNING, Contrast
+from mrsynth.card import Card, DataSource
+from mrsynth.contrasts import T1CE_WARNING, Contrast, spelled
 from mrsynth.reports.record import (
     SYNTHETIC_NOTICE,
     InputRecord,
     OutputRecord,
     Report,
     SamplerRecord,
-    ScoreRow,
     WeightsRecord,
     metrics_csv,
     report_json,
-    score_rows,
     sidecar_json,
 )
 from mrsynth.reports.subject_page import report_html
-from mrsynth.reports.trust import RATINGS, assess, expected_quality, rate, spelled
-from mrsynth.scores.metrics import MetricName, score
+from mrsynth.reports.trust import RATINGS, assess, expected_quality, rate
+from mrsynth.scores.rows import Score
 
 T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
 NASTY = "a <b> & \"c\" 'd'</td><script>x</script>"
@@ -50,11 +48,11 @@ def made_input(contrast: Contrast, file: str = "") -> InputRecord:
 
 def rows(
     target: Contrast, pattern: str, psnr: float, ssim: float, fit: float | None = None, **more: Any
-) -> tuple[ScoreRow, ...]:
+) -> tuple[Score, ...]:
     more = {"kind": "self-check", "slices": (60, 70, 80, 90, 100, 110), "protocol": "brain2d"} | more
-    figures: dict[MetricName, float] = {"PSNR": psnr, "SSIM": ssim, "PSNR_FIT": psnr if fit is None else fit}
+    figures: dict[str, float] = {"PSNR": psnr, "SSIM": ssim, "PSNR_FIT": psnr if fit is None else fit}
     return tuple(
-        ScoreRow(target=target, pattern=pattern, region="brain", metric=metric, value=value, **more)
+        Score(target=target, pattern=pattern, region="brain", metric=metric, value=value, **more)
         for metric, value in figures.items()
     )
 
@@ -66,7 +64,11 @@ def made_report(**changes: Any) -> Report:
         contrasts=(T1, T1CE, T2, FLAIR),
         licence="Apache-2.0",
         training_data=(DataSource(name="open_ms_data", licence="CC BY 4.0", citation="Lesjak 2017", subjects=1),),
-        scores=(Score(pattern="t1+t2", target=FLAIR, metric="psnr_brain", value=19.8, subjects=3, protocol="brain3d"),),
+        scores=(
+            Score(
+                pattern="t1+t2", target=FLAIR, region="brain", metric="PSNR", value=19.8, subjects=3, protocol="brain3d"
+            ),
+        ),
     )
     fields: dict[str, Any] = {
         "version": "0.1.0",
@@ -131,16 +133,6 @@ def test_csv_is_one_flat_table() -> None:
     }
 
 
-def test_score_rows_keep_every_figure() -> None:
-    image = np.random.default_rng(0).random((12, 12, 12), np.float32)
-    metrics = score(image, image[::-1], np.ones(image.shape, bool))
-    made = score_rows(metrics, target=FLAIR, pattern="t1+t2", kind="reference")
-
-    assert [(r.region, r.metric, r.value, r.protocol) for r in made] == [
-        (m.region, m.metric, m.value, m.protocol) for m in metrics
-    ]
-
-
 def test_sidecar_says_what_the_file_is() -> None:
     report = made_report()
     text = sidecar_json(
@@ -173,7 +165,7 @@ def test_sidecar_says_what_the_file_is() -> None:
 
 
 def statement(
-    found: Sequence[ScoreRow],
+    found: Sequence[Score],
     target: Contrast,
     validation: Sequence[Score] = (),
     available: Sequence[Contrast] = (T1, T2),
@@ -196,9 +188,9 @@ def test_the_example_of_the_self_check() -> None:
 
 def test_a_single_contrast_cannot_be_self_checked_and_validation_speaks() -> None:
     scores = [
-        Score(pattern="t1", target=FLAIR, metric="psnr_brain", value=18.0, subjects=3, protocol="brain3d"),
-        Score(pattern="t1+t2", target=FLAIR, metric="psnr_brain", value=25.0, subjects=3, protocol="brain3d"),
-        Score(pattern="t1", target=T2, metric="psnr_brain", value=26.0, subjects=3, protocol="brain3d"),
+        Score(pattern="t1", target=FLAIR, region="brain", metric="PSNR", value=18.0, subjects=3, protocol="brain3d"),
+        Score(pattern="t1+t2", target=FLAIR, region="brain", metric="PSNR", value=25.0, subjects=3, protocol="brain3d"),
+        Score(pattern="t1", target=T2, region="brain", metric="PSNR", value=26.0, subjects=3, protocol="brain3d"),
     ]
     said = statement([], FLAIR, validation=scores, available=(T1,))
 

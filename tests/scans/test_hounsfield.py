@@ -21,7 +21,7 @@ from mrsynth.scans.volume import Volume
 from mrsynth.scores.baselines import as_input
 from mrsynth.scores.metrics import to_unit
 from mrsynth.tasks.benchmark.measuring import scored_case
-from mrsynth.tasks.complete.completion import spread, unit, written
+from mrsynth.tasks.complete.completion import in_u, spread, written
 from mrsynth.training.augmentation import AugmentationConfig
 from mrsynth.training.examples import Examples, Slab, TrainingConfig
 
@@ -64,7 +64,7 @@ def test_the_window_has_known_values_and_an_inverse() -> None:
     np.testing.assert_allclose(u, expected, atol=1e-7)
     back = written(CT, Volume(u, LPS)).voxels
     np.testing.assert_array_equal(back, np.clip(voxels, *HOUNSFIELD))
-    np.testing.assert_allclose(unit(CT, back), u, atol=1e-7)
+    np.testing.assert_allclose(in_u(CT, back), u, atol=1e-7)
     assert spread(CT) == 3024 and spread(T1) == 1000
 
 

@@ -351,6 +351,17 @@ def test_restore_ignores_what_a_model_paints_outside_the_foreground() -> None:
         prepared.restore(painted[1:])
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 1.0, 1.2)])
+def test_another_image_is_brought_to_the_models_grid_as_the_inputs_are(spacing: tuple[float, float, float]) -> None:
+    """An input brought so, and divided by its scale, is that input; nothing above u = 1 is lost."""
+    prepared = prepare(s := subject(*STANDARD, affine=lps(spacing)), STANDARD, PreparationConfig(quantile=0.9))
+    for channel, contrast in enumerate(STANDARD):
+        u = prepared.brought(s.volumes[contrast].voxels) / np.float32(prepared.scales[contrast])
+
+        np.testing.assert_allclose(np.clip(u, 0, 1), prepared.images[channel], atol=1e-6)
+        assert u.max() > 1.01
+
+
 def test_the_record_survives_json() -> None:
     prepared = prepare(subject(Contrast.T1, affine=lps((1, 1, 2))), STANDARD, SMALL)
     record = json.loads(json.dumps(prepared.record))

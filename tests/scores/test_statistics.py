@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from mrsynth.errors import UsageError
-from mrsynth.scores.rows import ResultRow
+from mrsynth.scores.rows import Score
 from mrsynth.scores.statistics import ANY, Summary, holm, paired_difference, paired_tests, summarise, warning_for
 
 
-def row(subject: str, value: float, *, method="m", pattern="t1+t2", target="flair", metric="PSNR", **more) -> ResultRow:
+def row(subject: str, value: float, *, method="m", pattern="t1+t2", target="flair", metric="PSNR", **more) -> Score:
     fields = {"dataset": "phantom", "split": "all@00000000", "protocol": "full3d", "region": "volume"} | more
     fields |= {"method": method, "pattern": pattern, "target": target, "metric": metric}
-    return ResultRow(subject=subject, value=value, **fields)
+    return Score(subject=subject, value=value, **fields)
 
 
-def column(values, **more) -> list[ResultRow]:
+def column(values, **more) -> list[Score]:
     """One row per value; subjects s00, s01, ..."""
     return [row(f"s{i:02}", float(value), **more) for i, value in enumerate(values)]
 

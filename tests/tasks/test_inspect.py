@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, WeightsError
+from mrsynth.scores.rows import Score
 from mrsynth.tasks.inspect import inspect
 
 HEAVY = ("torch", "numpy", "nibabel", "monai", "matplotlib", "SimpleITK", "scipy")
@@ -68,7 +69,9 @@ def test_a_network_for_just_this_contrast_is_the_choice_and_why(
 
     from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 
-    score = Score(pattern="t1+t2+flair", target="t1ce", metric="psnr_brain", value=24.5, subjects=4, protocol="v1")
+    score = Score(
+        pattern="t1+t2+flair", target="t1ce", region="brain", metric="PSNR", value=24.5, subjects=4, protocol="v1"
+    )
     (tmp_path / "weights").mkdir()
     card = Card(name="special", **T1CE_ALONE, scores=(score,))
     write_checkpoint(tmp_path / "weights" / "special.safetensors", Checkpoint(card, {}, {}, {"any": torch.zeros(1)}))

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrsynth.contrasts import spelled
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.files import write_text
 from mrsynth.reports.elements import Cell, Number
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Section, Table, as_markdown
-from mrsynth.reports.tables import HEADLINE, METRICS, Print, interval, label_of, p_text, signed, spelled
-from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, ResultRow, read_results
+from mrsynth.reports.tables import HEADLINE, METRICS, Print, interval, label_of, p_text, signed
+from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, read_results
 from mrsynth.scores.statistics import ANY, FEW, PairedTest, paired_tests, warning_for
 
 RESULTS = "results.csv"
@@ -114,7 +115,7 @@ def write(comparison: Comparison, path: Path) -> None:
 # Reading and matching ------------------------------------------------------------------------------------------------
 
 
-def _read(run: Path) -> list[ResultRow]:
+def _read(run: Path) -> list[Score]:
     file = run / RESULTS if run.is_dir() else run
     try:
         rows = read_results(file.read_text(encoding="utf-8"), str(file))
@@ -127,9 +128,7 @@ def _read(run: Path) -> list[ResultRow]:
     return rows
 
 
-def _pairs_of_methods(
-    run_a: Path, a: Sequence[ResultRow], run_b: Path, b: Sequence[ResultRow]
-) -> list[tuple[str, str]]:
+def _pairs_of_methods(run_a: Path, a: Sequence[Score], run_b: Path, b: Sequence[Score]) -> list[tuple[str, str]]:
     """Common methods with themselves; without a common competitor, the only one of each run, and what is common."""
     in_a, in_b = (list(dict.fromkeys(row.method for row in rows)) for rows in (a, b))
     own_a, own_b = ([method for method in methods if method not in NO_COMPETITOR] for methods in (in_a, in_b))
@@ -144,7 +143,7 @@ def _pairs_of_methods(
     )
 
 
-def _held(run: Path, rows: Sequence[ResultRow]) -> str:
+def _held(run: Path, rows: Sequence[Score]) -> str:
     methods, protocols = (
         ", ".join(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("method", "protocol")
     )
@@ -152,10 +151,10 @@ def _held(run: Path, rows: Sequence[ResultRow]) -> str:
     return f"{run} holds methods {methods}; protocols {protocols}; subjects {_some(subjects)}."
 
 
-def _notes(a: Sequence[ResultRow], b: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list[str]:
+def _notes(a: Sequence[Score], b: Sequence[Score], pairs: Sequence[tuple[str, str]]) -> list[str]:
     """What differs between the rows that are compared; for splits only the hash counts, which follows the @."""
     notes = []
-    values: dict[str, Callable[[ResultRow], str]] = {
+    values: dict[str, Callable[[Score], str]] = {
         "data sets": lambda row: row.dataset,
         "splits (hash)": lambda row: row.split.split("@")[-1],
         "seeds": lambda row: str(row.seed),
@@ -179,7 +178,7 @@ def _notes(a: Sequence[ResultRow], b: Sequence[ResultRow], pairs: Sequence[tuple
     return notes
 
 
-def _settings(rows: Sequence[ResultRow], method: str, what: str) -> list[str]:
+def _settings(rows: Sequence[Score], method: str, what: str) -> list[str]:
     found = {getattr(row, what) for row in rows if row.method == method}
     return sorted(str(value) for value in found if value not in (None, ""))
 

@@ -1,11 +1,11 @@
-"""Who competes in a benchmark: methods with their checkpoints, the cases they are asked for, and what they cannot."""
+"""Who competes in a benchmark: methods with their checkpoints, the gaps they are to fill, and what they cannot."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from mrsynth.card import Card
-from mrsynth.contrasts import Contrast, pattern_name, patterns
+from mrsynth.contrasts import Contrast, contrasts_in, pattern_name, patterns
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.store import available_entries, resolve
 from mrsynth.methods import METHODS
@@ -15,7 +15,7 @@ BRASYN = "brasyn"
 
 
 @dataclass(frozen=True)
-class Case:
+class Gap:
     """One experiment on a subject: the contrasts it may be read from, and those to be made."""
 
     available: tuple[Contrast, ...]
@@ -33,7 +33,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Assignment:
     """Checkpoint (a key of `Contender.checkpoints`) -> the targets it makes; target -> why none can."""
 
     made: Mapping[str, tuple[Contrast, ...]]
@@ -50,24 +50,24 @@ class Contender:
     label: str
     checkpoints: Mapping[str, Card]
 
-    def plan(self, case: Case) -> Plan:
+    def assign(self, gap: Gap) -> Assignment:
         """Which checkpoint makes what: one run for all targets where one checkpoint can, else the best for each."""
         entries = list(self.checkpoints.values())
         unsupported: dict[Contrast, str] = {}
         able: list[Contrast] = []
-        for target in case.targets:
+        for target in gap.targets:
             try:
-                select(entries, case.available, [target])
+                select(entries, gap.available, [target])
                 able.append(target)
             except (UsageError, WeightsError) as error:
                 unsupported[target] = str(error)
-        whole = [e for e in entries if all(e.supports(frozenset(case.available), t) for t in able)]
+        whole = [e for e in entries if all(e.supports(frozenset(gap.available), t) for t in able)]
         made: dict[str, tuple[Contrast, ...]] = {}
         for target in able:
-            best = select(whole, case.available, able) if whole else select(entries, case.available, [target])
+            best = select(whole, gap.available, able) if whole else select(entries, gap.available, [target])
             key = next(key for key, card in self.checkpoints.items() if card is best.entry)  # names may be alike
             made[key] = (*made.get(key, ()), target)
-        return Plan(made, unsupported)
+        return Assignment(made, unsupported)
 
 
 def contenders(methods: Sequence[str], weights: Sequence[str]) -> list[Contender]:
@@ -116,8 +116,8 @@ def _abilities(card: Card) -> set[tuple[str, Contrast]]:
     return {(pattern_name(p), t) for p, t in cases if card.supports(frozenset(p), t)}
 
 
-def read_patterns(text: str, contrasts: Sequence[Contrast]) -> list[Case]:
-    """The cases that --patterns asks for, of a data set with these contrasts.
+def read_patterns(text: str, contrasts: Sequence[Contrast]) -> list[Gap]:
+    """The gaps that --patterns asks for, of a data set with these contrasts.
 
     text   one-missing, all, or a list such as `t1+t2:t1ce,flair`: what is available and, after a colon, what to make;
            everything that is missing where nothing is said
@@ -125,20 +125,20 @@ def read_patterns(text: str, contrasts: Sequence[Contrast]) -> list[Case]:
     """
     if text in ("all", "one-missing"):
         sets = patterns(contrasts)
-        return [_case(p, (), contrasts) for p in sets if text == "all" or len(p) == len(contrasts) - 1]
-    cases = []
+        return [_gap(p, (), contrasts) for p in sets if text == "all" or len(p) == len(contrasts) - 1]
+    gaps = []
     for part in text.split(","):
         given, colon, wanted = part.partition(":")
-        cases.append(_case(_named(given, part), _named(wanted, part) if colon else (), contrasts))
-    return list(dict.fromkeys(cases))
+        gaps.append(_gap(_named(given, part), _named(wanted, part) if colon else (), contrasts))
+    return list(dict.fromkeys(gaps))
 
 
-def dropped_case(dropped: Contrast, contrasts: Iterable[Contrast]) -> Case:
-    """The case in which one contrast is missing."""
-    return Case(tuple(c for c in contrasts if c is not dropped), (dropped,))
+def dropped_gap(dropped: Contrast, contrasts: Iterable[Contrast]) -> Gap:
+    """The gap where one contrast is missing."""
+    return Gap(tuple(c for c in contrasts if c is not dropped), (dropped,))
 
 
-def _case(available: Sequence[Contrast], targets: Sequence[Contrast], contrasts: Sequence[Contrast]) -> Case:
+def _gap(available: Sequence[Contrast], targets: Sequence[Contrast], contrasts: Sequence[Contrast]) -> Gap:
     given = tuple(c for c in contrasts if c in available)
     missing = tuple(c for c in contrasts if c not in available)
     if foreign := [c for c in (*available, *targets) if c not in contrasts]:
@@ -147,12 +147,14 @@ def _case(available: Sequence[Contrast], targets: Sequence[Contrast], contrasts:
         raise UsageError("--patterns: give at least one contrast, and leave at least one to be made.")
     if both := [c for c in targets if c in given]:
         raise UsageError(f"--patterns: {both[0].label} is both given and to be made.")
-    return Case(given, tuple(c for c in missing if not targets or c in targets))
+    return Gap(given, tuple(c for c in missing if not targets or c in targets))
 
 
 def _named(text: str, part: str) -> tuple[Contrast, ...]:
     try:
-        return tuple(Contrast(name) for name in text.strip().lower().split("+"))
+        if found := contrasts_in(text.strip().lower()):
+            return found
+        raise ValueError("nothing is named")
     except ValueError as error:
         raise UsageError(
             f"--patterns {part}: expected one-missing, all, {BRASYN}, or contrasts as in t1+t2:t1ce; known are "

@@ -18,11 +18,11 @@ from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.baselines import Baseline, as_input
 from mrsynth.scores.metrics import to_unit
-from mrsynth.scores.protocols import PROTOCOLS, Case
-from mrsynth.scores.rows import LEFT_OUT, REAL, ResultRow
-from mrsynth.tasks.benchmark import contenders as who
-from mrsynth.tasks.benchmark.units import Unit
-from mrsynth.tasks.complete.completion import unit, written
+from mrsynth.scores.protocols import Case, measure
+from mrsynth.scores.rows import LEFT_OUT, REAL, Score
+from mrsynth.tasks.benchmark.contenders import Gap
+from mrsynth.tasks.benchmark.pieces import Piece
+from mrsynth.tasks.complete.completion import in_u, written
 from mrsynth.tasks.complete.run import complete_subject, fast_steps
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 from mrsynth.tasks.models import TrainedMethod, load_method
@@ -41,8 +41,8 @@ class Job:
     plan   checkpoint -> targets, for methods; {} for the others
     """
 
-    unit: Unit
-    case: who.Case
+    piece: Piece
+    gap: Gap
     plan: Mapping[str, tuple[Contrast, ...]]
 
 
@@ -90,47 +90,40 @@ class Measurer:
         self.labels, self.choices, self.protocols, self.regions = labels, choices, protocols, regions
         self.baselines, self.segmenter = baselines, segmenter
 
-    def rows(self, subject: Subject, job: Job) -> list[ResultRow]:
+    def rows(self, subject: Subject, job: Job) -> list[Score]:
         """Every score of a job. The subject has the truth of all its contrasts."""
-        if job.unit.method in (REAL, LEFT_OUT):
+        if job.piece.method in (REAL, LEFT_OUT):
             return self._segmented(subject, job, {}, None)
         made = self.make(subject, job)
         rows = []
         for target, volume in made.volumes.items():
-            given = scored_case(subject, target, volume, self.regions)
-            for name in self.protocols:
-                for figure in PROTOCOLS[name].measure(given):
-                    rows.append(
-                        ResultRow(
-                            **self.labels,
-                            subject=subject.name,
-                            method=job.unit.method,
-                            weights=made.weights.get(target, ""),
-                            pattern=job.case.pattern,
-                            target=target.value,
-                            protocol=name,
-                            region=figure.region,
-                            metric=figure.metric,
-                            value=figure.value,
-                            seconds=made.seconds,
-                            peak_memory_mb=made.peak_memory_mb,
-                            steps=made.steps.get(target),
-                            samples=made.samples.get(target),
-                            seed=self.choices.seed,
-                        )
-                    )
+            rows += measure(
+                scored_case(subject, target, volume, self.regions),
+                self.protocols,
+                **self.labels,
+                subject=subject.name,
+                method=job.piece.method,
+                weights=made.weights.get(target, ""),
+                pattern=job.gap.pattern,
+                target=target.value,
+                seconds=made.seconds,
+                peak_memory_mb=made.peak_memory_mb,
+                steps=made.steps.get(target),
+                samples=made.samples.get(target),
+                seed=self.choices.seed,
+            )
         return rows + self._segmented(subject, job, made.volumes, made)
 
     def make(self, subject: Subject, job: Job) -> Made:
-        """What the method or baseline synthesises when it sees only what the case allows."""
-        given = subject.without(*(c for c in subject.available if c not in job.case.available))
+        """What the method or baseline synthesises when it sees only what the gap leaves."""
+        given = subject.without(*(c for c in subject.available if c not in job.gap.available))
         if not job.plan:
-            baseline = self.baselines()[job.unit.method]
-            for target in job.case.targets:
-                baseline.fit(job.case.available, target)  # once for all subjects, so not their time
+            baseline = self.baselines()[job.piece.method]
+            for target in job.gap.targets:
+                baseline.fit(job.gap.available, target)  # once for all subjects, so not their time
             reset_peak_memory()
             began = time.perf_counter()
-            volumes = {t: baseline.predict(given, t) for t in job.case.targets}
+            volumes = {t: baseline.predict(given, t) for t in job.gap.targets}
             return Made(volumes, time.perf_counter() - began, peak_memory_mb(), {}, {}, {})
         device = choose_device(self.choices.device)
         reset_peak_memory(device)
@@ -154,23 +147,23 @@ class Measurer:
             seconds += sum(done.seconds.values())
             for target in targets:
                 volume = done.volumes[target]
-                volumes[target] = Volume(unit(target, volume.voxels), volume.affine)
+                volumes[target] = Volume(in_u(target, volume.voxels), volume.affine)
                 weights[target] = trained.card.name
                 steps[target], samples[target] = done.sampling.steps, done.sampling.samples
         return Made(volumes, seconds, peak_memory_mb(device), weights, steps, samples)
 
     def _segmented(
         self, subject: Subject, job: Job, synthetic: Mapping[Contrast, Volume], made: Made | None
-    ) -> list[ResultRow]:
+    ) -> list[Score]:
         """Dice and HD95 of a segmentation that sees the synthetic contrasts in place of the missing ones."""
         if self.segmenter is None or subject.segmentation is None:
             return []
         from mrsynth.segmenter.network import dice_and_hd95
 
-        wanted = [c for c in job.case.targets if c in self.segmenter.contrasts]
+        wanted = [c for c in job.gap.targets if c in self.segmenter.contrasts]
         if made is not None and (not wanted or any(c not in synthetic for c in wanted)):
             return []
-        true = {c: v for c, v in subject.volumes.items() if job.unit.method == REAL or c in job.case.available}
+        true = {c: v for c, v in subject.volumes.items() if job.piece.method == REAL or c in job.gap.available}
         found = self.segmenter.segment({**true, **{c: written(c, v) for c, v in synthetic.items()}})
         labels = subject.segmentation.voxels.round().astype(np.int16)
         rows = []
@@ -181,13 +174,13 @@ class Measurer:
             dice, distance = dice_and_hd95(found[region], truth, subject.reference.spacing)
             for metric, value in (("DICE", dice), ("HD95", distance)):
                 rows.append(
-                    ResultRow(
+                    Score(
                         **self.labels,
                         subject=subject.name,
-                        method=job.unit.method,
+                        method=job.piece.method,
                         weights="+".join(dict.fromkeys(made.weights.values())) if made else "",
-                        pattern=job.case.pattern,
-                        target=pattern_name(job.case.targets),
+                        pattern=job.gap.pattern,
+                        target=pattern_name(job.gap.targets),
                         protocol=SEGMENTATION,
                         region=region,
                         metric=metric,
@@ -211,7 +204,7 @@ class Measurer:
 
         truth = to_unit(subject.volumes[target].voxels, window_of(target))
         inside = subject.foreground()
-        panels = [Panel(c.label, shown(as_input(subject, c)), "input") for c in job.case.available]
+        panels = [Panel(c.label, shown(as_input(subject, c)), "input") for c in job.gap.available]
         panels.append(Panel(f"synthetic {target.label}", shown(volume.voxels[inside]), "synthetic"))
         panels.append(Panel(f"true {target.label}", shown(truth[inside]), "reference"))
         panels.append(Panel("difference", shown(np.abs(truth - volume.voxels)[inside]), "difference"))

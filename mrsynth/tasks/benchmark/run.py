@@ -6,7 +6,7 @@ A run folder holds
     report.md, .html  the same for people, with pictures and the published figures
     split.yaml        which subject is of which part
     benchmark.yaml    the settings; --resume refuses others
-    units/            one file per finished piece of work
+    pieces/           one file per finished piece of work
     phantoms/         the data set `phantom`
 """
 
@@ -34,11 +34,11 @@ from mrsynth.plain import Plain, Progress
 from mrsynth.reports.benchmark_page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
 from mrsynth.scores.baselines import Baseline, CopyBaseline, RegressionBaseline, sample_voxels
 from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
-from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, ResultRow, results_csv
+from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, results_csv
 from mrsynth.scores.statistics import require_scipy
-from mrsynth.tasks.benchmark.contenders import BRASYN, Case, Contender, contenders, dropped_case, read_patterns
+from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, contenders, dropped_gap, read_patterns
 from mrsynth.tasks.benchmark.measuring import Choices, Job, Measurer
-from mrsynth.tasks.benchmark.units import Unit, UnitStore
+from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 from mrsynth.tasks.complete.run import check_sampler
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 TRAINING_SUBJECTS = 16  # at most so many are read to fit the baselines
 PHANTOMS, PHANTOM_TRAINING = 8, 4
 PHANTOM_SHAPE, PHANTOM_SPACING = (96, 112, 16), (1.6, 1.6, 1.0)  # a slab of the whole head's width
-NO_CASE = Case((), ())
+NO_GAP = Gap((), ())
 
 
 class BenchmarkOptions(Plain):
@@ -84,7 +84,7 @@ class Benchmark:
     """What a run left: its table, what could not be done, and how many pieces of work are left to other parts."""
 
     out: Path
-    rows: tuple[ResultRow, ...]
+    rows: tuple[Score, ...]
     record: BenchmarkRecord
     unfinished: int
 
@@ -115,16 +115,16 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
             mode="json", include={*Choices.__dataclass_fields__, "protocols", "segmenter"} - {"device"}
         ),
     }
-    store = UnitStore(options.out, settings, resume=options.resume or options.num_parts > 1)
+    store = PieceStore(options.out, settings, resume=options.resume or options.num_parts > 1)
     write_split(options.out / "split.yaml", split.parts)
     work = Work(dataset, split, options, competing)
     plans = {files.name: list(work.jobs(files)) for files in chosen}
     own = chosen[options.part_id :: options.num_parts]
     total, done = sum(len(plans[files.name]) for files in own), 0
     failures: list[str] = []
-    failed: set[Unit] = set()
+    failed: set[Piece] = set()
     for files in own:
-        pending = [job for job in plans[files.name] if store.rows(job.unit) is None]
+        pending = [job for job in plans[files.name] if store.rows(job.piece) is None]
         done += len(plans[files.name]) - len(pending)
         if not pending:
             continue
@@ -132,20 +132,20 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
             subject = load_subject(files, segmentation=True)
         except MrsynthError as error:
             failures.append(f"{files.name}: {error}")
-            failed |= {job.unit for job in pending}
+            failed |= {job.piece for job in pending}
             continue
         for job in pending:
-            say(f"{files.name}, {job.unit.method} from {job.case.pattern or 'all'}", done, total)
+            say(f"{files.name}, {job.piece.method} from {job.gap.pattern or 'all'}", done, total)
             try:
-                store.finish(job.unit, work.measurer.rows(subject, job))
+                store.finish(job.piece, work.measurer.rows(subject, job))
             except Exception as error:
-                failures.append(f"{files.name}, {job.unit.method}, {job.case.name}: {type(error).__name__}: {error}")
-                failed.add(job.unit)
-                log.info("a unit failed", exc_info=error)
+                failures.append(f"{files.name}, {job.piece.method}, {job.gap.name}: {type(error).__name__}: {error}")
+                failed.add(job.piece)
+                log.info("a piece failed", exc_info=error)
             done += 1
-    finished = {f: [(job, store.rows(job.unit)) for job in jobs] for f, jobs in plans.items()}
+    finished = {f: [(job, store.rows(job.piece)) for job in jobs] for f, jobs in plans.items()}
     rows = [row for jobs in finished.values() for _, found in jobs for row in found or ()]
-    unfinished = {job.unit for jobs in finished.values() for job, found in jobs if found is None} - failed
+    unfinished = {job.piece for jobs in finished.values() for job, found in jobs if found is None} - failed
     notes = [*work.notes, *shortfalls(store, len(unfinished), options), *about(dataset, split, chosen)]
     record = BenchmarkRecord(
         dataset=dataset.spec.name,
@@ -201,29 +201,29 @@ class Work:
         """What is to be done with a subject, in the order of the table."""
         segmented = self.segmenter is not None and files.segmentation is not None
         if segmented:
-            yield Job(Unit(files.name, REAL, "all"), NO_CASE, {})
-        for case in self.cases(files):
+            yield Job(Piece(files.name, REAL, "all"), NO_GAP, {})
+        for gap in self.gaps(files):
             some = False
             for contender in self.competing:
-                plan = contender.plan(case)
-                for target, reason in plan.unsupported.items():
-                    told = f"{contender.label} from {case.pattern} to {target.value}: {reason}"
+                assigned = contender.assign(gap)
+                for target, reason in assigned.unsupported.items():
+                    told = f"{contender.label} from {gap.pattern} to {target.value}: {reason}"
                     if told not in self.unsupported:
                         self.unsupported.append(told)
-                if plan.made:
+                if assigned.made:
                     some = True
-                    yield Job(Unit(files.name, contender.label, self._named(case, plan.made)), case, plan.made)
+                    yield Job(Piece(files.name, contender.label, self._named(gap, assigned.made)), gap, assigned.made)
             if not some:
                 continue
             for name in self.baselines:
-                yield Job(Unit(files.name, name, case.name), case, {})
+                yield Job(Piece(files.name, name, gap.name), gap, {})
             if segmented:
-                yield Job(Unit(files.name, LEFT_OUT, case.name), case, {})
+                yield Job(Piece(files.name, LEFT_OUT, gap.name), gap, {})
 
-    def cases(self, files: SubjectFiles) -> list[Case]:
-        """The cases of --patterns that can be tried on a subject: it must have the truth."""
+    def gaps(self, files: SubjectFiles) -> list[Gap]:
+        """The gaps of --patterns that can be tried on a subject: it must have the truth."""
         if self.options.patterns == BRASYN:
-            wanted = [dropped_case(self.dropped[files.name], self.contrasts)]
+            wanted = [dropped_gap(self.dropped[files.name], self.contrasts)]
         else:
             wanted = read_patterns(self.options.patterns, self.contrasts)
         there = set(files.files)
@@ -235,9 +235,9 @@ class Work:
             )
         return possible
 
-    def _named(self, case: Case, made: Mapping[str, tuple[Contrast, ...]]) -> str:
-        """The case and the checkpoints: another checkpoint of the same name is another unit."""
-        return f"{case.name} {' '.join(checksum(name)[:16] for name in made)}"
+    def _named(self, gap: Gap, made: Mapping[str, tuple[Contrast, ...]]) -> str:
+        """The gap and the checkpoints: another checkpoint of the same name is another piece of work."""
+        return f"{gap.name} {' '.join(checksum(name)[:16] for name in made)}"
 
     def _baselines_that_can_be(self) -> tuple[str, ...]:
         if not self.options.baselines:
@@ -305,7 +305,7 @@ def subjects_of(dataset: Dataset, split: Split, options: BenchmarkOptions) -> li
     return chosen[: options.limit]
 
 
-def shortfalls(store: UnitStore, unfinished: int, options: BenchmarkOptions) -> list[str]:
+def shortfalls(store: PieceStore, unfinished: int, options: BenchmarkOptions) -> list[str]:
     """What the reader must know about completeness."""
     notes = []
     if store.outdated:
@@ -331,7 +331,7 @@ def pictured(
     work: Work,
     chosen: Sequence[SubjectFiles],
     plans: Mapping[str, Sequence[Job]],
-    rows: Sequence[ResultRow],
+    rows: Sequence[Score],
     say: Progress,
 ) -> dict[str, bytes]:
     """Montages of each method's worst, median and best synthesis with the fewest contrasts missing, made once more."""
@@ -342,25 +342,20 @@ def pictured(
         found = [r for r in rows if (r.method, r.protocol, r.metric) == (contender.label, protocol, "PSNR")]
         if not found:
             continue
-        most = max(available(r) for r in found)
-        alike = [r for r in found if r.region == found[0].region and available(r) == most]
+        most = max(len(r.given) for r in found)
+        alike = [r for r in found if r.region == found[0].region and len(r.given) == most]
         ranked = sorted(alike, key=lambda r: r.value)
         places = {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"}
         for place, word in places.items():
             row = ranked[place]
             target = Contrast(row.target)
-            same = (j for j in plans[row.subject] if (j.unit.method, j.case.pattern) == (row.method, row.pattern))
-            job = next(j for j in same if target in j.case.targets)
+            same = (j for j in plans[row.subject] if (j.piece.method, j.gap.pattern) == (row.method, row.pattern))
+            job = next(j for j in same if target in j.gap.targets)
             say(f"picture of {row.subject}, {row.method}", place, len(ranked))
             caption = f"{row.method}, {word}: {row.subject}, {row.target} from {row.pattern}, {row.value:.2f} dB"
             subject = load_subject(files[row.subject], segmentation=True)
             pictures[caption] = work.measurer.picture(subject, job, target)
     return pictures
-
-
-def available(row: ResultRow) -> int:
-    """How many contrasts were available."""
-    return len(row.pattern.split("+"))
 
 
 def label_of(split: Split, part: str) -> str:

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
-from mrsynth.reports.record import ScoreRow
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window, to_window, window_of
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.volume import Volume
+from mrsynth.scores.rows import Score
 from mrsynth.synthesis import Sampling
 
 SCALE = 1000.0  # output volumes are 1000 u, but CT is in Hounsfield units
@@ -29,13 +29,13 @@ class Completion:
     deviations: Mapping[Contrast, Volume]
     prepared: Prepared
     sampling: Sampling
-    scores: tuple[ScoreRow, ...]
+    scores: tuple[Score, ...]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
 
-    def unit(self, contrast: Contrast) -> NDArray[np.float32]:
+    def in_u(self, contrast: Contrast) -> NDArray[np.float32]:
         """A synthetic volume as u in [0, 1]."""
-        return unit(contrast, self.volumes[contrast].voxels, self.prepared.hounsfield)
+        return in_u(contrast, self.volumes[contrast].voxels, self.prepared.hounsfield)
 
 
 def written(contrast: Contrast, volume: Volume, window: Window = HOUNSFIELD) -> Volume:
@@ -52,7 +52,7 @@ def spread(contrast: Contrast, window: Window = HOUNSFIELD) -> float:
     return SCALE if ends is None else ends[1] - ends[0]
 
 
-def unit(contrast: Contrast, voxels: NDArray[np.float32], window: Window = HOUNSFIELD) -> NDArray[np.float32]:
+def in_u(contrast: Contrast, voxels: NDArray[np.float32], window: Window = HOUNSFIELD) -> NDArray[np.float32]:
     """Voxels of a written volume as u in [0, 1]."""
     ends = window_of(contrast, window)
     return np.clip(voxels / np.float32(SCALE), 0, 1) if ends is None else to_window(voxels, ends)

@@ -293,7 +293,7 @@ def picture(
         return Panel(title, np.where(mask, shown, np.float32(0)), kind)
 
     scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
-    synthetic, window = completion.unit(target), completion.prepared.hounsfield
+    synthetic, window = completion.in_u(target), completion.prepared.hounsfield
     panels = [panel(c.label, (subject.volumes[c].voxels - offsets[c]) / scales[c], "input") for c in used]
     panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic"))
     if target in completion.deviations:

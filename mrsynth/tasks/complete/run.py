@@ -19,13 +19,14 @@ from mrsynth.io.store import available_entries, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_subject
 from mrsynth.methods import METHODS, sampler_names
 from mrsynth.plain import Plain, Progress
-from mrsynth.reports.record import ScoreRow, score_rows
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.preparation import Prepared, prepare
 from mrsynth.scans.subject import Subject, describe_grid
 from mrsynth.scans.volume import Volume, same_grid
-from mrsynth.scores.metrics import QUANTILES, score, to_unit
+from mrsynth.scores.metrics import ends
+from mrsynth.scores.protocols import Case, measure
+from mrsynth.scores.rows import Score
 from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
 from mrsynth.synthesis import Sampling, synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
@@ -36,6 +37,7 @@ from mrsynth.tasks.models import TrainedMethod, build, load_method
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
 
+OF_VOLUMES, OF_SLICES = ("full3d", "brain3d"), ("full2d", "brain2d")  # protocols of reference and self-check
 SELF_CHECK_SLICES = 5
 FAST_SELF_CHECK_SLICES = 2
 
@@ -206,7 +208,7 @@ def complete_subject(
                 factor = np.float32(spread(target, prepared.hounsfield))
                 deviations[target] = Volume(deviation.voxels * factor, deviation.affine)
         seconds["synthesis"], clock = time.perf_counter() - clock, time.perf_counter()
-        scores: list[ScoreRow] = []
+        scores: list[Score] = []
         if self_check:
             scores = check_on_itself(trained, subject, prepared, sampling, self_check_slices, progress or silent)
             seconds["self-check"] = time.perf_counter() - clock
@@ -224,12 +226,12 @@ def complete_subject(
 
 def check_on_itself(
     trained: TrainedMethod, subject: Subject, prepared: Prepared, sampling: Sampling, count: int, progress: Progress
-) -> list[ScoreRow]:
+) -> list[Score]:
     """Hide each available contrast on `count` slices, make it from the rest, and compare. Empty with one contrast."""
     contrasts = prepared.contrasts
     present = [c for c, there in zip(contrasts, prepared.available, strict=True) if there]
     slices = spread_slices(prepared.mask, count)
-    rows: list[ScoreRow] = []
+    rows: list[Score] = []
     for number, hidden in enumerate(present):
         others = [c for c in present if c is not hidden]
         if not trained.card.supports(set(others), hidden):
@@ -241,15 +243,15 @@ def check_on_itself(
         made = synthesise_volume(trained.method, prepared, subject.name, once, available=flags, slices=slices)
         seconds = time.perf_counter() - began
         channel = contrasts.index(hidden)
-        # as `to_unit` has it: the quantiles are those of the whole volume
-        quantiles = np.quantile(subject.volumes[hidden].voxels, QUANTILES)
-        low, high = window_of(hidden, prepared.hounsfield) or quantiles.tolist()
-        truth = prepared.images[channel][..., slices] * prepared.scales[hidden] + prepared.record["offsets"][hidden]
-        unit = (np.clip((truth - low) / max(high - low, 1e-8), 0, 1)).astype(np.float32)
-        figures = score(made.mean[channel][..., slices], unit, prepared.mask[..., slices], slices=True)
-        rows += score_rows(
-            figures, target=hidden, pattern=pattern_name(others), kind="self-check", slices=slices, seconds=seconds
+        truth = prepared.brought(subject.volumes[hidden].voxels)  # not `images`, which are clipped for the network
+        case = Case(
+            prediction=made.mean[channel][..., slices],
+            truth=truth[..., slices],
+            mask=prepared.mask[..., slices],
+            window=window_of(hidden, prepared.hounsfield) or ends(subject.volumes[hidden].voxels),
         )
+        about = {"pattern": pattern_name(others), "target": hidden, "kind": "self-check"}
+        rows += measure(case, OF_SLICES, **about, slices=tuple(slices), seconds=seconds)
     return rows
 
 
@@ -306,13 +308,13 @@ def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> d
     return found
 
 
-def against_reference(subject: Subject, done: Completion, target: Contrast, truth: Volume) -> tuple[ScoreRow, ...]:
+def against_reference(subject: Subject, done: Completion, target: Contrast, truth: Volume) -> tuple[Score, ...]:
     """Scores of one synthetic volume against the truth, on the subject's own grid; the truth counts as foreground."""
     brain = replace(subject, volumes={**subject.volumes, target: truth}).foreground()
-    unit = to_unit(truth.voxels, window_of(target, done.prepared.hounsfield))
-    figures = score(done.unit(target), unit, brain)
-    used = pattern_name(done.prepared.scales)
-    return score_rows(figures, target=target, pattern=used, kind="reference", seconds=done.seconds["synthesis"])
+    window = window_of(target, done.prepared.hounsfield)
+    case = Case(prediction=done.in_u(target), truth=truth.voxels, mask=brain, window=window)
+    about = {"pattern": pattern_name(done.prepared.scales), "target": target, "kind": "reference"}
+    return tuple(measure(case, OF_VOLUMES, **about, seconds=done.seconds["synthesis"]))
 
 
 def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:

@@ -1,12 +1,13 @@
 """How a run is judged while it goes on: the validation subjects, and the figures and pictures made of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from mrsynth.io.cache import CachedSubject
 from mrsynth.methods.base import Method, Trainable
+from mrsynth.scores.rows import Score
 from mrsynth.segmenter.learner import SegmenterLearner
 from mrsynth.segmenter.network import dice_and_hd95
 from mrsynth.tasks.train.cohort import examples_of
@@ -50,7 +51,7 @@ class SynthesisJudge:
             if stopped():
                 return None
             made[pattern] = images
-        return [row._asdict() for row in score_patterns(average, batch, made)], picture(average, batch, made)
+        return lines(score_patterns(average, batch, made)), picture(average, batch, made)
 
 
 class SegmentationJudge:
@@ -79,3 +80,12 @@ class SegmentationJudge:
                 dice, hd95 = dice_and_hd95(ours.numpy(), theirs.numpy(), (self.spacing,) * 3)
                 rows.append({"subject": name, "region": region.name, "dice": dice, "hd95": hd95})
         return rows, None
+
+
+def lines(rows: Iterable[Score]) -> list[dict[str, Any]]:
+    """One line per pattern and target, each metric a column under its name in small letters."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        line = found.setdefault((row.pattern, row.target), {"pattern": row.pattern, "target": row.target})
+        line[row.metric.lower()] = row.value
+    return list(found.values())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrsynth.errors import InputError, UsageError
-from mrsynth.scores.rows import ResultRow, results_csv
+from mrsynth.scores.rows import Score, results_csv
 from mrsynth.scores.statistics import ANY
 from mrsynth.tasks.benchmark.compare import compare
 
@@ -12,8 +12,8 @@ BASE = {"dataset": "brats21", "split": "test@0000000a", "pattern": "t1+t2+flair"
 BASE |= {"protocol": "full3d", "region": "volume", "metric": "PSNR", "method": "fgc2f"}
 
 
-def column(values, **more) -> list[ResultRow]:
-    return [ResultRow(**BASE | more | {"subject": f"s{i:02}", "value": float(v)}) for i, v in enumerate(values)]
+def column(values, **more) -> list[Score]:
+    return [Score(**BASE | more | {"subject": f"s{i:02}", "value": float(v)}) for i, v in enumerate(values)]
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
-"""Who competes, in which cases, and what is said of what nobody can make."""
+"""Who competes, for which gaps, and what is said of what nobody can make."""
 
 import pytest
 
-from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast, patterns
 from mrsynth.errors import UsageError, WeightsError
+from mrsynth.scores.rows import Score
 from mrsynth.tasks.benchmark import contenders as task
-from mrsynth.tasks.benchmark.contenders import Case, Contender, contenders, dropped_case, read_patterns
+from mrsynth.tasks.benchmark.contenders import Contender, Gap, contenders, dropped_gap, read_patterns
 
 T1, T1CE, T2, FLAIR = STANDARD
 
@@ -25,7 +26,8 @@ def single(target, name=None, value=None):
         requires={target: inputs},
         licence="x",
         scores=tuple(
-            Score(pattern=p, target=target, metric="psnr_brain", value=v, subjects=3, protocol="p") for p, v in scores
+            Score(pattern=p, target=target, region="brain", metric="PSNR", value=v, subjects=3, protocol="p")
+            for p, v in scores
         ),
     )
 
@@ -34,8 +36,8 @@ def contender(*cards):
     return Contender("line", {f"file of {card.name}": card for card in cards})
 
 
-def case(available, targets=None):
-    return Case(tuple(available), tuple(targets or (c for c in STANDARD if c not in available)))
+def gap(available, targets=None):
+    return Gap(tuple(available), tuple(targets or (c for c in STANDARD if c not in available)))
 
 
 # Patterns ------------------------------------------------------------------------------------------------------------
@@ -51,8 +53,8 @@ def test_all_patterns_and_those_with_one_missing():
 
 def test_named_patterns_keep_the_order_of_the_data_set_and_come_once():
     asked = "t2+t1:t1ce, T1 : flair+t2,t1+t2:t1ce"
-    assert read_patterns(asked, STANDARD) == [Case((T1, T2), (T1CE,)), Case((T1,), (T2, FLAIR))]
-    assert read_patterns("t1+t2", STANDARD) == [Case((T1, T2), (T1CE, FLAIR))]
+    assert read_patterns(asked, STANDARD) == [Gap((T1, T2), (T1CE,)), Gap((T1,), (T2, FLAIR))]
+    assert read_patterns("t1+t2", STANDARD) == [Gap((T1, T2), (T1CE, FLAIR))]
     assert [c.name for c in read_patterns(asked, STANDARD)] == ["t1+t2:t1ce", "t1:t2+flair"]
 
 
@@ -74,7 +76,7 @@ def test_patterns_that_make_no_sense_are_refused(text, part):
 
 
 def test_brasyn_drops_one_contrast():
-    assert dropped_case(T2, STANDARD) == Case((T1, T1CE, FLAIR), (T2,))
+    assert dropped_gap(T2, STANDARD) == Gap((T1, T1CE, FLAIR), (T2,))
 
 
 # Plans ---------------------------------------------------------------------------------------------------------------
@@ -82,15 +84,15 @@ def test_brasyn_drops_one_contrast():
 
 def test_a_unified_checkpoint_makes_all_targets_in_one_run():
     for available in patterns():
-        plan = contender(unified()).plan(case(available))
-        assert plan.made == {"file of any": case(available).targets}
+        plan = contender(unified()).assign(gap(available))
+        assert plan.made == {"file of any": gap(available).targets}
         assert not plan.unsupported
 
 
 def test_single_target_checkpoints_share_the_work_and_leave_the_rest():
     line = contender(*map(single, STANDARD))
-    assert line.plan(case((T1, T2, FLAIR))).made == {"file of cwdm-t1ce": (T1CE,)}
-    plan = line.plan(case((T1, T2)))
+    assert line.assign(gap((T1, T2, FLAIR))).made == {"file of cwdm-t1ce": (T1CE,)}
+    plan = line.assign(gap((T1, T2)))
     assert not plan.made
     assert set(plan.unsupported) == {T1CE, FLAIR}
     assert "makes t1ce from t1+t2" in plan.unsupported[T1CE]
@@ -98,19 +100,19 @@ def test_single_target_checkpoints_share_the_work_and_leave_the_rest():
 
 def test_what_can_be_made_is_made():
     """A data set with a contrast that the checkpoint has never heard of."""
-    plan = contender(unified()).plan(Case((T1,), (T2, Contrast.PD)))
+    plan = contender(unified()).assign(Gap((T1,), (T2, Contrast.PD)))
     assert plan.made == {"file of any": (T2,)}
     assert set(plan.unsupported) == {Contrast.PD}
 
 
 def test_each_target_goes_to_the_checkpoint_that_measured_best():
     two = contender(single(T1, "worse", 20.0), single(T1, "better", 21.0))
-    assert two.plan(case((T1CE, T2, FLAIR))).made == {"file of better": (T1,)}
+    assert two.assign(gap((T1CE, T2, FLAIR))).made == {"file of better": (T1,)}
 
 
 def test_plans_that_need_two_checkpoints():
     a, b = unified("a", (T1, T2)), unified("b", (T1, FLAIR))
-    assert contender(a, b).plan(Case((T1,), (T2, FLAIR))).made == {"file of a": (T2,), "file of b": (FLAIR,)}
+    assert contender(a, b).assign(Gap((T1,), (T2, FLAIR))).made == {"file of a": (T2,), "file of b": (FLAIR,)}
 
 
 # Lines ---------------------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def test_rivals_of_one_name_are_told_apart_by_how_they_were_given(monkeypatch):
 
 def test_checkpoints_of_one_name_that_complement_one_another_are_not_confused():
     line = Contender("cwdm", {f"file of {t}": single(t, "same") for t in STANDARD})
-    assert line.plan(case((T1, T2, FLAIR))).made == {"file of t1ce": (T1CE,)}
+    assert line.assign(gap((T1, T2, FLAIR))).made == {"file of t1ce": (T1CE,)}
 
 
 def test_checkpoints_that_complement_one_another_are_one_line(monkeypatch):

@@ -15,13 +15,13 @@ from mrsynth.io.splits import write_split
 from mrsynth.io.subjects import load_subject
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
-from mrsynth.scores.metrics import score, to_unit
+from mrsynth.scores.metrics import mae, psnr, ssim_map, to_unit
 from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
-from mrsynth.scores.rows import ResultRow, read_results
+from mrsynth.scores.rows import Score, read_results
 from mrsynth.tasks.benchmark import run as task
 from mrsynth.tasks.benchmark.measuring import loaded, scored_case
+from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 from mrsynth.tasks.benchmark.run import BenchmarkOptions, run
-from mrsynth.tasks.benchmark.units import Unit, UnitStore
 from mrsynth.tasks.complete.run import complete_subject, load_method
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -74,16 +74,17 @@ def test_every_pattern_and_target_of_every_subject_is_scored_once(options):
 
 
 def test_scores_are_those_of_the_default_output_of_complete(options, cohort, only_tiny):
-    """Against `complete_subject` and `metrics.score`, which go another way."""
+    """Against `complete_subject` and the formulas, which go another way."""
     done = run(options(patterns="t1+flair:t2", protocols=("full3d", "brain3d"), seed=3))
     whole = load_subject(cohort / "c")
     made = complete_subject(whole.without(T1CE, T2), load_method(only_tiny), [T2], seed=3, precision="fp32")
-    figures = score(
-        np.clip(made.volumes[T2].voxels / 1000, 0, 1), to_unit(whole.volumes[T2].voxels), whole.foreground()
-    )
+    inside = whole.foreground()
+    p, y = np.clip(made.volumes[T2].voxels / 1000, 0, 1), np.where(inside, to_unit(whole.volumes[T2].voxels), 0)
     ours = {(r.region, r.metric): r.value for r in done.rows if r.subject == "c"}
-    for figure in figures:
-        assert ours[figure.region, figure.metric] == pytest.approx(figure.value, abs=2e-5)
+    assert ours["volume", "PSNR"] == pytest.approx(psnr(p, y), abs=2e-5)
+    assert ours["brain", "PSNR"] == pytest.approx(psnr(p[inside], y[inside]), abs=2e-5)
+    assert ours["brain", "MAE"] == pytest.approx(mae(p[inside], y[inside]), abs=2e-5)
+    assert ours["brain", "SSIM"] == pytest.approx(ssim_map(p, y)[inside].mean(), abs=2e-5)
     assert {r.target for r in done.rows} == {"t2"}
 
 
@@ -168,15 +169,15 @@ def test_brasyn_drops_what_the_organisers_drop(options):
 
 def test_a_run_that_was_killed_half_way_goes_on_to_the_same_table(options, monkeypatch):
     whole = run(options("whole", patterns="t1+t1ce+t2,t2", baselines=True))
-    finish, count = UnitStore.finish, iter(range(1000))
+    finish, count = PieceStore.finish, iter(range(1000))
 
-    def dies(self, unit, rows):
+    def dies(self, piece, rows):
         if next(count) == 7:
             raise KeyboardInterrupt
-        finish(self, unit, rows)
+        finish(self, piece, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(UnitStore, "finish", dies)
+        patch.setattr(PieceStore, "finish", dies)
         with pytest.raises(KeyboardInterrupt):
             run(options("stopped", patterns="t1+t1ce+t2,t2", baselines=True))
     with pytest.raises(UsageError, match="already holds a benchmark"):
@@ -205,7 +206,7 @@ def test_parts_together_are_the_whole(options):
 def test_results_of_an_older_version_are_counted_and_made_again(options, tmp_path):
     run(options())
     out = tmp_path / "run"
-    for file in (out / "units").iterdir():
+    for file in (out / "pieces").iterdir():
         file.write_text(json.dumps({"schema": 0, "rows": []}))
     settings = yaml.safe_load((out / "benchmark.yaml").read_text())
     (out / "benchmark.yaml").write_text(yaml.safe_dump({**settings, "schema": 0}))
@@ -253,7 +254,7 @@ def test_a_failure_of_one_piece_is_tried_again_on_resume(options, monkeypatch):
     real = task.Measurer.rows
 
     def fails(self, subject, job):
-        if job.unit.subject == "c" and job.case.targets == (T2,):
+        if job.piece.subject == "c" and job.gap.targets == (T2,):
             raise RuntimeError("no luck")
         return real(self, subject, job)
 
@@ -380,11 +381,11 @@ def test_the_phantom_is_made_on_the_spot_once(options, tmp_path, monkeypatch):
 def test_all_protocols_give_rows(options):
     done = run(options(protocols=tuple(PROTOCOLS), patterns="t1+t2+flair", limit=1))
     assert {r.protocol for r in done.rows} >= {"full3d", "brain3d", "slice2d", "cwdm"}
-    assert all(isinstance(r, ResultRow) for r in done.rows)
+    assert all(isinstance(r, Score) for r in done.rows)
 
 
-def test_a_unit_of_another_subject_is_never_taken(tmp_path):
-    store = UnitStore(tmp_path, {}, resume=False)
-    store.finish(Unit("a", "m", "c"), [])
-    assert store.rows(Unit("a", "m", "c")) == []
-    assert store.rows(replace(Unit("a", "m", "c"), subject="b")) is None
+def test_a_piece_of_another_subject_is_never_taken(tmp_path):
+    store = PieceStore(tmp_path, {}, resume=False)
+    store.finish(Piece("a", "m", "c"), [])
+    assert store.rows(Piece("a", "m", "c")) == []
+    assert store.rows(replace(Piece("a", "m", "c"), subject="b")) is None

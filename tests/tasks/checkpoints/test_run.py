@@ -10,15 +10,18 @@ import yaml
 from safetensors.torch import save_file
 
 import mrsynth.io.store as weights
-from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io import hub
 from mrsynth.io.checkpoint import Checkpoint, Header, read_header, write_checkpoint
+from mrsynth.scores.rows import Score
 from mrsynth.selection import is_at_hand
 from mrsynth.tasks.checkpoints.run import at_hand, card_text, fetch, listing, verify
 
-SCORE = Score(pattern="t1+t2+flair", target="t1ce", metric="psnr_brain", value=20.0, subjects=3, protocol="brain3d")
+SCORE = Score(
+    pattern="t1+t2+flair", target="t1ce", region="brain", metric="PSNR", value=20.0, subjects=3, protocol="brain3d"
+)
 ENTRY = ManifestEntry(
     name="official",
     method="cwdm",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from mrsynth.card import Card, ManifestEntry, Score
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, T1CE_WARNING
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
@@ -22,6 +22,7 @@ from mrsynth.scans.intensity import volume_quantile_unit
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
+from mrsynth.scores.rows import Score
 from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subject, load_method, plan
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -149,7 +150,9 @@ def test_everything_is_said_of_an_image(folder):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_the_checkpoints_own_validation_speaks_where_nothing_can_be_checked(folder, tmp_path):
-    score = Score(pattern="t1+t2+flair", target=T1CE, metric="psnr_brain", value=24, subjects=5, protocol="v1")
+    score = Score(
+        pattern="t1+t2+flair", target=T1CE, region="brain", metric="PSNR", value=24, subjects=5, protocol="v1"
+    )
     path = write_cwdm(tmp_path / "scored.safetensors", scores=(score,))
     complete(options(folder, weights=str(path)))
 

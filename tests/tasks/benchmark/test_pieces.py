@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from mrsynth.errors import InputError, UsageError
-from mrsynth.scores.rows import COLUMNS, SCHEMA, ResultRow, read_results, results_csv
-from mrsynth.tasks.benchmark.units import Unit, UnitStore
+from mrsynth.scores.rows import COLUMNS, SCHEMA, Score, read_results, results_csv
+from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 
 SETTINGS = {"dataset": "folder", "seed": 0, "protocols": ("brain3d",)}
 
@@ -18,61 +18,63 @@ def row(value=20.5, **changes):
         "dataset": "folder", "split": "test@0", "subject": "a, b", "method": "cwdm", "weights": "w", "pattern": "t1+t2",
         "target": "t1ce", "protocol": "brain3d", "region": "brain", "metric": "PSNR", "value": value, "seconds": 1 / 3,
     }  # fmt: skip
-    return ResultRow(**{**facts, **changes})
+    return Score(**{**facts, **changes})
 
 
-UNIT = Unit("a, b", "cwdm", "t1+t2:t1ce")
+PIECE = Piece("a, b", "cwdm", "t1+t2:t1ce")
 
 
 def test_finished_work_comes_back_exactly(tmp_path):
     rows = [row(0.1 + 0.2), row(float("inf")), row(seconds=None, steps=4)]
-    store = UnitStore(tmp_path, SETTINGS, resume=False)
-    assert store.rows(UNIT) is None
-    store.finish(UNIT, rows)
-    assert store.rows(UNIT) == rows
-    assert UnitStore(tmp_path, SETTINGS, resume=True).rows(UNIT) == rows
-    json.loads(next((tmp_path / "units").iterdir()).read_text(), parse_constant=pytest.fail)
+    store = PieceStore(tmp_path, SETTINGS, resume=False)
+    assert store.rows(PIECE) is None
+    store.finish(PIECE, rows)
+    assert store.rows(PIECE) == rows
+    assert PieceStore(tmp_path, SETTINGS, resume=True).rows(PIECE) == rows
+    json.loads(next((tmp_path / "pieces").iterdir()).read_text(), parse_constant=pytest.fail)
 
 
-def test_units_never_share_a_file():
-    units = [Unit("a/b", "m", "c"), Unit("a_b", "m", "c"), Unit("a", "b_m", "c"), Unit("ä" * 300, "m", "c")]
-    names = {unit.filename for unit in units}
-    assert len(names) == len(units)
+def test_pieces_never_share_a_file():
+    pieces = [Piece("a/b", "m", "c"), Piece("a_b", "m", "c"), Piece("a", "b_m", "c"), Piece("ä" * 300, "m", "c")]
+    names = {piece.filename for piece in pieces}
+    assert len(names) == len(pieces)
     assert all("/" not in name and len(name.encode()) < 120 for name in names)
 
 
 def test_a_folder_with_a_benchmark_is_not_overwritten_by_chance(tmp_path):
-    UnitStore(tmp_path, SETTINGS, resume=False)
+    PieceStore(tmp_path, SETTINGS, resume=False)
     with pytest.raises(UsageError, match="already holds a benchmark"):
-        UnitStore(tmp_path, SETTINGS, resume=False)
+        PieceStore(tmp_path, SETTINGS, resume=False)
 
 
 def test_another_setting_is_refused_and_named(tmp_path):
-    UnitStore(tmp_path, SETTINGS, resume=False)
+    PieceStore(tmp_path, SETTINGS, resume=False)
     with pytest.raises(UsageError, match="seed was 0, now 7"):
-        UnitStore(tmp_path, {**SETTINGS, "seed": 7}, resume=True)
+        PieceStore(tmp_path, {**SETTINGS, "seed": 7}, resume=True)
 
 
 def test_results_of_an_older_schema_are_counted_and_made_again(tmp_path):
-    store = UnitStore(tmp_path, SETTINGS, resume=False)
-    store.finish(UNIT, [row()])
-    (file,) = (tmp_path / "units").iterdir()
+    store = PieceStore(tmp_path, SETTINGS, resume=False)
+    store.finish(PIECE, [row()])
+    (file,) = (tmp_path / "pieces").iterdir()
     file.write_text(json.dumps({"schema": SCHEMA - 1, "rows": [{"what": 1}]}))
     (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump({"schema": SCHEMA - 1, "old": True}))
-    store = UnitStore(tmp_path, SETTINGS, resume=True)
-    assert store.rows(UNIT) is None
+    store = PieceStore(tmp_path, SETTINGS, resume=True)
+    assert store.rows(PIECE) is None
     assert store.outdated == 1
-    store.finish(UNIT, [row()])
-    assert store.rows(UNIT) == [row()]
+    store.finish(PIECE, [row()])
+    assert store.rows(PIECE) == [row()]
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"schema": 1}', '{"schema": 1, "rows": [{"subject": "a"}]}', "[]"])
-def test_a_damaged_unit_is_done_again(tmp_path, text, caplog):
-    store = UnitStore(tmp_path, SETTINGS, resume=False)
-    store.finish(UNIT, [row()])
-    (file,) = (tmp_path / "units").iterdir()
+@pytest.mark.parametrize(
+    "text", ["", "{", f'{{"schema": {SCHEMA}}}', f'{{"schema": {SCHEMA}, "rows": [{{"subject": "a"}}]}}', "[]"]
+)
+def test_a_damaged_piece_is_done_again(tmp_path, text, caplog):
+    store = PieceStore(tmp_path, SETTINGS, resume=False)
+    store.finish(PIECE, [row()])
+    (file,) = (tmp_path / "pieces").iterdir()
     file.write_text(text)
-    assert store.rows(UNIT) is None
+    assert store.rows(PIECE) is None
     assert "done again" in caplog.text
 
 

@@ -15,39 +15,39 @@ from pydantic import ValidationError
 
 from mrsynth.errors import UsageError
 from mrsynth.io.files import ensure_folder, write_text
-from mrsynth.scores.rows import SCHEMA, ResultRow
+from mrsynth.scores.rows import SCHEMA, Score
 
 SETTINGS = "benchmark.yaml"
-UNITS = "units"
+PIECES = "pieces"
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One piece of work: what `method` makes of one subject in one case."""
+class Piece:
+    """One piece of work: what `method` makes of one subject."""
 
     subject: str
     method: str
-    case: str
+    gap: str
 
     @property
     def filename(self) -> str:
-        """Readable, and unlike that of any other unit, whatever the subject is called."""
-        text = json.dumps([self.subject, self.method, self.case])
-        plain = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{self.subject}_{self.method}_{self.case}")[:80]
+        """Readable, and unlike that of any other piece, whatever the subject is called."""
+        text = json.dumps([self.subject, self.method, self.gap])
+        plain = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{self.subject}_{self.method}_{self.gap}")[:80]
         return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
 
 
-class UnitStore:
-    """The finished units of a run folder.
+class PieceStore:
+    """The finished pieces of work of a run folder.
 
     settings   everything that decides a score; a run folder holds results of one setting only
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], *, resume: bool):
         """Raises UsageError when the folder holds a benchmark of other settings, or one that is not to be resumed."""
-        self.folder, self.outdated = out / UNITS, 0
+        self.folder, self.outdated = out / PIECES, 0
         file = out / SETTINGS
         if file.exists():
             if not resume:
@@ -60,25 +60,25 @@ class UnitStore:
         ensure_folder(self.folder)
         write_text(file, yaml.safe_dump({"schema": SCHEMA, **settings}, sort_keys=False, allow_unicode=True))
 
-    def rows(self, unit: Unit) -> list[ResultRow] | None:
-        """What a finished unit gave; None when it is still to be done, or must be done again."""
-        path = self.folder / unit.filename
+    def rows(self, piece: Piece) -> list[Score] | None:
+        """What a finished piece gave; None when it is still to be done, or must be done again."""
+        path = self.folder / piece.filename
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["schema"] == SCHEMA:
-                return [ResultRow.model_validate(_read(row)) for row in content["rows"]]
+                return [Score.model_validate(_read(row)) for row in content["rows"]]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, ValidationError) as error:
-            log.warning("%s cannot be read (%s); that unit is done again.", path, str(error).splitlines()[0])
+            log.warning("%s cannot be read (%s); that piece is done again.", path, str(error).splitlines()[0])
             return None
         self.outdated += 1
         return None
 
-    def finish(self, unit: Unit, rows: list[ResultRow]) -> None:
-        """Keep what a unit gave. Raises OutputError."""
+    def finish(self, piece: Piece, rows: list[Score]) -> None:
+        """Keep what a piece gave. Raises OutputError."""
         content = {"schema": SCHEMA, "rows": [_written(row) for row in rows]}
-        write_text(self.folder / unit.filename, json.dumps(content, indent=0))
+        write_text(self.folder / piece.filename, json.dumps(content, indent=0))
 
 
 def _refuse_others(before: Mapping[str, Any], settings: Mapping[str, Any], out: Path) -> None:
@@ -89,7 +89,7 @@ def _refuse_others(before: Mapping[str, Any], settings: Mapping[str, Any], out: 
         raise UsageError(f"{out} holds a benchmark of other settings: {told}. Repeat those, or give another --out.")
 
 
-def _written(row: ResultRow) -> dict[str, Any]:
+def _written(row: Score) -> dict[str, Any]:
     """Plain JSON, which knows no infinity."""
     plain = row.model_dump(exclude_defaults=True)
     return {**plain, "value": row.value if math.isfinite(row.value) else str(row.value)}
