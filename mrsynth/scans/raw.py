@@ -1,0 +1,164 @@
+"""From scans as the scanner wrote them, each on its own grid and with the whole head, to a subject on one grid."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError
+from mrsynth.plain import Mask
+from mrsynth.scans.alignment import Registration, register, resampled
+from mrsynth.scans.stripping import LARGEST_BRAIN_ML, head_volume
+from mrsynth.scans.subject import Subject, describe_grid
+from mrsynth.scans.volume import Volume, same_grid
+
+Align = Literal["auto", "off", "force"]
+
+# Which contrast the others are brought onto where grids differ: the one that is usually sharpest in three dimensions.
+ONTO = (Contrast.T1CE, Contrast.T1, Contrast.FLAIR, Contrast.T2)
+STRIPPED_ON = (Contrast.T1, Contrast.T1CE, Contrast.FLAIR, Contrast.T2)  # deepbet was trained on T1
+DILATION_MM = 8.0  # of the brain, for the second registration
+
+FindBrain = Callable[[Volume], Mask]
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A subject on one grid, and what was done to bring it there.
+
+    home           the contrast whose own grid that is
+    registrations  of the other contrasts, where grids differed: points of `home` -> points of the contrast's own scan
+    stripped_on    the contrast in which the brain was found; None where nothing was stripped
+    notes          what a person should know, in sentences
+    """
+
+    subject: Subject
+    home: Contrast
+    registrations: Mapping[Contrast, Registration] = field(default_factory=dict)
+    stripped_on: Contrast | None = None
+    notes: tuple[str, ...] = ()
+
+
+def brought_together(
+    name: str,
+    volumes: Mapping[Contrast, Volume],
+    *,
+    align: Align = "auto",
+    onto: Contrast | None = None,
+    find_brain: FindBrain | None = None,
+    mask: tuple[Volume, Contrast] | None = None,
+    segmentation: Volume | None = None,
+) -> Raw:
+    """A subject on the grid of one of its scans, and of its brain alone where whole heads came in.
+
+    align         auto: scans on different grids are registered, and refused where that looks implausible; force: taken
+                  all the same; off: different grids are refused
+    onto          the contrast that keeps its grid; None: on one grid the first, else the first of ONTO
+    find_brain    (scan) -> mask on its grid, for whole heads without a mask; None leaves heads as they are
+    mask          a brain mask, and the contrast on whose grid it lies
+    segmentation  labels on the grid of `onto`
+    Raises InputError for grids that differ with align off, and for an implausible registration, with its figures.
+    """
+    home = _home(name, volumes, onto)
+    fixed = volumes[home]
+    apart = {c: v for c, v in volumes.items() if not same_grid(v, fixed)}
+    if apart and align == "off":
+        other, volume = next(iter(apart.items()))
+        raise InputError(
+            f"{name}: {home.label} and {other.label} lie on different grids.\n{describe_grid(home.label, fixed)}\n"
+            f"{describe_grid(other.label, volume)}\nLeave --align off out, or register and resample them first."
+        )
+    found = {c: register(fixed, v) for c, v in apart.items()}
+    brain, stripped_on = _brain(volumes, home, found, find_brain, mask)
+    if brain is not None and apart:
+        inside = dilated(brain, fixed, DILATION_MM)
+        for c, volume in apart.items():
+            again = register(fixed, volume, inside=inside, start=found[c].transform, check_mirror=False)
+            found[c] = replace(
+                again, before=found[c].before, mirrored=found[c].mirrored, information=found[c].information
+            )
+    _refuse_doubts(name, home, found, align)
+    moved = {c: resampled(v, fixed, found[c].transform) if c in found else v for c, v in volumes.items()}
+    brain_volume = None if brain is None else Volume(brain.astype(np.float32), fixed.affine)
+    subject = Subject(name, moved, segmentation, brain_volume)
+    return Raw(subject, home, found, stripped_on, tuple(_notes(home, found, stripped_on, mask is not None)))
+
+
+def dilated(mask: Mask, like: Volume, millimetres: float) -> Mask:
+    """The mask and everything within so many millimetres of it."""
+    import SimpleITK
+
+    sitk: Any = SimpleITK
+    image = sitk.GetImageFromArray(np.ascontiguousarray(mask.T).astype(np.uint8))
+    image.SetSpacing(like.spacing)
+    distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+    wide: Mask = np.ascontiguousarray(sitk.GetArrayFromImage(distance).T) <= millimetres
+    return wide
+
+
+def _home(name: str, volumes: Mapping[Contrast, Volume], onto: Contrast | None) -> Contrast:
+    if onto is not None:
+        if onto not in volumes:
+            there = ", ".join(c.label for c in volumes)
+            raise InputError(f"{name}: --reference-contrast {onto} is not there; there are {there}.")
+        return onto
+    first = next(c for c in Contrast if c in volumes)
+    if all(same_grid(v, volumes[first]) for v in volumes.values()):
+        return first
+    return next((c for c in ONTO if c in volumes), first)
+
+
+def _brain(
+    volumes: Mapping[Contrast, Volume],
+    home: Contrast,
+    found: Mapping[Contrast, Registration],
+    find_brain: FindBrain | None,
+    mask: tuple[Volume, Contrast] | None,
+) -> tuple[Mask | None, Contrast | None]:
+    """The brain on the grid of `home`, and in which contrast it was found; None for neither mask nor head."""
+    if mask is not None:
+        given, source = mask
+        stripped_on = None
+    elif find_brain is not None and any(head_volume(v) > LARGEST_BRAIN_ML for v in volumes.values()):
+        source = stripped_on = next((c for c in STRIPPED_ON if c in volumes), home)
+        given = Volume(find_brain(volumes[source]).astype(np.float32), volumes[source].affine)
+    else:
+        return None, None
+    if source in found:
+        given = resampled(given, volumes[home], found[source].transform, nearest=True)
+    brain: Mask = given.voxels > 0
+    return brain, stripped_on
+
+
+def _refuse_doubts(name: str, home: Contrast, found: Mapping[Contrast, Registration], align: Align) -> None:
+    doubtful = {c: r.doubts() for c, r in found.items() if r.doubts()}
+    if doubtful and align != "force":
+        lines = [f"  {c.label}: {'; '.join(doubts)}" for c, doubts in doubtful.items()]
+        raise InputError(
+            f"{name}: the scans lie on different grids, and registering them to the {home.label} looks implausible:\n"
+            + "\n".join(lines)
+            + "\nAre all of one person, and of the head? --align force takes it all the same; --reference-contrast "
+            "names another scan to register to."
+        )
+
+
+def _notes(home: Contrast, found: Mapping[Contrast, Registration], on: Contrast | None, masked: bool) -> list[str]:
+    notes = []
+    for c, r in found.items():
+        notes.append(
+            f"{c.label} was registered to {home.label}: turned by {r.angle:.1f} degrees, moved by {r.shift:.1f} mm "
+            f"(mutual information {r.before:.2f} -> {r.information:.2f} nats)."
+        )
+        notes += [f"Doubtful: {doubt}." for doubt in r.doubts()]
+    if on is not None:
+        notes.append(f"The brain was found in the {on.label}; everything outside it was set to 0.")
+        if on not in (Contrast.T1, Contrast.T1CE):
+            notes.append(
+                f"Brain extraction is meant for T1-weighted scans of adults; it had only the {on.label}: "
+                "look at the mask."
+            )
+    elif masked and found:
+        notes.append("The brain mask given was carried over by the registration.")
+    return notes
