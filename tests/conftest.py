@@ -344,3 +344,69 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without montages, which take longer than all the rest of a small subject."""
     monkeypatch.setattr("mrsynth.tasks.complete.output.montage", lambda *_, **__: b"PNG")
+
+
+# DICOM ---------------------------------------------------------------------------------------------------------------
+
+DICOM_SHAPE = (12, 10, 8)  # K, J, I
+DICOM_SPACING = (1.1, 0.9, 2.5)
+DICOM_AXES = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # direction by rows: oblique in the plane
+
+
+def dicom_series(
+    folder: Path,
+    number: int,
+    description: str,
+    tr: float = 500,
+    te: float = 10,
+    ti: float | None = None,
+    agent: str = "",
+    *,
+    voxels: Any = None,
+    skip: Any = (),
+    twice: Any = (),
+    **more: Any,
+) -> None:
+    """One series of axial slices; the patient module holds what must never come out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    voxels = np.arange(np.prod(DICOM_SHAPE), dtype=np.int16).reshape(DICOM_SHAPE) if voxels is None else voxels
+    import SimpleITK
+
+    sitk: Any = SimpleITK
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing(DICOM_SPACING)
+    image.SetDirection(DICOM_AXES)
+    image.SetOrigin((-20.0, 30.0, -5.0))
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for k in [*range(voxels.shape[0]), *twice]:
+        if k in skip:
+            continue
+        part = image[:, :, k]
+        position = image.TransformIndexToPhysicalPoint((0, 0, k))
+        fields = {
+            "0008|0060": "MR",
+            "0008|0008": more.get("image_type", "ORIGINAL\\PRIMARY\\M"),
+            "0008|103e": description,
+            "0010|0010": "SECRET^NAME",
+            "0010|0020": "SECRET-ID",
+            "0018|0080": str(tr),
+            "0018|0081": str(te),
+            "0020|000e": f"1.2.826.0.1.3680043.2.1125.{number}",
+            "0020|0011": str(number),
+            "0020|0013": str(k),
+            "0020|0032": "\\".join(f"{x:.6f}" for x in position),
+            "0020|0037": "\\".join(str(x) for x in more.get("axes", np.array(DICOM_AXES).reshape(3, 3).T[:2].ravel())),
+            **({"0018|0082": str(ti)} if ti else {}),
+            **({"0018|0010": agent} if agent else {}),
+        }
+        for tag, value in fields.items():
+            part.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{number}_{99 - k}_{len(list(folder.iterdir()))}.dcm"))
+        writer.Execute(part)
+
+
+@pytest.fixture(scope="session")
+def write_series() -> Callable[..., None]:
+    """write_series(folder, number, description, tr, te, ti, agent, *, voxels, skip, twice, image_type, axes)."""
+    return dicom_series

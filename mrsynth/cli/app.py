@@ -27,6 +27,7 @@ from mrsynth.cli.console import (
     speak,
     validated,
 )
+from mrsynth.cli.dicom import dicom
 from mrsynth.cli.weights import weights_app
 from mrsynth.contrasts import Contrast, contrasts_named
 from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(weights_app, name="weights")
 app.command()(benchmark)
 app.command()(compare)
+app.command()(dicom)
 
 
 class Lesion(StrEnum):

@@ -4,17 +4,16 @@ import zipfile
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.dicom import guess, is_dicom, read_series, series_below, unpack
 
-T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
-SHAPE = (12, 10, 8)  # K, J, I
+SHAPE = (12, 10, 8)  # of what write_series writes: K, J, I
+TURNED = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 SPACING = (1.1, 0.9, 2.5)
-TURNED = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)  # direction by rows: oblique in the plane
 
+T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
 # description, protocol, TR, TE, TI, agent -> contrast
 HABITS = {
     "siemens": [
@@ -44,47 +43,10 @@ HABITS = {
 }
 
 
-def write(folder, number, description, tr=500, te=10, ti=None, agent="", *, voxels=None, skip=(), twice=(), **more):
-    """One series of axial slices; the patient module holds what must never come out."""
-    folder.mkdir(parents=True, exist_ok=True)
-    voxels = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) if voxels is None else voxels
-    image = sitk.GetImageFromArray(voxels)
-    image.SetSpacing(SPACING)
-    image.SetDirection(TURNED)
-    image.SetOrigin((-20.0, 30.0, -5.0))
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for k in [*range(voxels.shape[0]), *twice]:
-        if k in skip:
-            continue
-        part = image[:, :, k]
-        position = image.TransformIndexToPhysicalPoint((0, 0, k))
-        fields = {
-            "0008|0060": "MR",
-            "0008|0008": more.get("image_type", "ORIGINAL\\PRIMARY\\M"),
-            "0008|103e": description,
-            "0010|0010": "SECRET^NAME",
-            "0010|0020": "SECRET-ID",
-            "0018|0080": str(tr),
-            "0018|0081": str(te),
-            "0020|000e": f"1.2.826.0.1.3680043.2.1125.{number}",
-            "0020|0011": str(number),
-            "0020|0013": str(k),
-            "0020|0032": "\\".join(f"{x:.6f}" for x in position),
-            "0020|0037": "\\".join(str(x) for x in more.get("axes", np.array(TURNED).reshape(3, 3).T[:2].ravel())),
-            **({"0018|0082": str(ti)} if ti else {}),
-            **({"0018|0010": agent} if agent else {}),
-        }
-        for tag, value in fields.items():
-            part.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{number}_{99 - k}_{len(list(folder.iterdir()))}.dcm"))
-        writer.Execute(part)
-
-
 @pytest.mark.parametrize("habit", HABITS)
-def test_series_are_told_apart_as_vendors_name_them(habit, tmp_path):
+def test_series_are_told_apart_as_vendors_name_them(habit, tmp_path, write_series):
     for number, (description, tr, te, ti, agent, _) in enumerate(HABITS[habit], start=1):
-        write(tmp_path / "scan", number, description, tr, te, ti, agent)
+        write_series(tmp_path / "scan", number, description, tr, te, ti, agent)
     found = series_below(tmp_path)
 
     assert [guess(series).contrast for series in found] == [row[-1] for row in HABITS[habit]]
@@ -92,9 +54,9 @@ def test_series_are_told_apart_as_vendors_name_them(habit, tmp_path):
     assert not any("SECRET" in f"{series} {guess(series)}" for series in found)
 
 
-def test_the_volume_is_that_of_the_scanner(tmp_path):
+def test_the_volume_is_that_of_the_scanner(tmp_path, write_series):
     """Files are named in the reverse order of their slices; the affine is that of the image in RAS+."""
-    write(tmp_path, 3, "t1")
+    write_series(tmp_path, 3, "t1")
     volume = read_series(series_below(tmp_path)[0])
     turned = np.array(TURNED).reshape(3, 3) * SPACING
 
@@ -116,16 +78,16 @@ def test_the_volume_is_that_of_the_scanner(tmp_path):
         ("something", {"tr": 1500, "te": 40}, "neither its description nor its timing"),
     ],
 )
-def test_what_is_no_scan_or_no_whole_one_is_named(description, options, reason, tmp_path):
-    write(tmp_path, 1, description, **options)
+def test_what_is_no_scan_or_no_whole_one_is_named(description, options, reason, tmp_path, write_series):
+    write_series(tmp_path, 1, description, **options)
     (series,) = series_below(tmp_path)
 
     assert guess(series).contrast is None
     assert reason in guess(series).reason
 
 
-def test_a_series_with_a_gap_is_not_read(tmp_path):
-    write(tmp_path, 7, "t1_tra", skip=(6,))
+def test_a_series_with_a_gap_is_not_read(tmp_path, write_series):
+    write_series(tmp_path, 7, "t1_tra", skip=(6,))
     with pytest.raises(InputError, match=r'series 7 "t1_tra": 1 slices are missing'):
         read_series(series_below(tmp_path)[0])
 
@@ -138,9 +100,9 @@ def test_other_files_are_passed_over_and_none_at_all_is_an_error(tmp_path):
         series_below(tmp_path)
 
 
-def test_an_archive_is_unpacked_by_number(tmp_path):
+def test_an_archive_is_unpacked_by_number(tmp_path, write_series):
     """Names in an archive may lead out of the folder."""
-    write(tmp_path / "in", 1, "t2_tra", 5000, 100)
+    write_series(tmp_path / "in", 1, "t2_tra", 5000, 100)
     archive = tmp_path / "scan.zip"
     with zipfile.ZipFile(archive, "w") as content:
         for number, path in enumerate(sorted((tmp_path / "in").iterdir())):
