@@ -1,12 +1,15 @@
 """What a checkpoint says of itself: the plain data that the manifest, the file header and the report share."""
 
+import math
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.plain import Plain
 from mrsynth.scores.rows import Score
+
+LONGEST_NAME = 200
 
 
 class DataSource(Plain):
@@ -39,6 +42,21 @@ class Card(Plain):
     scores: tuple[Score, ...] = ()
     intensity: dict[Contrast, tuple[float, ...]] = Field({})
     note: str = ""
+
+    @field_validator("name", "method")
+    @classmethod
+    def _printable(cls, text: str) -> str:
+        if not text or not text.isprintable() or len(text) > LONGEST_NAME:  # half a surrogate is not printable either
+            raise ValueError(f"should be a name of at most {LONGEST_NAME} printable characters")
+        return text
+
+    @field_validator("intensity")
+    @classmethod
+    def _histograms(cls, shares: dict[Contrast, tuple[float, ...]]) -> dict[Contrast, tuple[float, ...]]:
+        for contrast, histogram in shares.items():
+            if not histogram or not all(math.isfinite(share) and share >= 0 for share in histogram):
+                raise ValueError(f"the histogram of {contrast} should hold finite fractions, at least one")
+        return shares
 
     def supports(self, available: frozenset[Contrast] | set[Contrast], target: Contrast) -> bool:
         """Whether this checkpoint can make `target` from exactly the contrasts at hand."""

@@ -86,6 +86,17 @@ def _require_loopback(host: Any) -> None:
         pytest.fail(f"a test tried to reach {name}; tests use loopback only")  # no OSError: nobody may swallow it
 
 
+# Disk ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Tests write many small files, and none of them pulls the plug: `tests/io/test_files.py` sees that it is asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 # Subjects ------------------------------------------------------------------------------------------------------------
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # voxel axes run to the left, to the back, upwards; 1 mm

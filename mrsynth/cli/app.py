@@ -346,14 +346,14 @@ def given(t1: Path | None, t1ce: Path | None, t2: Path | None, flair: Path | Non
 
 def settings(pairs: list[str]) -> dict[str, Any]:
     """`training.iterations=12` as {"training.iterations": 12}; values are YAML."""
-    import yaml
+    from mrsynth.io.yaml_files import parse_yaml
 
     found = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            found[key] = parse_yaml(value)
+        except ValueError as error:
             raise UsageError(f"--set {pair}: {value} is no YAML value.") from error
         if not key or "=" not in pair:
             raise UsageError(f"--set {pair}: expected KEY=VALUE, as in training.iterations=1000.")

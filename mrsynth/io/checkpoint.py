@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from mrsynth.card import Card
 from mrsynth.errors import WeightsError
 from mrsynth.io.files import write_bytes
+from mrsynth.io.reading import open_regular, parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 KEY = "mrsynth"
 FORMAT = 2
 WRITTEN_BY = {1: "mrsynth 0.1.0", 2: "mrsynth 0.2.0 or later"}  # by format: those that are read
-LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors package too
+SAFETENSORS_HEADER = 100_000_000  # bytes; what its package reads, and takes a gigabyte for
+LONGEST_HEADER = 8 * 2**20  # bytes; one of ours with all its histograms has a hundredth
 PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 
 
@@ -109,9 +111,9 @@ def read_header(path: Path) -> Header:
     if len(header) == 1:
         raise _damaged(path, "it holds no tensor")
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"what mrsynth wrote into its header is no JSON ({error})") from error
+        content = parse_json(text, finite=True)
+    except ValueError as error:
+        raise _damaged(path, f"what mrsynth wrote into its header is no JSON that it could use ({error})") from error
     found = content.get("format") if isinstance(content, dict) else None
     formats = ", ".join(map(str, WRITTEN_BY))
     if not isinstance(content, dict) or type(found) is not int or found not in WRITTEN_BY:
@@ -153,22 +155,24 @@ def _header(path: Path, content: dict[str, Any]) -> Header:
 def _safetensors_header(path: Path) -> dict[str, Any]:
     """The outer header, once the file's length has been found to agree with it."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(9)
             length = int.from_bytes(start[:8], "little")
             # The bytes 0x80 0x02 begin a pickle, but also a header of 640 bytes: look for the brace first.
-            if len(start) < 9 or start[8:] != b"{" or length > LONGEST_HEADER:
+            if len(start) < 9 or start[8:] != b"{" or length > SAFETENSORS_HEADER:
                 raise _not_safetensors(path, start, size)
+            if length > LONGEST_HEADER:
+                raise _damaged(path, f"its header has {length} bytes, expected at most {LONGEST_HEADER}")
             text = b"{" + file.read(length - 1)
     except OSError as error:
         raise _unreadable(path, error) from error
     if len(text) < length:
         raise _truncated(path, size, 8 + length)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise _not_safetensors(path, start, size) from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:

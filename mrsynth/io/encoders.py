@@ -6,7 +6,6 @@ files, which runs no code in them, and nothing here opens a socket. transformers
 a while.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.pickles import read_state_dict
+from mrsynth.io.reading import read_json
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
 VOCABULARY = ("tokenizer.json", "vocab.txt")
@@ -145,7 +145,7 @@ def stated_sizes(folder: Path) -> dict[str, Any]:
 
     Raises WeightsError for another kind of network.
     """
-    config, clip = read_json(folder / CONFIG), read_json(folder / CLIP_CONFIG)
+    config, clip = described_in(folder / CONFIG), described_in(folder / CLIP_CONFIG)
     if config.get("model_type") == "bert":
         if (kind := config.get("position_embedding_type", "absolute")) != "absolute":
             raise WeightsError(f"{folder / CONFIG}: a BERT with {kind} positions, expected absolute. Choose another.")
@@ -227,7 +227,7 @@ def vocabulary(folder: Path, rows: int) -> Any:
 
 def context_length(folder: Path) -> int | None:
     """The longest text that open_clip gives to the encoder, where the folder says it."""
-    length = text_part(read_json(folder / CLIP_CONFIG)).get("context_length")
+    length = text_part(described_in(folder / CLIP_CONFIG)).get("context_length")
     return length if isinstance(length, int) and length > 0 else None
 
 
@@ -238,13 +238,13 @@ def text_part(clip: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def described_in(file: Path) -> dict[str, Any]:
     """An object in JSON; empty when there is no such file. Raises WeightsError for anything else."""
     if not file.exists():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(file)
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{file} cannot be read: {error}. Get it again.") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{file} holds a {type(content).__name__}, expected the description of a network.")

@@ -3,7 +3,6 @@
 Reads names and sidecars, never voxels.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.naming import ScanName, is_channel, read_name, stem_of
+from mrsynth.io.reading import read_json
 from mrsynth.io.vocabulary import contrast_in_name, is_label_map
 
 SKIPPED_FOLDERS = {"mrsynth", "derivatives", "labelsTr", "labelsTs", "labelsVal"}
@@ -121,7 +121,7 @@ def _channels(folder: Path) -> tuple[dict[int, Contrast], str]:
         if not path.is_file():
             continue
         try:
-            table = json.loads(path.read_text(encoding="utf-8"))
+            table = read_json(path)
             names = {int(i): str(name) for i, name in (table.get("channel_names") or table["modality"]).items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}, f"{path} has no usable table of channels (channel_names or modality: index -> name)"
@@ -137,7 +137,7 @@ def _is_synthetic(path: Path) -> bool:
         return True
     for name in {stem, stem.removesuffix("_std")}:
         try:
-            content = json.loads(path.with_name(f"{name}.json").read_text(encoding="utf-8"))
+            content = read_json(path.with_name(f"{name}.json"))
         except (OSError, ValueError):
             continue
         if isinstance(content, dict) and content.get("synthetic") is True:

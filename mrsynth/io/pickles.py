@@ -7,6 +7,7 @@ and refuses all else before it runs: no code in a file is ever executed.
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mrsynth.errors import WeightsError
-from mrsynth.io.checkpoint import KEY
+from mrsynth.io.checkpoint import KEY, LONGEST_HEADER
+from mrsynth.io.reading import open_regular
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts call the network's part
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+LONGEST_PROGRAM = 2**25  # bytes of data.pkl: a hundred thousand tensors have a third
 EXPECTED = "Expected a dictionary of tensors by name, as torch.save(model.state_dict(), FILE) writes it"
 
 
@@ -33,6 +36,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     checkpoint of mrsynth, a dictionary of other things.
     """
     start = _start(path)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") > LONGEST_HEADER:
+        raise WeightsError(f"{path}: its header claims more than {LONGEST_HEADER} bytes. {EXPECTED}; get it again.")
+    if start[:4] == b"PK\x03\x04":
+        _refuse_bombs(path)
     content = _from_safetensors(path) if start[8:9] == b"{" else _from_torch(path, zipped=start[:4] == b"PK\x03\x04")
     state = _unprefixed(_unwrapped(path, content))
     for name, tensor in state.items():
@@ -44,7 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def _start(path: Path) -> bytes:
     """The first bytes of a file that may hold tensors; files that cannot are refused."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(16)
     except FileNotFoundError as error:
         raise WeightsError(f"No file at {path}. Expected a .pt or .safetensors file; check the path.") from error
@@ -61,6 +68,24 @@ def _start(path: Path) -> bytes:
             f"{path} is a web page, expected weights. Download it again: a browser may have saved a login page."
         )
     return start
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Raise WeightsError for an archive that unpacks into more than it is; torch.save compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a strange directory makes its reader stumble over
+        raise _damaged(path, error) from error
+    program = sum(part.file_size for part in parts if part.filename.endswith(".pkl"))
+    if sum(part.file_size for part in parts) > path.stat().st_size or program > LONGEST_PROGRAM:
+        raise WeightsError(
+            f"{path} would unpack into more than {path.stat().st_size} bytes, which it has, or its list of tensors is "
+            f"longer than {LONGEST_PROGRAM} bytes; torch.save writes neither, so it was not opened. {EXPECTED}; get it "
+            "again."
+        )
 
 
 def _from_safetensors(path: Path) -> dict[str, Any]:

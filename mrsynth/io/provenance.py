@@ -4,15 +4,16 @@ Reads the first bytes of headers and short texts, with neither numpy nor nibabel
 """
 
 import gzip
-import json
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
+from mrsynth.io.reading import open_regular, parse_json, read_bounded
+
 DESCRIPTION = {348: (148, 80), 540: (240, 80)}  # length of a NIfTI header -> where its description lies
 MARK = " by mrsynth "  # in the description that `complete` writes: "SYNTHETIC T1ce by mrsynth 0.1.0 (...), ..."
-LONGEST_TEXT = 64 * 2**20  # bytes: a report with the pictures of every slice has less
+LONGEST_PAGE = 64 * 2**20  # bytes: a report with the pictures of every slice has less
 
 
 def is_ours(path: Path) -> bool:
@@ -23,9 +24,7 @@ def is_ours(path: Path) -> bool:
     if name.endswith((".nii", ".nii.gz")):
         return says_synthetic(path) or _sidecar_says(path)
     try:
-        if path.stat().st_size > LONGEST_TEXT:
-            return False
-        text = path.read_bytes()
+        text = read_bounded(path, LONGEST_PAGE)
     except OSError:
         return False
     if name.endswith(".json"):
@@ -45,7 +44,7 @@ def says_synthetic(path: Path) -> bool:
 def description(path: Path) -> str:
     """What a NIfTI header says of its image; empty for anything that cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(4096)
         if start[:2] == b"\x1f\x8b":
             start = zlib.decompressobj(wbits=31).decompress(start, 1024)
@@ -64,9 +63,7 @@ def description(path: Path) -> str:
 def _sidecar_says(image: Path) -> bool:
     sidecar = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
     try:
-        if not sidecar.is_file() or sidecar.stat().st_size > LONGEST_TEXT:
-            return False
-        return _object(sidecar.read_bytes()).get("synthetic") is True
+        return _object(read_bounded(sidecar)).get("synthetic") is True
     except OSError:
         return False
 
@@ -74,7 +71,7 @@ def _sidecar_says(image: Path) -> bool:
 def _object(text: bytes) -> dict[str, Any]:
     """An object in JSON, in whichever encoding; empty for anything else."""
     try:
-        content = json.loads(text.removeprefix(b"\xef\xbb\xbf"))
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -13,6 +13,7 @@ from mrsynth.io.datasets import Dataset
 from mrsynth.io.files import write_text
 from mrsynth.io.folders import few
 from mrsynth.io.layouts import LAYOUTS, in_test_folder, patient_of
+from mrsynth.io.yaml_files import read_yaml
 
 PARTS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # part -> where it ends, of a patient's number in [0, 1)
 PARTS_BESIDE_A_TEST_SET = {"train": 0.9, "validation": 1.0}
@@ -61,8 +62,8 @@ def read_split(path: Path) -> dict[str, list[str]]:
     Raises InputError when the file cannot be read, is of another form, or names a subject twice.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as YAML: {error}") from error
     lists = isinstance(content, dict) and all(isinstance(ids, list) for ids in content.values())
     if not lists or not all(isinstance(i, str) for part, ids in content.items() for i in (part, *ids)):

@@ -27,6 +27,7 @@ from mrsynth.card import Card, ManifestEntry
 from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.io.yaml_files import read_yaml
 from mrsynth.plain import Plain
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -174,13 +175,13 @@ def records(folder: Path) -> dict[str, Fetched]:
     """What `fetched.yaml` in a folder of checkpoints says, by name; empty without one. Raises WeightsError."""
     path = folder / RECORDS
     try:
-        content = yaml.safe_load(path.read_bytes()) or {}
+        content = read_yaml(path) or {}
         return {str(name): Fetched.model_validate(fields) for name, fields in dict(content).items()}
     except FileNotFoundError:
         return {}
     except ValidationError as error:
         wrong = problems(error)
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         wrong = str(error)
     raise WeightsError(f"Cannot use {path}: {wrong}. Correct it, or delete it and what was fetched beside it.")
 

@@ -7,7 +7,6 @@ The sentences are there to be read by people, and to find out whether names were
 """
 
 import io
-import json
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -20,11 +19,13 @@ from pydantic import ValidationError
 
 from mrsynth.errors import InputError
 from mrsynth.io.files import write_bytes
+from mrsynth.io.reading import parse_json, read_bounded
 from mrsynth.plain import Plain
 from mrsynth.text_tokens import AGAIN, TokenTable, prompt_key
 
 HEADER = "mrsynth"
 FORMAT = 1
+LONGEST = 2**28  # bytes; a thousand sentences of a large encoder have fewer
 
 
 class TokensHeader(Plain):
@@ -55,12 +56,15 @@ def write_tokens(path: Path, table: TokenTable, prompts: Iterable[str]) -> None:
 def read_tokens(path: Path) -> TokenTable:
     """Read a file of tokens; nothing in it is run. Raises InputError for a file that is missing, damaged or foreign."""
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, LONGEST)
     except OSError as error:
         raise InputError(f"Cannot read the tokens {path}: {error.strerror}. Check the path.") from error
     if content[:4] != b"PK\x03\x04":
         raise InputError(f"{path} is no file of tokens (.npz). Expected what `mrsynth weights embed-text` writes.")
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as parts:
+            if sum(part.file_size for part in parts.infolist()) > len(content):
+                raise ValueError("it would unpack into more than it is, which mrsynth never writes")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
     except MemoryError:
@@ -79,14 +83,14 @@ def _header(path: Path, stored: NDArray[Any] | None) -> TokensHeader:
             "embed-text` writes."
         )
     try:
-        content = json.loads(str(stored))
+        content = parse_json(str(stored))
         if isinstance(content, dict) and content.get("format") != FORMAT:
             raise InputError(
                 f"{path} has the tokens format {content.get('format')!r}; this mrsynth reads format {FORMAT}. "
                 f"Update mrsynth. Or: {AGAIN}"
             )
         return TokensHeader.model_validate(content)
-    except (ValidationError, ValueError, RecursionError) as error:
+    except (ValidationError, ValueError) as error:
         raise InputError(f"{path}: its header is not one of tokens, so it was changed or damaged. {AGAIN}") from error
 
 

@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was written, and whatever is not one is refused in words."""
 
 import json
+import os
 import pickle
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from safetensors.torch import save
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import OutputError, WeightsError
-from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, read_header, write_checkpoint
+from mrsynth.io.checkpoint import LONGEST_HEADER, Checkpoint, read_checkpoint, read_header, write_checkpoint
 from mrsynth.scores.rows import Score
 
 SCORE = Score(
@@ -52,6 +53,60 @@ def rewritten(path, change):
     text = changed if isinstance(changed, str) else json.dumps(changed)
     path.write_bytes(save({"a": torch.zeros(3)}, metadata={"mrsynth": text}))
     return path
+
+
+# A header that is not believed ---------------------------------------------------------------------------------------
+
+
+def test_a_header_with_numbers_that_are_not_finite_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    write_checkpoint(path, CHECKPOINT)
+    for number in ("1e999", "NaN", "-Infinity"):
+        said = lambda content: json.dumps(content).replace("21.3", number)  # noqa: B023, E731
+        with pytest.raises(WeightsError, match="expected finite ones"):
+            read_header(rewritten(path, said))
+
+
+@pytest.mark.parametrize("name", ["", "a\x1b[2J", "a\nb", "\ud800", "x" * 201, "a\u202eb"])
+@pytest.mark.parametrize("key", ["name", "method"])
+def test_names_that_would_do_something_to_a_terminal_are_refused(tmp_path, key, name):
+    with pytest.raises(WeightsError, match=f"key '{key}': .*printable"):
+        read_header(
+            rewritten(tmp_path / "a.safetensors", lambda content: content["card"].update({key: name}) or content)
+        )
+
+
+@pytest.mark.parametrize("histogram", [[], [-1, 2], ["a"]])
+def test_histograms_that_are_none_are_refused(tmp_path, histogram):
+    def change(content):
+        content["card"]["intensity"] = {"t1": histogram}
+        return content
+
+    with pytest.raises(WeightsError, match="key 'intensity"):
+        read_header(rewritten(tmp_path / "a.safetensors", change))
+
+
+def test_a_header_too_long_or_too_deep_is_refused_before_it_is_parsed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    length = LONGEST_HEADER + 1
+    path.write_bytes(length.to_bytes(8, "little") + b"{" + b" " * length)
+    with pytest.raises(WeightsError, match=f"its header has {length} bytes, expected at most"):
+        read_header(path)
+    path.write_bytes((2**62).to_bytes(8, "little") + b'{"a": 1}')
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        read_header(path)
+    deep = b'{"a":' * 50_000
+    path.write_bytes(len(deep).to_bytes(8, "little") + deep)
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        read_header(path)
+    with pytest.raises(WeightsError, match="levels deep"):
+        read_header(rewritten(path, lambda _: "[" * 50_000))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="it is a pipe, expected a file"):
+        read_header(tmp_path / "a.safetensors")
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -158,7 +213,7 @@ def test_a_header_that_begins_like_a_pickle_is_read(tmp_path):
     path = tmp_path / "a.safetensors"
     for n in range(700):
         write_checkpoint(path, replace(CHECKPOINT, tensors={"a": torch.zeros(1)}, card=Card(
-            name="a" * n, method="m", contrasts=STANDARD, licence="x")))  # fmt: skip
+            name="a", method="m", contrasts=STANDARD, licence="x", note="a" * n)))  # fmt: skip
         if path.read_bytes()[:2] == b"\x80\x02":
             break
     else:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,37 @@ import pytest
 from mrsynth.errors import OutputError
 from mrsynth.io import files
 from mrsynth.io.files import atomic, ensure_folder, write_bytes, write_text
+
+
+def test_content_is_on_the_disk_before_its_name_and_its_name_at_the_end(tmp_path, monkeypatch):
+    done, replace = [], os.replace
+
+    def fsync(descriptor):
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else os.pread(descriptor, 99, 0))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("rename"), replace(a, b)))
+    write_text(tmp_path / "a.txt", "content")
+    assert done == [b"content", "rename", "folder"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSPC, errno.EIO])
+def test_a_disk_that_cannot_take_it_leaves_what_was_there(tmp_path, monkeypatch, number):
+    """Full or broken disks may say so only now; one that knows no fsync does no harm."""
+    (tmp_path / "a.txt").write_text("before")
+
+    def fsync(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EINVAL:
+        write_text(tmp_path / "a.txt", "after")
+    else:
+        with pytest.raises(OutputError, match="Cannot write"):
+            write_text(tmp_path / "a.txt", "after")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "a.txt": "after" if number == errno.EINVAL else "before"
+    }
 
 
 def test_a_file_appears_whole_with_the_usual_permissions(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import WeightsError
+from mrsynth.io import pickles
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.io.pickles import read_state_dict
 
@@ -52,6 +53,30 @@ def test_tensors_from_safetensors_are_read(tmp_path, name):
     found = read_state_dict(tmp_path / name)
 
     assert same({key: found[key] for key in STATE})
+
+
+def test_an_archive_that_unpacks_into_more_than_it_is_is_not_opened(saved, tmp_path, monkeypatch):
+    """data.pkl of zeros, deflated; the same bytes as two parts; a list of tensors longer than any."""
+    path = saved(STATE)
+    with zipfile.ZipFile(path) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data + bytes(10_000_000) if name.endswith("data.pkl") else data)
+    with pytest.raises(WeightsError, match=r"would unpack into more than \d+ bytes"):
+        read_state_dict(tmp_path / "bomb.pt")
+    monkeypatch.setattr(pickles, "LONGEST_PROGRAM", 100)
+    with pytest.raises(WeightsError, match="list of tensors is longer than 100 bytes"):
+        read_state_dict(path)
+
+
+def test_a_header_that_claims_much_and_a_pipe_are_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes((90_000_000).to_bytes(8, "little") + b'{"a": 1}')
+    with pytest.raises(WeightsError, match="its header claims more than"):
+        read_state_dict(tmp_path / "a.safetensors")
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(WeightsError, match="it is a pipe, expected a file"):
+        read_state_dict(tmp_path / "pipe.pt")
 
 
 def test_a_pickle_called_safetensors_is_refused(saved):

@@ -45,6 +45,14 @@ def test_equal_tables_give_equal_bytes_and_the_sentences_can_be_read(file, tmp_p
         assert sorted(json.loads(str(archive["mrsynth"]))["prompts"].values()) == PROMPTS
 
 
+def test_a_file_that_unpacks_into_more_than_it_is_is_refused(file, tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f2', 'fortran_order': False, 'shape': (5000000, 2)}"
+        archive.writestr("a.npy", header.ljust(127) + b"\n" + bytes(20_000_000))
+    with pytest.raises(InputError, match="unpack into more than it is"):
+        read_tokens(tmp_path / "bomb.npz")
+
+
 def test_tokens_of_other_sentences_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="not those of the prompts"):
         write_tokens(tmp_path / "tokens.npz", table(), PROMPTS[:1])

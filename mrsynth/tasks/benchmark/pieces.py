@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from mrsynth.errors import UsageError
 from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.io.reading import read_json
+from mrsynth.io.yaml_files import read_yaml
 from mrsynth.scores.rows import SCHEMA, Score
 
 SETTINGS = "benchmark.yaml"
@@ -52,7 +54,7 @@ class PieceStore:
         if file.exists():
             if not resume:
                 raise UsageError(f"{out} already holds a benchmark. Give --resume to go on with it, or another --out.")
-            before = yaml.safe_load(file.read_text(encoding="utf-8"))
+            before = _settings_in(file)
             if not isinstance(before, dict):
                 raise UsageError(f"{file} is damaged. Give another --out.")
             if before.pop("schema", None) == SCHEMA:
@@ -64,7 +66,7 @@ class PieceStore:
         """What a finished piece gave; None when it is still to be done, or must be done again."""
         path = self.folder / piece.filename
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             if content["schema"] == SCHEMA:
                 return [Score.model_validate(_read(row)) for row in content["rows"]]
         except FileNotFoundError:
@@ -79,6 +81,13 @@ class PieceStore:
         """Keep what a piece gave. Raises OutputError."""
         content = {"schema": SCHEMA, "rows": [_written(row) for row in rows]}
         write_text(self.folder / piece.filename, json.dumps(content, indent=0))
+
+
+def _settings_in(file: Path) -> Any:
+    try:
+        return read_yaml(file)
+    except (OSError, ValueError):
+        return None
 
 
 def _refuse_others(before: Mapping[str, Any], settings: Mapping[str, Any], out: Path) -> None:

@@ -13,7 +13,6 @@ Every kind sees each contrast with mean 0 and deviation 1 over its own non-zero 
 the constructor of a network of MONAI; a TorchScript file is a program, so open only those whose origin you trust.
 """
 
-import json
 import math
 import re
 import warnings
@@ -30,6 +29,7 @@ from mrsynth.devices import choose_device
 from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import problems, read_checkpoint
 from mrsynth.io.pickles import read_state_dict
+from mrsynth.io.reading import read_json
 from mrsynth.io.store import PACKAGE, store_folder
 from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Plain
@@ -192,7 +192,7 @@ def _foreign(
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise WeightsError(f"Cannot read {path} of this MONAI bundle: {error}. Get the bundle again.") from error
     if not isinstance(content, dict):

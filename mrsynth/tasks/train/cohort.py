@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from mrsynth.card import Card
@@ -18,6 +17,7 @@ from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.io.cache import CachedSubject, cached
 from mrsynth.io.discovery import check_names
 from mrsynth.io.subjects import SubjectFiles, find_subjects
+from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.plain import Progress
 from mrsynth.tasks.train.config import RunConfig
@@ -180,7 +180,11 @@ def refuse_other_subjects(cohort: Cohort, listing: Path) -> None:
     """Raise UsageError when a resumed run would see other slices, in another order."""
     if not listing.exists():
         return
-    before, now = yaml.safe_load(listing.read_text(encoding="utf-8")), cohort.listing()
+    try:
+        before, now = dict(read_yaml(listing)), cohort.listing()
+        before.update({part: list(before[part]) for part in ("training", "validation")})
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UsageError(f"{listing} is damaged ({error}), so the run cannot be resumed. Begin a new run.") from error
     if (had := before.get("labelled", [])) != (have := now.get("labelled", [])):
         raise UsageError(
             f"Not the same training subjects have a segmentation as when the run was begun. Then: "

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from mrsynth.card import DataSource
 from mrsynth.errors import UsageError
 from mrsynth.io.checkpoint import FORMAT
+from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods import method_class, preset
 from mrsynth.methods.base import Trainable
 from mrsynth.plain import Plain
@@ -167,8 +168,8 @@ def run_text(file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
 def keys_of(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """The keys of a run file with its base; `above` are the files that led here."""
     try:
-        text = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = read_yaml(file)
+    except (OSError, ValueError) as error:
         raise UsageError(f"Cannot read the run file {file}: {error}") from error
     text = {} if text is None else text
     if not isinstance(text, dict):
