@@ -346,13 +346,13 @@ def given(t1: Path | None, t1ce: Path | None, t2: Path | None, flair: Path | Non
 
 def settings(pairs: list[str]) -> dict[str, Any]:
     """`training.iterations=12` as {"training.iterations": 12}; values are YAML."""
-    from mrsynth.io.yaml_files import parse_yaml
+    from mrsynth.tasks.train.config import value_of
 
     found = {}
     for pair in pairs:
         key, _, value = pair.partition("=")
         try:
-            found[key] = parse_yaml(value)
+            found[key] = value_of(value)
         except ValueError as error:
             raise UsageError(f"--set {pair}: {value} is no YAML value.") from error
         if not key or "=" not in pair:

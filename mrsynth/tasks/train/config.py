@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from mrsynth.card import DataSource
 from mrsynth.errors import UsageError
 from mrsynth.io.checkpoint import FORMAT
-from mrsynth.io.yaml_files import read_yaml
+from mrsynth.io.yaml_files import parse_yaml, read_yaml
 from mrsynth.methods import method_class, preset
 from mrsynth.methods.base import Trainable
 from mrsynth.plain import Plain
@@ -151,6 +151,11 @@ def text_of_format_1(text: Mapping[str, Any], method: str, place: str) -> dict[s
             f"{place} is of a run that mrsynth 0.1.0 began, which cannot go on with this version: {error} Go on with "
             "0.1.0, or begin a new run, with `--init` and the checkpoint of that one."
         ) from error
+
+
+def value_of(text: str) -> Any:
+    """A value given on the command line, which is YAML. Raises ValueError."""
+    return parse_yaml(text)
 
 
 def run_text(file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
