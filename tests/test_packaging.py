@@ -12,6 +12,7 @@ from pathlib import Path
 from shutil import copytree, ignore_patterns
 
 import pytest
+import yaml
 
 import mrsynth
 
@@ -39,6 +40,14 @@ def test_one_version():
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "mrsynth/__init__.py"
     newest = re.search(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)
     assert newest.group(1) == mrsynth.__version__
+
+
+def test_the_citation_names_the_four_papers():
+    citation = yaml.safe_load(read("CITATION.cff"))
+
+    assert citation["title"] == "mrsynth" and citation["license"] == PROJECT["project"]["license"]
+    papers = {entry["identifiers"][0]["value"] for entry in citation["references"]}
+    assert papers == {f"arXiv:{number}" for number in re.findall(r"arXiv:(\d{4}\.\d{5})", read("README.md"))}
 
 
 def test_dev_has_every_extra():
