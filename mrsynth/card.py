@@ -27,7 +27,8 @@ class Card(Plain):
     requires   target -> the inputs it needs at least; None when any non-empty subset of `contrasts` will do
     intensity  contrast -> normalised histogram (fractions, sum 1) of brain voxels of the training data over u in [0, 1]
     scores     means over validation subjects
-    sampling   how to sample unless told otherwise: {"sampler": "ddim", "steps": 1, "samples": 4}
+    sampling   how to sample unless told otherwise: the default `mode`, all `modes`, sampler and steps of mode sample
+               (mrsynth/sampling.py). Files of 0.1.0 name no mode: {"sampler": "ddim", "steps": 1, "samples": 4}
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""A method over a whole volume, at once or in batches of slices; samples reduced to mean and deviation."""
+"""A method over a whole volume, at once or in batches of slices; samples reduced to their mean and spread."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,39 +11,29 @@ from numpy.typing import NDArray
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.methods.base import Method
 from mrsynth.plain import Array, Progress
+from mrsynth.sampling import Estimator
 from mrsynth.scans.preparation import Prepared
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How to run the diffusion process backwards.
+class Synthesis:
+    """All (C, I, J, K), u in [0, 1]; available contrasts as they are, in the spread 0.
 
-    samples     syntheses to average
-    precision   bf16 runs the network under autocast; everything else stays float32
+    image    what is delivered: the estimate of mode mean; the first sample; or the mean of the draws
+    mean     over the samples, where the image is one of several
+    spread   the standard deviation over the samples, where there are several
     """
 
-    sampler: str
-    steps: int
-    samples: int = 1
-    seed: int = 0
-    device: str = "cpu"
-    precision: str = "fp32"
-    batch_size: int = 8
-
-
-@dataclass(frozen=True)
-class Synthesis:
-    """Mean over the samples and, with two or more, their standard deviation: (C, I, J, K), u in [0, 1]."""
-
-    mean: Array
-    deviation: Array | None
+    image: Array
+    mean: Array | None
+    spread: Array | None
 
 
 def synthesise_volume(
     method: Method,
     prepared: Prepared,
     subject: str,
-    sampling: Sampling,
+    how: Estimator,
     *,
     available: Sequence[bool] | None = None,
     slices: Sequence[int] | None = None,
@@ -58,29 +49,37 @@ def synthesise_volume(
     flags = np.asarray(prepared.available if available is None else available, dtype=bool)
     missing = torch.from_numpy(~flags)
     mean = torch.zeros((int(missing.sum()), *prepared.mask.shape))
-    spread = torch.zeros_like(mean) if sampling.samples > 1 else None
-    for sample in range(sampling.samples):
-        noise = SeededNoise(sampling.seed, subject, method.targets, sample, shared=method.shared_noise)
+    spread = torch.zeros_like(mean) if how.samples > 1 else None
+    first: torch.Tensor | None = None
+    for sample in range(how.samples):
+        noise = SeededNoise(how.seed, subject, method.targets, sample, shared=method.shared_noise)
 
         def tell(what: str, done: int, total: int, sample: int = sample) -> None:
             if progress is not None:
-                progress(f"synthesising {what}", sample * total + done, sampling.samples * total)
+                progress(f"synthesising {what}", sample * total + done, how.samples * total)
 
-        for where, made in parts(method, prepared, flags, slices, noise, sampling, tell):
+        for where, made in parts(method, prepared, flags, slices, noise, how, tell):
             u = ((made[missing] + 1) / 2).clamp(0, 1)
             # running mean and sum of squared deviations: Welford 1962
             change = u - mean[..., where]
             mean[..., where] += change / (sample + 1)
             if spread is not None:
                 spread[..., where] += change * (u - mean[..., where])
-    inside = torch.from_numpy(prepared.mask)
-    result = prepared.images.copy()
-    result[~flags] = torch.where(inside, mean, 0.0).numpy()
-    if spread is None:
-        return Synthesis(result, None)
-    deviation = np.zeros_like(result)
-    deviation[~flags] = torch.where(inside, (spread / (sampling.samples - 1)).sqrt(), 0.0).numpy()
-    return Synthesis(result, deviation)
+        if sample == 0 and how.mode == "sample" and how.samples > 1:
+            first = mean.clone()
+
+    def whole(made: torch.Tensor, others: Array) -> Array:
+        result = others.copy()
+        result[~flags] = torch.where(torch.from_numpy(prepared.mask), made, 0.0).numpy()
+        return result
+
+    images = prepared.images
+    deviation = None if spread is None else (spread / (how.samples - 1)).sqrt()
+    return Synthesis(
+        image=whole(mean if first is None else first, images),
+        mean=None if first is None else whole(mean, images),
+        spread=None if deviation is None else whole(deviation, np.zeros_like(images)),
+    )
 
 
 def parts(
@@ -89,21 +88,21 @@ def parts(
     available: NDArray[np.bool_],
     slices: Sequence[int] | None,
     noise: SeededNoise,
-    sampling: Sampling,
+    how: Estimator,
     tell: Progress,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """One sample of the volume, piece by piece: indices along K, and (C, I, J, K') in [-1, 1] on the CPU."""
     images = torch.from_numpy(prepared.images) * 2 - 1
     if method.dimensions == 3:
         assert slices is None, "a method of three dimensions makes whole volumes"
-        whole = synthesise_whole(method, images, available, noise, sampling, lambda n, of: tell("the volume", n, of))
+        whole = synthesise_whole(method, images, available, noise, how, lambda n, of: tell("the volume", n, of))
         yield list(range(images.shape[-1])), whole
         return
     if slices is None:
         slices = np.flatnonzero(prepared.mask.any(axis=(0, 1))).tolist()
-    for start in range(0, len(slices), sampling.batch_size):
-        batch = list(slices[start : start + sampling.batch_size])
-        yield batch, synthesise_slices(method, images, available, batch, noise, sampling).permute(1, 2, 3, 0)
+    for start in range(0, len(slices), how.batch_size):
+        batch = list(slices[start : start + how.batch_size])
+        yield batch, synthesise_slices(method, images, available, batch, noise, how).permute(1, 2, 3, 0)
         tell("slices", start + len(batch), len(slices))
 
 
@@ -112,19 +111,18 @@ def synthesise_whole(
     images: torch.Tensor,
     available: NDArray[np.bool_],
     noise: SeededNoise,
-    sampling: Sampling,
+    how: Estimator,
     progress: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
     """Images (C, I, J, K) in [-1, 1], filled in as one volume on the device: the same, float32 on the CPU."""
-    device = torch.device(sampling.device)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
+    device = torch.device(how.device)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
         made = method.synthesise(
             images[None].to(device),
             torch.from_numpy(available)[None].to(device),
             context=torch.empty((1, len(images), 0, *images.shape[1:]), device=device),
             noise=noise.volume(),
-            steps=sampling.steps,
-            sampler=sampling.sampler,
+            **options(how),
             progress=progress,
         )
     return made[0].float().cpu()
@@ -136,10 +134,10 @@ def synthesise_slices(
     available: NDArray[np.bool_],
     indices: Sequence[int],
     noise: SeededNoise,
-    sampling: Sampling,
+    how: Estimator,
 ) -> torch.Tensor:
     """Axial slices `indices` of images (C, I, J, K) in [-1, 1], made on the device: (B, C, I, J) float32 on the CPU."""
-    device = torch.device(sampling.device)
+    device = torch.device(how.device)
     depth, n = images.shape[-1], method.neighbours
     stack = images[..., list(indices)].permute(3, 0, 1, 2)
     around = torch.full((len(indices), len(images), 2 * n, *images.shape[1:3]), -1.0)
@@ -148,13 +146,17 @@ def synthesise_slices(
             if 0 <= index + offset < depth:
                 around[b, :, place] = images[..., index + offset]
     flags = torch.from_numpy(available).expand(len(indices), -1)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=sampling.precision == "bf16"):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
         made = method.synthesise(
             stack.to(device),
             flags.to(device),
             context=around.to(device),
             noise=noise.slices(indices),
-            steps=sampling.steps,
-            sampler=sampling.sampler,
+            **options(how),
         )
     return made.float().cpu()
+
+
+def options(how: Estimator) -> dict[str, Any]:
+    """What `Method.synthesise` is to be told; in mode mean there is neither sampler nor step."""
+    return {"mode": "mean"} if how.mode == "mean" else {"steps": how.steps, "sampler": how.sampler}

@@ -10,12 +10,13 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Method, MethodConfig
+from mrsynth.sampling import Estimator
 from mrsynth.scans.preparation import PreparationConfig, prepare
-from mrsynth.synthesis import Sampling, synthesise_volume
+from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.models import load_method
 
 SHAPE = (24, 28, 10)
-ONCE = Sampling("ddim", 2)
+ONCE = Estimator("ddim", 2)
 
 
 class Recorder(Method):
@@ -48,7 +49,7 @@ def tiny(tiny_checkpoint):
 
 
 def test_available_contrasts_come_back_and_missing_ones_are_made_inside_the_brain(prepared):
-    made = synthesise_volume(Recorder(lambda x, *_: torch.full_like(x, 0.5)), prepared, "s", ONCE).mean
+    made = synthesise_volume(Recorder(lambda x, *_: torch.full_like(x, 0.5)), prepared, "s", ONCE).image
 
     t1, t1ce, t2, flair = range(4)
     assert np.array_equal(made[[t1, t2]], prepared.images[[t1, t2]])
@@ -57,14 +58,14 @@ def test_available_contrasts_come_back_and_missing_ones_are_made_inside_the_brai
 
 
 def test_what_a_method_overshoots_is_clipped(prepared):
-    made = synthesise_volume(Recorder(lambda x, *_: torch.full_like(x, 3.0)), prepared, "s", ONCE).mean
+    made = synthesise_volume(Recorder(lambda x, *_: torch.full_like(x, 3.0)), prepared, "s", ONCE).image
 
     assert (made.min(), made.max()) == (0, 1)
 
 
 def test_batch_size_changes_nothing_that_can_be_seen(prepared, tiny):
     one, three, all_at_once = (
-        synthesise_volume(tiny, prepared, "s", replace(ONCE, batch_size=n)).mean for n in (1, 3, 64)
+        synthesise_volume(tiny, prepared, "s", replace(ONCE, batch_size=n)).image for n in (1, 3, 64)
     )
 
     assert one[1][prepared.mask].std() > 0.01  # there is something to differ
@@ -72,8 +73,8 @@ def test_batch_size_changes_nothing_that_can_be_seen(prepared, tiny):
 
 
 def test_a_few_slices_are_those_of_the_whole_volume(prepared, tiny):
-    whole = synthesise_volume(tiny, prepared, "s", ONCE).mean
-    few = synthesise_volume(tiny, prepared, "s", ONCE, slices=[6, 2]).mean
+    whole = synthesise_volume(tiny, prepared, "s", ONCE).image
+    few = synthesise_volume(tiny, prepared, "s", ONCE, slices=[6, 2]).image
 
     assert np.allclose(few[1][..., [2, 6]], whole[1][..., [2, 6]], atol=1e-5)
     assert not few[1][..., [0, 1, 3, 4, 5, 7]].any()
@@ -81,7 +82,7 @@ def test_a_few_slices_are_those_of_the_whole_volume(prepared, tiny):
 
 def test_seed_and_subject_name_the_noise(prepared, tiny):
     def made(subject, seed):
-        return synthesise_volume(tiny, prepared, subject, Sampling("ddim", 2, seed=seed)).mean
+        return synthesise_volume(tiny, prepared, subject, Estimator("ddim", 2, seed=seed)).image
 
     first = made("s", 0)
     assert np.array_equal(first, made("s", 0))
@@ -91,25 +92,25 @@ def test_seed_and_subject_name_the_noise(prepared, tiny):
 def test_mean_and_deviation_are_those_of_the_samples(prepared):
     """Noise in, noise out: three samples whose values are known."""
     method = Recorder(lambda images, context, noise: (0.1 * noise(images)).clamp(-1, 1))
-    made = synthesise_volume(method, prepared, "s", Sampling("ddim", 2, samples=3, seed=5, batch_size=4))
+    made = synthesise_volume(method, prepared, "s", Estimator("ddim", 2, samples=3, seed=5, batch_size=4))
 
     shape = (len(STANDARD), *prepared.mask.shape[:2])
     k, inside = 4, prepared.mask[..., 4]
     samples = [SeededNoise(5, "s", STANDARD, n).slices([k])(torch.zeros(1, *shape))[0] for n in range(3)]
     u = (0.1 * torch.stack(samples).clamp(-10, 10)[:, 1].numpy() + 1) / 2
-    assert np.allclose(made.mean[1][..., k][inside], u.mean(0)[inside], atol=1e-6)
-    assert np.allclose(made.deviation[1][..., k][inside], u.std(0, ddof=1)[inside], atol=1e-6)
-    assert not made.deviation[[0, 2]].any() and not made.deviation[:, ~prepared.mask].any()
+    assert np.allclose(made.image[1][..., k][inside], u.mean(0)[inside], atol=1e-6)
+    assert np.allclose(made.spread[1][..., k][inside], u.std(0, ddof=1)[inside], atol=1e-6)
+    assert not made.spread[[0, 2]].any() and not made.spread[:, ~prepared.mask].any()
 
 
 def test_one_sample_has_no_deviation(prepared):
-    assert synthesise_volume(Recorder(), prepared, "s", ONCE).deviation is None
+    assert synthesise_volume(Recorder(), prepared, "s", ONCE).spread is None
 
 
 def test_shared_noise_is_the_same_in_every_slice(prepared):
     method = Recorder(lambda images, context, noise: 0.1 * noise(images))
     method.shared_noise = True
-    made = synthesise_volume(method, prepared, "s", ONCE).mean
+    made = synthesise_volume(method, prepared, "s", ONCE).image
 
     both = prepared.mask[..., 3] & prepared.mask[..., 6]
     assert np.array_equal(made[1][..., 3][both], made[1][..., 6][both])
@@ -119,7 +120,7 @@ def test_context_is_the_slice_below_and_the_slice_above(prepared):
     """A method that answers with one neighbour of T1 shifts the volume by one slice; beyond its end is background."""
     for place, shift in ((0, -1), (1, 1)):
         method = Recorder(lambda images, context, noise, place=place: context[:, :1, place].expand_as(images))
-        made = synthesise_volume(method, prepared, "s", ONCE).mean[1]
+        made = synthesise_volume(method, prepared, "s", ONCE).image[1]
 
         depth = made.shape[-1]
         t1 = np.pad(prepared.images[0], ((0, 0), (0, 0), (1, 1)))[..., 1 + shift : 1 + shift + depth]
@@ -133,13 +134,13 @@ def test_a_hidden_contrast_is_made_and_never_read(prepared, tiny):
     images[1:] = np.nan
     unknown = synthesise_volume(tiny, replace(prepared, images=images), "s", ONCE, available=flags)
 
-    assert not np.array_equal(hidden.mean[2], prepared.images[2])
-    assert np.array_equal(hidden.mean, unknown.mean)
+    assert not np.array_equal(hidden.image[2], prepared.images[2])
+    assert np.array_equal(hidden.image, unknown.image)
 
 
 def test_steps_sampler_and_precision_reach_the_method(prepared):
     method = Recorder()
-    synthesise_volume(method, prepared, "s", Sampling("dpm_solver_pp", 7, precision="bf16", batch_size=64))
+    synthesise_volume(method, prepared, "s", Estimator("dpm_solver_pp", 7, precision="bf16", batch_size=64))
 
     ((batch, available, *how),) = method.asked
     assert how == [7, "dpm_solver_pp", True]
@@ -147,7 +148,7 @@ def test_steps_sampler_and_precision_reach_the_method(prepared):
 
 
 def test_bf16_is_close_to_fp32(prepared, tiny):
-    full, half = (synthesise_volume(tiny, prepared, "s", replace(ONCE, precision=p)).mean for p in ("fp32", "bf16"))
+    full, half = (synthesise_volume(tiny, prepared, "s", replace(ONCE, precision=p)).image for p in ("fp32", "bf16"))
 
     assert not np.array_equal(full, half)
     assert np.abs(full - half).mean() < 0.02
@@ -159,7 +160,7 @@ def test_progress_counts_slices_of_all_samples(prepared):
         Recorder(),
         prepared,
         "s",
-        Sampling("ddim", 2, samples=2, batch_size=3),
+        Estimator("ddim", 2, samples=2, batch_size=3),
         progress=lambda *step: seen.append(step),
     )
 
@@ -201,7 +202,7 @@ def noisy(images, noise):
 
 def test_a_whole_volume_is_made_at_once(prepared):
     method = WholeRecorder(lambda images, noise: torch.full_like(images, 0.5))
-    made = synthesise_volume(method, prepared, "s", ONCE).mean
+    made = synthesise_volume(method, prepared, "s", ONCE).image
 
     t1, t1ce, t2, flair = range(4)
     assert np.array_equal(made[[t1, t2]], prepared.images[[t1, t2]])
@@ -216,7 +217,7 @@ def test_a_whole_volume_is_made_at_once(prepared):
 
 def test_of_a_whole_volume_what_overshoots_is_clipped_and_precision_reaches_the_method(prepared):
     method = WholeRecorder(lambda images, noise: 3 * torch.sign(images + 0.5))
-    made = synthesise_volume(method, prepared, "s", Sampling("ddpm", 1, precision="bf16")).mean
+    made = synthesise_volume(method, prepared, "s", Estimator("ddpm", 1, precision="bf16")).image
 
     assert (made.min(), made.max()) == (0, 1)
     assert method.asked[0][3:] == (1, "ddpm", True)
@@ -224,24 +225,24 @@ def test_of_a_whole_volume_what_overshoots_is_clipped_and_precision_reaches_the_
 
 def test_mean_and_deviation_of_whole_volumes(prepared):
     """Noise in, noise out: three samples whose values are known."""
-    made = synthesise_volume(WholeRecorder(noisy), prepared, "s", Sampling("ddim", 2, samples=3, seed=5))
+    made = synthesise_volume(WholeRecorder(noisy), prepared, "s", Estimator("ddim", 2, samples=3, seed=5))
 
     like = torch.zeros(1, len(MISSING), *prepared.mask.shape)
     drawn = [SeededNoise(5, "s", MISSING, n).volume()(like)[0, 0].numpy() for n in range(3)]
     u = (np.clip(0.1 * np.stack(drawn), -1, 1) + 1) / 2
     inside = prepared.mask
-    assert np.allclose(made.mean[1][inside], u.mean(0)[inside], atol=1e-6)
-    assert np.allclose(made.deviation[1][inside], u.std(0, ddof=1)[inside], atol=1e-6)
-    assert not made.deviation[[0, 2]].any() and not made.deviation[:, ~inside].any()
-    assert not made.mean[1][~inside].any()
-    assert synthesise_volume(WholeRecorder(noisy), prepared, "s", ONCE).deviation is None
+    assert np.allclose(made.image[1][inside], u.mean(0)[inside], atol=1e-6)
+    assert np.allclose(made.spread[1][inside], u.std(0, ddof=1)[inside], atol=1e-6)
+    assert not made.spread[[0, 2]].any() and not made.spread[:, ~inside].any()
+    assert not made.image[1][~inside].any()
+    assert synthesise_volume(WholeRecorder(noisy), prepared, "s", ONCE).spread is None
 
 
 def test_seed_subject_and_sample_name_the_noise_of_a_volume_and_nothing_else_does(prepared):
     def made(subject="s", flags=None, **changes):
         mean = synthesise_volume(
             WholeRecorder(noisy), prepared, subject, replace(ONCE, **changes), available=flags
-        ).mean
+        ).image
         return np.where(prepared.mask, mean[1], 0)
 
     first = made()
@@ -268,7 +269,7 @@ def test_a_target_keeps_its_noise_whatever_else_a_method_makes(prepared):
 
 def test_progress_counts_the_steps_of_all_whole_samples(prepared):
     seen = []
-    sampling = Sampling("ddim", 3, samples=2)
+    sampling = Estimator("ddim", 3, samples=2)
     synthesise_volume(WholeRecorder(), prepared, "s", sampling, progress=lambda *step: seen.append(step))
 
     assert seen == [("synthesising the volume", n, 6) for n in range(1, 7)]
@@ -303,7 +304,7 @@ def three(make_subject):
 def test_what_stands_in_the_channel_to_make_is_never_read(three, cwdm):
     images = three.images.copy()
     images[1] = np.nan
-    first, second = (synthesise_volume(cwdm, p, "s", ONCE).mean for p in (three, replace(three, images=images)))
+    first, second = (synthesise_volume(cwdm, p, "s", ONCE).image for p in (three, replace(three, images=images)))
 
     assert first[1][three.mask].std() > 0.01
     assert np.array_equal(first, second)
@@ -316,7 +317,7 @@ def test_the_fast_network_of_bf16_gives_nearly_the_same(three, cwdm, monkeypatch
     made = []
     for precision in ("fp32", "bf16", "fp32"):
         cwdm.optimise(precision)
-        made.append(synthesise_volume(cwdm, three, "s", replace(ONCE, precision=precision)).mean[1])
+        made.append(synthesise_volume(cwdm, three, "s", replace(ONCE, precision=precision)).image[1])
 
     full, half, again = made
     assert np.array_equal(full, again)

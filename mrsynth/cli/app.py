@@ -15,8 +15,11 @@ from mrsynth.cli.console import (
     T1,
     T2,
     Flair,
+    ModeOption,
     NoProgress,
     Quiet,
+    Sampler,
+    Steps,
     T1ce,
     Verbose,
     Verbosity,
@@ -71,18 +74,18 @@ def complete(
     target: Annotated[
         list[Contrast] | None, typer.Option(help="Write only this missing contrast; repeatable.", show_default="all")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the checkpoint's")] = None,
-    sampler: Annotated[
-        str | None,
+    mode: ModeOption = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    samples: Annotated[
+        int | None,
         typer.Option(
-            help="ddpm, ddim or dpm_solver_pp; some methods have others.",
-            show_default="the checkpoint's",
+            min=1,
+            help="Of mode sample: the image is the first; from 2 on their mean and spread are written too.",
+            show_default="1",
         ),
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Half the steps, one sample, a shorter self-check.")] = False,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Samples to average; from 2 on also write their standard deviation.")
-    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
@@ -116,13 +119,15 @@ def complete(
     speak(quiet, verbose)
     from mrsynth.tasks.complete import run as task
 
-    options = task.CompleteOptions(
+    options = validated(
+        task.CompleteOptions,
         folder=folder,
         out=out,
         overrides=given(t1, t1ce, t2, flair),
         method=method,
         weights=weights,
         targets=tuple(dict.fromkeys(target or ())),
+        mode=mode,
         steps=steps,
         sampler=sampler,
         fast=fast,

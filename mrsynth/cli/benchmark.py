@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
+from mrsynth.cli.console import (
+    ModeOption,
+    NoProgress,
+    Quiet,
+    Sampler,
+    Steps,
+    Verbose,
+    print_result,
+    progress_bar,
+    say,
+    speak,
+    validated,
+)
 from mrsynth.errors import UsageError
 
 SOME_FAILED = 3
@@ -42,18 +54,10 @@ def benchmark(
     ] = None,
     part: Annotated[str, typer.Option(help="Part of the split to score on, or all.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N subjects.", show_default="all")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.", show_default="the checkpoint's")] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="ddpm, ddim or dpm_solver_pp; some methods have others.",
-            show_default="the checkpoint's",
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Samples to average.", show_default="the checkpoint's")
-    ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Half the steps, one sample, as `complete --fast`.")] = False,
+    mode: ModeOption = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, as `complete --fast`.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
@@ -103,9 +107,9 @@ def benchmark(
         split=split,
         part=part,
         limit=limit,
+        mode=mode,
         steps=steps,
         sampler=sampler,
-        samples=samples,
         fast=fast,
         seed=seed,
         device=device,

@@ -24,6 +24,26 @@ T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", s
 T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
 T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
 Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
+ModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        help="mean: one call, the conditional mean, closest on average and smooth; sample: the paper's chain, with "
+        "texture as it occurs.",
+        show_default="the checkpoint's",
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Of mode sample: network calls.", show_default="the checkpoint's")
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        help="Of mode sample: ddpm, ddim or dpm_solver_pp; some methods have others.",
+        show_default="the checkpoint's",
+    ),
+]
 
 
 class Verbosity:

@@ -60,15 +60,11 @@ class SubjectFiles:
         both = {**others, **files}
         return replace(self, files={c: both[c] for c in Contrast if c in both})
 
-    def output_name(self, contrast: Contrast) -> str:
-        """The file name for a synthetic contrast, in the subject's own naming: `BraTS-GLI-1-000-t1c.nii.gz`."""
-        return self._named(contrast)
+    def output_name(self, contrast: Contrast, tag: str = "") -> str:
+        """The file name for a synthetic contrast, in the subject's own naming: `BraTS-GLI-1-000-t1c.nii.gz`.
 
-    def std_name(self, contrast: Contrast) -> str:
-        """The file name for the voxel-wise standard deviation of a synthetic contrast."""
-        return self._named(contrast, "std")
-
-    def _named(self, contrast: Contrast, tag: str = "") -> str:
+        tag   of what belongs to it: `mean` and `spread` of several samples
+        """
         names = [path.name for path in self.files.values()]
         return output_name(contrast, self.name, self.layout, names, self.channels, tag)
 

@@ -133,9 +133,9 @@ def _channels(folder: Path) -> tuple[dict[int, Contrast], str]:
 def _is_synthetic(path: Path) -> bool:
     """Whether this tool wrote the file: its sidecar, or that of the contrast whose uncertainty it shows, says so."""
     stem = stem_of(path.name)
-    if re.search(r"_desc-synth(std)?_", stem):
+    if re.search(r"_desc-synth(std|mean|spread)?_", stem):
         return True
-    for name in {stem, stem.removesuffix("_std")}:
+    for name in {stem, re.sub("_(std|mean|spread)$", "", stem)}:
         try:
             content = read_json(path.with_name(f"{name}.json"))
         except (OSError, ValueError):

@@ -78,7 +78,7 @@ def output_name(
     name       of the subject, used where the scans show no manner of their own
     filenames  of the subject's scans
     channels   the nnU-Net channel of each contrast, where there are such
-    tag        "std" for the map of the standard deviation that belongs to the contrast, "" for the contrast itself
+    tag        of a map that belongs to the contrast, such as the "spread" of samples; "" for the contrast itself
     """
     scans = [scan for filename in filenames if (scan := read_name(filename, {i: c for c, i in channels.items()}))]
     subject = next((scan.subject for scan in scans if scan.layout == layout), name)

@@ -16,7 +16,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -198,21 +198,46 @@ def locate(entry: ManifestEntry) -> Path:
 
     Raises WeightsError when the file is missing, differs, or is not on this machine at all.
     """
-    return _located(entry).path
+    return located(entry).path
 
 
-def resolve(name_or_path: str) -> Resolved:
+def located(entry: ManifestEntry) -> Resolved:
+    """The same, with the SHA-256 that was found."""
+    if entry.file is None:
+        raise WeightsError(
+            f"{entry.name} is not on this machine: it is published in {entry.repository}. Run "
+            f"`mrsynth weights fetch {entry.name}` (or give --fetch to `mrsynth complete`) to download it, or choose a "
+            "checkpoint that is here (`mrsynth weights list`)."
+        )
+    path = PACKAGE / "weights" / entry.file  # an absolute `file`, from a user's folder, stays what it is
+    if not path.is_file():
+        raise WeightsError(f"{entry.name}: expected its file at {path}, found none. {_repair(entry)}")
+    size = path.stat().st_size
+    if entry.size not in (None, size):
+        raise WeightsError(f"{entry.name}: {path} has {size} bytes, expected {entry.size}. {_repair(entry)}")
+    found = sha256_of(path)
+    if entry.sha256 is not None and entry.sha256.lower() != found:
+        raise WeightsError(
+            f"{entry.name}: {path} is not the file it should be.\n"
+            f"  sha256 found:    {found}\n  sha256 expected: {entry.sha256}\n{_repair(entry)}"
+        )
+    return Resolved(entry, path, found)
+
+
+def resolve(name_or_path: str, entries: Sequence[ManifestEntry] | None = None) -> Resolved:
     """What `--weights` means: a name that `available_entries` knows, or the path of a .safetensors file.
+
+    entries   those of `available_entries`, where they have been read already
 
     Raises WeightsError for an unknown name (and lists those known), and as `locate` and `read_header` do.
     """
     path = Path(name_or_path).expanduser()
     if path.suffix == ".safetensors" or path.suffix.lower() in PICKLE_SUFFIXES or path.name != name_or_path:
         return Resolved(read_header(path).card, path.absolute(), sha256_of(path))
-    entries = available_entries()
+    entries = available_entries() if entries is None else entries
     entry = next((e for e in entries if e.name == name_or_path), None)
     if entry is not None:
-        return _located(entry)
+        return located(entry)
     if path.exists():
         return Resolved(read_header(path).card, path.absolute(), sha256_of(path))
     known = ", ".join(e.name for e in entries) or "none"
@@ -273,28 +298,6 @@ def _in_store(card: Card, path: Path) -> ManifestEntry:
     """The entry of a file in a user's folder. It has no checksum: there is nothing to compare it with."""
     fields = {name: getattr(card, name) for name in Card.model_fields}
     return ManifestEntry(**fields, file=str(path), size=path.stat().st_size)
-
-
-def _located(entry: ManifestEntry) -> Resolved:
-    if entry.file is None:
-        raise WeightsError(
-            f"{entry.name} is not on this machine: it is published in {entry.repository}. Run "
-            f"`mrsynth weights fetch {entry.name}` (or give --fetch to `mrsynth complete`) to download it, or choose a "
-            "checkpoint that is here (`mrsynth weights list`)."
-        )
-    path = PACKAGE / "weights" / entry.file  # an absolute `file`, from a user's folder, stays what it is
-    if not path.is_file():
-        raise WeightsError(f"{entry.name}: expected its file at {path}, found none. {_repair(entry)}")
-    size = path.stat().st_size
-    if entry.size not in (None, size):
-        raise WeightsError(f"{entry.name}: {path} has {size} bytes, expected {entry.size}. {_repair(entry)}")
-    found = sha256_of(path)
-    if entry.sha256 is not None and entry.sha256.lower() != found:
-        raise WeightsError(
-            f"{entry.name}: {path} is not the file it should be.\n"
-            f"  sha256 found:    {found}\n  sha256 expected: {entry.sha256}\n{_repair(entry)}"
-        )
-    return Resolved(entry, path, found)
 
 
 def _repair(entry: ManifestEntry) -> str:

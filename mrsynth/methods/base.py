@@ -17,6 +17,7 @@ from mrsynth.diffusion.noise import Noise
 from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import UsageError
 from mrsynth.plain import Plain
+from mrsynth.sampling import Mode
 from mrsynth.text_tokens import TokenTable
 
 ABSENT = 0.0  # what stands in for a contrast that is not there, where a paper does not say
@@ -91,13 +92,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Wish:
-    """How a synthesis is to be made: the options of `Method.synthesise`. None leaves it to the configuration."""
+    """How a synthesis is to be made: the options of `Method.synthesise`. None leaves it to the configuration.
+
+    mean   one call, from the noisiest level; `noise` gives zeros
+    """
 
     context: Tensor
     noise: Noise
     steps: int | None
     sampler: str | None
     progress: Callable[[int, int], None] | None
+    mean: bool = False
 
     def counter(self, total: int) -> Callable[[], None]:
         """To be called after each of `total` network calls, which `progress` then hears of."""
@@ -229,15 +234,29 @@ class Method(Trainable):
     shared_noise  all slices of a volume start from the same noise field: SeededNoise(..., shared=True)
     targets       the contrasts it can make; `noise` has one stream for each
     samplers      what `synthesise` takes as `sampler`
+    paper_chain   sampler and steps of the paper; None: all levels
     """
 
     Config: ClassVar[type[MethodConfig]]
     samplers: ClassVar[tuple[str, ...]] = tuple(SAMPLERS)
+    paper_chain: ClassVar[tuple[str, int | None]] = ("ddpm", None)
     shared_noise: bool = False
 
     def __init__(self, config: MethodConfig):
         super().__init__(config.contrasts)
         self.targets: tuple[Contrast, ...] = config.contrasts
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What its synthesis can be (mrsynth/sampling.py), the default first."""
+        return ("sample", "mean")
+
+    @property
+    def chain(self) -> tuple[str, int]:
+        """Sampler and steps of mode sample: the configuration's, or where that takes a single step the paper's."""
+        config: Any = self.config
+        sampler, steps = (config.sampler, config.steps) if config.steps != 1 else self.paper_chain
+        return sampler, min(steps or config.T, config.T)
 
     def judged_by(self, stage: str) -> str | None:
         """The `sampler` with which validation looks at the method while a stage is trained; None for that of use."""
@@ -254,17 +273,22 @@ class Method(Trainable):
         steps: int | None = None,
         sampler: str | None = None,
         progress: Callable[[int, int], None] | None = None,
+        mode: Mode = "sample",
     ) -> Tensor:
         """Fill in every contrast that is not available.
 
         images     (B, C, H, W) or (B, C, D, H, W) in [-1, 1]; channels that are not available are never read
         available  (B, C) bool, at least one per row
         context    (B, C, N, H, W), see Batch
+        mode       mean: one call of the network from zeros; `noise`, `steps` and `sampler` play no part
         returns    like images, in [-1, 1]; available channels as given
         """
         if not bool(available.any(1).all()):
             raise ValueError("every row of `available` needs at least one contrast")
-        return self.fill_in(images, available, Wish(context, noise, steps, sampler, progress))
+        wish = Wish(context, noise, steps, sampler, progress)
+        if mode == "mean":
+            wish = Wish(context, torch.zeros_like, 1, None, progress, mean=True)
+        return self.fill_in(images, available, wish)
 
     @abstractmethod
     def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
@@ -285,6 +309,19 @@ class Method(Trainable):
         """Whether `target` can be made from these contrasts; from any non-empty subset unless a method says other."""
         known = set(available) & set(self.contrasts)
         return bool(known) and target in self.contrasts and target not in known
+
+
+def modes_of(predicts: str, mean_share: float, steps: int | None) -> tuple[Mode, ...]:
+    """The modes of a method whose network predicts x_0, v or eps, the default first.
+
+    eps is undefined where there is no noise, so a network that predicts it has no mean in one call. A network that
+    learnt from zeros alone has no chain.
+    """
+    if predicts == "eps":
+        return ("sample",)
+    if mean_share == 1:
+        return ("mean",)
+    return ("mean", "sample") if mean_share or steps == 1 else ("sample", "mean")
 
 
 def legal_patterns(present: NDArray[np.bool_], contrasts: Sequence[Contrast]) -> list[NDArray[np.bool_]]:

@@ -22,10 +22,21 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler, levels_of
 from mrsynth.diffusion.schedules import SolverLevels, draw_levels, make_schedule
-from mrsynth.methods.base import ABSENT, Batch, ChainConfig, Method, Objective, Wish, draw_pattern, legal_patterns
+from mrsynth.methods.base import (
+    ABSENT,
+    Batch,
+    ChainConfig,
+    Method,
+    Objective,
+    Wish,
+    draw_pattern,
+    legal_patterns,
+    modes_of,
+)
 from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNet, UNetConfig
 from mrsynth.plain import Plain
+from mrsynth.sampling import Mode
 
 
 class FrequencyConfig(Plain):
@@ -177,6 +188,11 @@ class FgC2F(Method):
         if config.freq.mode == "soft":
             self.rho = nn.Parameter(torch.tensor(float(np.log(np.expm1(config.freq.sigma)))))
         self.register_buffer("rank", rank, persistent=False)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The mean first where it is trained for or a chain takes one step; never with eps."""
+        return modes_of(self.config.param, self.config.mean_share, self.config.steps)
 
     # --- Frequency-guided collaborative strategy -----------------------------------------------------------------
 

@@ -19,12 +19,16 @@ from mrsynth.scans.hounsfield import HOUNSFIELD, Window
 from mrsynth.scores.rows import Score
 
 SCHEMA_VERSION: Literal[1] = 1
+Content = Literal["image", "mean", "spread"]
 
 SYNTHETIC_NOTICE = (
     "These images are SYNTHETIC: a computer inferred them from the other contrasts, no scanner acquired them. "
     "They are for research and not for diagnosis."
 )
-STD_MAPPING = "The voxel-wise standard deviation over the samples, on the image's own scale: {}."
+SPREAD_MAPPING = (
+    "The voxel-wise standard deviation over the samples, on the image's own scale: {}. Where it is small the samples "
+    "agree, which does not mean that they are right."
+)
 RELATIVE, UNITS = "relative, 0 to 1000", {Contrast.CT: "HU"}
 
 
@@ -46,11 +50,12 @@ class InputRecord(Record):
 
 
 class OutputRecord(Record):
-    """One image that was made, its standard deviation over the samples if there is one, and its sidecar."""
+    """One image that was made, its sidecar, and of several samples their mean and spread."""
 
     contrast: Contrast
     file: str
-    std_file: str | None = None
+    mean_file: str | None = None
+    spread_file: str | None = None
     sidecar: str
     sha256: str
 
@@ -89,6 +94,8 @@ class SamplerRecord(Record):
     samples: int = 1
     precision: str
     device: str
+    mode: Literal["mean", "sample", "draws"] = "draws"
+    words: str = Field("", description="what such an image is")
 
 
 class Report(Record):
@@ -186,16 +193,20 @@ def sidecar_json(
     rule: str,
     hounsfield: Window = HOUNSFIELD,
     warnings: Sequence[str] = (),
-    content: Literal["image", "standard deviation"] = "image",
+    content: Content = "image",
 ) -> str:
     """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
 
     rule        from the inputs' intensities to what the network sees: `Prepared.record["rule"]`
     hounsfield  the window of a synthetic CT
-    content     what the NIfTI holds: the image, or the standard deviation over the samples
+    content     what the NIfTI holds: the image, or the mean or the spread of several samples
     """
-    is_image = content == "image"
-    what = f"Synthetic {target.label}" if is_image else f"Standard deviation of the synthetic {target.label}"
+    is_image = content != "spread"
+    what = {
+        "image": f"Synthetic {target.label}",
+        "mean": f"Mean of {sampler.samples} samples of the synthetic {target.label}",
+        "spread": f"Standard deviation of {sampler.samples} samples of the synthetic {target.label}",
+    }[content]
     return (
         json.dumps(
             {
@@ -203,17 +214,18 @@ def sidecar_json(
                 "Synthesized": True,
                 "Description": f"{what}, made by mrsynth from {', '.join(i.contrast.label for i in inputs)}.",
                 "Content": content,
+                "Estimator": sampler.words,
                 "Target": target.value,
                 "Inputs": [{"contrast": i.contrast.value, "file": i.file, "sha256": i.sha256} for i in inputs],
                 "Method": weights.method,
                 "Weights": weights.model_dump(mode="json", include={"name", "sha256", "licence"}),
-                "Sampler": sampler.model_dump(mode="json", include={"name", "steps", "seed", "samples"}),
+                "Sampler": sampler.model_dump(mode="json", include={"mode", "name", "steps", "seed", "samples"}),
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "SoftwareVersions": dict(software),
                 **({"Units": UNITS[target]} if target in UNITS else {}),
                 "IntensityMapping": intensity_mapping(rule, target, hounsfield)
                 if is_image
-                else STD_MAPPING.format(UNITS.get(target, RELATIVE)),
+                else SPREAD_MAPPING.format(UNITS.get(target, RELATIVE)),
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
                 "Warnings": list(warnings),

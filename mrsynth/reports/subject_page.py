@@ -110,7 +110,7 @@ def _files(report: Report) -> dict[str, Any]:
             [i.contrast.label, i.file, " x ".join(map(str, i.shape)), " x ".join(f"{s:.3g}" for s in i.spacing), i.axes]
             for i in report.inputs
         ],
-        "made": [[o.contrast.label, o.file, o.std_file or "", o.sidecar] for o in report.outputs],
+        "made": [[o.contrast.label, o.file, o.mean_file or "", o.spread_file or "", o.sidecar] for o in report.outputs],
         "sums": [[i.file, i.sha256] for i in report.inputs] + [[o.file, o.sha256] for o in report.outputs],
         "mapping": " ".join(_mappings(report)),
     }

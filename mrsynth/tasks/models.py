@@ -4,17 +4,19 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mrsynth.card import Card
 from mrsynth.contrasts import patterns
+from mrsynth.devices import choose_device, choose_precision
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, Header, read_checkpoint
 from mrsynth.io.store import Resolved, resolve
-from mrsynth.methods import build_method, config_of_format_1
+from mrsynth.methods import build_method, config_of_format_1, sampler_names
 from mrsynth.methods.base import Method
+from mrsynth.sampling import FAST_STEPS, ONE_CALL, Estimator, Sampling, fast_steps, mode_of
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.checkpoints.former import import_again, outdated
 
@@ -35,23 +37,52 @@ class TrainedMethod:
         """The bare network, for those who want to call it themselves."""
         return self.method.network
 
-    @property
-    def sampler(self) -> str:
-        """What samples unless told otherwise: the checkpoint's choice, else the method's."""
-        return str(self._default("sampler") or "ddpm")
+    def estimator(self, asked: Sampling) -> Estimator:
+        """What a request comes to: what it leaves open is the checkpoint's choice, else the method's.
 
-    @property
-    def steps(self) -> int:
-        """The steps taken unless told otherwise: the checkpoint's choice, else the method's, else one per level."""
-        return int(self._default("steps") or self._default("T") or 1)
+        Raises UsageError for a mode that the weights cannot do or an option it does not have, for a device that is not
+        there, and for a precision that does not exist.
+        """
+        said = {"modes": self.method.modes, **self.card.sampling}
+        mode = mode_of(said, asked, self.card.name)
+        device = choose_device(asked.device)
+        sampler, steps, samples = ONE_CALL, 1, 1
+        if mode == "sample":
+            own = said if "mode" in said else {}  # a card of 0.1.0 speaks of its draws
+            usual = self.method.chain
+            sampler = asked.sampler or own.get("sampler") or usual[0]
+            steps = int(own.get("steps") or usual[1])
+            steps = asked.steps or (min(steps, FAST_STEPS) if asked.fast else steps)
+            samples = asked.samples or 1
+        elif mode is None:
+            sampler = asked.sampler or str(self._default("sampler") or "ddpm")
+            steps = int(self._default("steps") or self._default("T") or 1)
+            steps = asked.steps or (fast_steps(steps) if asked.fast else steps)
+            samples = asked.samples or (1 if asked.fast else int(said.get("samples") or 1))
+        return Estimator(
+            sampler=sampler,
+            steps=steps,
+            samples=samples,
+            seed=asked.seed,
+            device=device,
+            precision=choose_precision(asked.precision, device),
+            batch_size=32 if device.startswith("cuda") else 8,
+            mode=mode or "draws",
+        )
 
-    @property
-    def samples(self) -> int:
-        """The samples averaged unless told otherwise: the checkpoint's choice, else one."""
-        return int(self.card.sampling.get("samples") or 1)
+    def prepared_with(self, crop: Literal["brain", "full"] | None) -> PreparationConfig:
+        """The preparation of the training data, with another crop where one is asked for."""
+        return self.preparation.model_copy(update={"crop": crop}) if crop else self.preparation
 
     def _default(self, name: str) -> Any:
         return self.card.sampling.get(name) or getattr(self.method.config, name, None)
+
+
+def check_sampling(asked: Sampling) -> None:
+    """Raise UsageError for a sampler that no method knows, a device that is not there, or an unknown precision."""
+    if asked.sampler not in (None, *sampler_names()):
+        raise UsageError(f"There is no sampler '{asked.sampler}'. Give one of {', '.join(sampler_names())}.")
+    choose_precision(asked.precision, choose_device(asked.device))
 
 
 def load_method(name_or_path: str | Path) -> TrainedMethod:

@@ -125,7 +125,8 @@ def fill_in(
         images, context = batch.images[rows].to(device), batch.context[rows].to(device)
         available = flags.expand(len(rows), -1).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            made = method.synthesise(images, available, context=context, noise=noise, sampler=sampler)
+            mode = method.modes[0] if sampler is None else "sample"
+            made = method.synthesise(images, available, context=context, noise=noise, sampler=sampler, mode=mode)
         brain = (batch.images[rows] > -1).any(1, keepdim=True)
         result[rows] = torch.where(brain, (made.float().cpu() + 1) / 2, 0.0).clamp(0, 1)
     return result

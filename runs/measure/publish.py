@@ -1,7 +1,7 @@
 """Put a trained checkpoint into the package, with its scores on the validation subjects.
 
 usage: python runs/measure/publish.py RUN/checkpoint.safetensors RUN_FILE DATA_ROOT
-           [--steps N] [--samples N] [--note TEXT] [--rows FILE | --measure]
+           [--steps N] [--note TEXT] [--rows FILE | --measure]
 
 Writes mrsynth/weights/<name>.safetensors (float16) and its entry in weights_manifest.yaml. The scores are those of the
 default output on the subject's own grid (protocol brain3d), means over the validation subjects of the run file: with
@@ -42,8 +42,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("run_file", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, help="sampling steps by default; the run file's if not given")
-    parser.add_argument("--samples", type=int, default=1, help="samples to average by default")
+    parser.add_argument("--steps", type=int, help="of mode sample by default; the run file's if not given")
     parser.add_argument("--note", default="")
     parser.add_argument("--rows", type=Path, help="scores.json of runs/measure/validate.sh")
     parser.add_argument("--measure", action="store_true", help="score every pattern now; takes a quarter of an hour")
@@ -52,7 +51,7 @@ def main() -> None:
     run = run_text(args.run_file, {})
     checkpoint = read_checkpoint(args.checkpoint)
     steps = {"steps": args.steps} if args.steps else {}
-    sampling = {**checkpoint.card.sampling, **steps, "samples": args.samples}
+    sampling = {**checkpoint.card.sampling, **steps}
     card = checkpoint.card.model_copy(
         update={
             "licence": run["licence"],

@@ -21,12 +21,13 @@ import numpy as np
 from mrsynth.contrasts import pattern_name
 from mrsynth.devices import choose_precision
 from mrsynth.io.subjects import load_subject
+from mrsynth.sampling import Estimator
 from mrsynth.scans.preparation import prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import ends
 from mrsynth.scores.protocols import Case, measure
-from mrsynth.synthesis import Sampling, synthesise_volume
+from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.models import TrainedMethod, load_method
 
 FIGURES = {"PSNR": "psnr_brain", "PSNR_FIT": "psnr_brain_fit", "SSIM": "ssim_brain"}
@@ -52,7 +53,7 @@ def main() -> None:
     for plan in args.plans:
         steps, samples = map(int, plan.split("x"))
         for sampler in args.samplers:
-            sampling = Sampling(sampler, steps, samples, precision=precision)
+            sampling = Estimator(sampler, steps, samples, precision=precision)
             rows = [r for t in checkpoints for s in loaded for r in measured(t, s, sampling, args.every)]
             columns = [mean(row[name] for row in rows) for name in FIGURES]
             figures = " | ".join(f"{c:.3f}" for c in columns)
@@ -72,7 +73,7 @@ def slab_of(subject: Subject, planes: int | None) -> Subject:
     return Subject(subject.name, kept)
 
 
-def measured(trained: TrainedMethod, subject: Subject, sampling: Sampling, every: int) -> Iterator[dict[str, float]]:
+def measured(trained: TrainedMethod, subject: Subject, sampling: Estimator, every: int) -> Iterator[dict[str, float]]:
     """Scores and seconds of each target."""
     contrasts = trained.card.contrasts
     prepared = prepare(subject, contrasts, trained.preparation)
@@ -86,7 +87,7 @@ def measured(trained: TrainedMethod, subject: Subject, sampling: Sampling, every
         channel = contrasts.index(target)
         voxels = subject.volumes[target].voxels
         case = Case(
-            prediction=made.mean[channel][..., slices],
+            prediction=made.image[channel][..., slices],
             truth=prepared.brought(voxels)[..., slices],
             mask=prepared.mask[..., slices],
             window=ends(voxels),

@@ -114,7 +114,7 @@ def test_layouts(tmp_path: Path, files: str, name: str, layout: str, found: str,
     if outputs:
         first, second, second_std = outputs.split()
         assert [subject.output_name(c) for c in subject.missing()[:2]] == [f"{first}.nii.gz", f"{second}.nii.gz"]
-        assert second_std in ("-", subject.std_name(subject.missing()[1]).removesuffix(".nii.gz"))
+        assert second_std in ("-", subject.output_name(subject.missing()[1], "std").removesuffix(".nii.gz"))
 
 
 def test_extensions_in_any_case_and_hidden_files(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_nnunet_channels_come_from_the_table(tmp_path: Path, key: str, place: st
     assert (subject.name, subject.layout) == ("A_1", "nnunet")
     assert names_of(subject) == {"t1ce": "A_1_0002.nii.gz", "flair": "A_1_0000.nii.gz"}
     assert [subject.output_name(c) for c in subject.missing()] == ["A_1_0001.nii.gz", "A_1_0003.nii.gz"]
-    assert subject.std_name(T2) == "A_1_0003_std.nii.gz"
+    assert subject.output_name(T2, "std") == "A_1_0003_std.nii.gz"
     assert subject.segmentation == tmp_path / "d/labelsTr/A_1.nii.gz"
     assert [(s.name, s.available) for s in find_subjects(tmp_path)[0]] == [("A_1", (T1CE, FLAIR)), ("B", (FLAIR,))]
     with pytest.raises(InputError, match="2 subjects: A_1, B"):

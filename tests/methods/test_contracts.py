@@ -191,6 +191,25 @@ def test_a_batch_of_three_is_three_batches_of_one(config, wake, batch_for):
 
 
 @every_variant
+def test_the_mean_is_one_call_that_draws_nothing(config, wake, batch_for):
+    """Whatever the noise, the sampler and the steps of the configuration: a function of the inputs alone."""
+    method = wake(config)
+    if "mean" not in method.modes:
+        assert config.get("param") == "eps" or config["method"] == "msg-ldm"
+        pytest.skip("nothing is known of x_0 where the noise is predicted and there is none")
+    batch = batch_for(method, usable(method, MIXED))
+    calls = []
+    made = run(method, batch, mode="mean", progress=lambda done, total: calls.append((done, total)))
+
+    assert torch.equal(made, run(method, batch, mode="mean", seed=1, steps=2))
+    targets = len(method.targets) if config["method"] == "dfbk" else 1  # whose contrasts have a chain each
+    assert 1 <= len(calls) == calls[-1][1] <= targets
+    for b in range(3):
+        alone = run(method, batch, [b], mode="mean")
+        assert torch.allclose(alone, made[b : b + 1], atol=ROUNDING.get(config["method"], 1e-5))
+
+
+@every_variant
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_image(config, wake, batch_for):
     method = wake(config)
     batch = batch_for(method, usable(method, MIXED))

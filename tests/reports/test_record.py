@@ -319,7 +319,9 @@ def test_every_text_from_outside_is_escaped() -> None:
         selection=NASTY,
         weights=WeightsRecord(name=NASTY, sha256=NASTY, licence=NASTY, method=NASTY),
         sampler=SamplerRecord(name=NASTY, steps=1, seed=0, precision=NASTY, device=NASTY),
-        outputs=(OutputRecord(contrast=FLAIR, file=NASTY, std_file=NASTY, sidecar=NASTY, sha256=NASTY),),
+        outputs=(
+            OutputRecord(contrast=FLAIR, file=NASTY, mean_file=NASTY, spread_file=NASTY, sidecar=NASTY, sha256=NASTY),
+        ),
         scores=rows(T1, "t2", 20.0, 0.8, protocol=NASTY),
         warnings=(NASTY,),
         notices=(NASTY,),

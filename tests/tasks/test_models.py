@@ -9,6 +9,7 @@ from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mrsynth.io.store import Resolved, sha256_of
 from mrsynth.methods import build_method, preset
+from mrsynth.sampling import Sampling
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks import models
 from mrsynth.tasks.models import build, load_method
@@ -55,10 +56,11 @@ def test_half_precision_on_disk_runs_in_float32(rewritten):
 
 def test_the_checkpoint_decides_before_the_method(rewritten):
     """Sampler and steps: the card, then the method's configuration, then every level."""
-    assert (load_method(rewritten()).sampler, load_method(rewritten()).steps) == ("ddim", 2)
-    own = load_method(rewritten(card={"sampling": {}}))
+    usual = load_method(rewritten()).estimator(Sampling())
+    assert (usual.sampler, usual.steps) == ("ddim", 2)
+    own = load_method(rewritten(card={"sampling": {}})).estimator(Sampling())
     assert (own.sampler, own.steps) == ("ddpm", 3)
-    assert load_method(rewritten(card={"sampling": {}}, config={"steps": None})).steps == 8
+    assert load_method(rewritten(card={"sampling": {}}, config={"steps": None})).estimator(Sampling()).steps == 8
 
 
 def test_histograms_may_be_left_to_the_file(rewritten):
@@ -127,8 +129,9 @@ def test_a_network_for_whole_volumes_is_ready_to_use(write_cwdm):
     assert not trained.method.training and not any(p.requires_grad for p in trained.method.parameters())
     assert trained.card.ability == "t1ce from t1+t2+flair"
     assert trained.preparation.multiples == (32, 32, 32)
-    assert (trained.sampler, trained.steps, trained.samples) == ("ddpm", 10, 1)  # all levels of the chain
-    own = load_method(write_cwdm(sampling={"sampler": "ddim", "steps": 2, "samples": 3}))
+    usual = trained.estimator(Sampling())
+    assert (usual.sampler, usual.steps, usual.samples) == ("ddpm", 10, 1)  # all levels of the chain
+    own = load_method(write_cwdm(sampling={"sampler": "ddim", "steps": 2, "samples": 3})).estimator(Sampling())
     assert (own.sampler, own.steps, own.samples) == ("ddim", 2, 3)
 
 

@@ -18,11 +18,12 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import noised
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler, levels_of
 from mrsynth.diffusion.schedules import SolverLevels, Spacing, draw_levels, make_schedule
-from mrsynth.methods.base import Batch, ChainConfig, Method, Objective, Wish
+from mrsynth.methods.base import Batch, ChainConfig, Method, Objective, Wish, modes_of
 from mrsynth.methods.cwdm.fast import FastWaveletUNet
 from mrsynth.methods.cwdm.kernels import clip_haar
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
 from mrsynth.networks.wavelet import dwt, filters, idwt
+from mrsynth.sampling import Mode
 
 BANDS = 8  # of one level in three dimensions
 ANY = "any"
@@ -144,6 +145,11 @@ class Cwdm(Method):
         self.network = WaveletUNet(config.network, BANDS * (1 + len(config.conditions)), BANDS, kinds)
         self._fast: FastWaveletUNet | None = None
 
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The mean first where it is trained for or a chain takes one step."""
+        return modes_of("x0", self.config.mean_share, self.config.steps)
+
     def supports(self, available: Iterable[Contrast], target: Contrast) -> bool:
         """Only from all the other contrasts."""
         others = {c for c in self.contrasts if c != target}
@@ -264,7 +270,8 @@ class Cwdm(Method):
         conditions = self.conditions(images, available)
         network = self.denoiser(conditions, available)
         steps = wish.steps or self.config.steps or self.config.T
-        visited = levels_of(sampler, self.schedule, steps, self.config.spacing, self.config.solver_levels)
+        spacing = "trailing" if wish.mean else self.config.spacing  # leading would begin at the other end
+        visited = levels_of(sampler, self.schedule, steps, spacing, self.config.solver_levels)
         tell = wish.counter(len(visited))
 
         def denoise(x_t: Tensor, level: int) -> Tensor:

@@ -18,11 +18,12 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.residual_shift import SAMPLER, exponential, residual_shift, shifted
 from mrsynth.diffusion.schedules import draw_levels, levels
 from mrsynth.errors import UsageError
-from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, draw_pattern, legal_patterns
+from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, draw_pattern, legal_patterns, modes_of
 from mrsynth.methods.dfbk.config import DfbkConfig
 from mrsynth.methods.dfbk.network import SwinUNet
 from mrsynth.methods.dfbk.text import GuidanceText
 from mrsynth.networks.regression import VoxelRegression, fit_regression
+from mrsynth.sampling import Mode
 from mrsynth.text_tokens import TokenTable
 
 
@@ -52,6 +53,7 @@ class Dfbk(Method):
 
     Config = DfbkConfig
     samplers = (SAMPLER,)
+    paper_chain = (SAMPLER, None)
     preference: Tensor
     pair_numbers: Tensor
 
@@ -89,6 +91,11 @@ class Dfbk(Method):
         for number, (sources, target) in enumerate(config.pairs()):
             numbers[sum(1 << config.contrasts.index(s) for s in sources), config.contrasts.index(target)] = number
         self.register_buffer("pair_numbers", numbers, persistent=False)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The mean first where a chain takes one step."""
+        return modes_of("x0", 0.0, self.config.steps)
 
     def supports(self, available: Iterable[Contrast], target: Contrast) -> bool:
         """From any non-empty subset; from one with `source` in it where the configuration names one."""

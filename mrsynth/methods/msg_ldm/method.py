@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
-from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish
+from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, modes_of
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
 from mrsynth.methods.msg_ldm.latent_diffusion import LatentDiffusion
 from mrsynth.methods.msg_ldm.structure import Structures, StructureStage
+from mrsynth.sampling import Mode
 
 DIRECT = "direct"  # as a sampler: the images of the structure network's decoders, without diffusion
 MEASURED = 8  # batches from which the spread of the latents is measured
@@ -47,6 +48,7 @@ class MsgLdm(Method):
 
     Config = MsgLdmConfig
     samplers = (*SAMPLERS, DIRECT)
+    paper_chain = ("ddim", 50)
     stages: tuple[str, ...] = tuple(NAMES)  # a model may do without the first or the last
 
     def __init__(self, config: MsgLdmConfig):
@@ -69,6 +71,13 @@ class MsgLdm(Method):
     def network(self) -> nn.Module:
         """The diffusion network; of a model without diffusion the structure map."""
         return self.structure.map if self.diffusion is None else self.diffusion.network
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The mean alone where images come from the decoders; first where a chain takes one step; never with eps."""
+        if self.diffusion is None or self.config.sampler == DIRECT:
+            return ("mean",)
+        return modes_of(self.config.param, 0.0, self.config.steps)
 
     # --- Training -------------------------------------------------------------------------------------------------
 

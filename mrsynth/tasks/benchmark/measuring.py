@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import choose_device
 from mrsynth.reports.montage import Panel, montage
+from mrsynth.sampling import Sampling
 from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.subject import Subject
@@ -23,7 +24,7 @@ from mrsynth.scores.rows import LEFT_OUT, REAL, Score
 from mrsynth.tasks.benchmark.contenders import Gap
 from mrsynth.tasks.benchmark.pieces import Piece
 from mrsynth.tasks.complete.completion import in_u, written
-from mrsynth.tasks.complete.run import complete_subject, fast_steps
+from mrsynth.tasks.complete.run import complete_subject
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 from mrsynth.tasks.models import TrainedMethod, load_method
 
@@ -61,33 +62,20 @@ class Made:
     samples: Mapping[Contrast, int]
 
 
-@dataclass(frozen=True)
-class Choices:
-    """How the methods are run; None leaves it to each checkpoint."""
-
-    steps: int | None = None
-    sampler: str | None = None
-    samples: int | None = None
-    fast: bool = False
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-
-
 class Measurer:
     """Makes and scores. `baselines` is called when the first baseline is needed: fitting takes a while."""
 
     def __init__(
         self,
         labels: Mapping[str, str],
-        choices: Choices,
+        sampling: Sampling,
         protocols: Sequence[str],
         regions: Mapping[str, frozenset[int]],
         baselines: Callable[[], Mapping[str, Baseline]],
         segmenter: "Segmenter | None" = None,
     ):
         """`labels` are the columns that all rows share: dataset and split."""
-        self.labels, self.choices, self.protocols, self.regions = labels, choices, protocols, regions
+        self.labels, self.sampling, self.protocols, self.regions = labels, sampling, protocols, regions
         self.baselines, self.segmenter = baselines, segmenter
 
     def rows(self, subject: Subject, job: Job) -> list[Score]:
@@ -110,7 +98,7 @@ class Measurer:
                 peak_memory_mb=made.peak_memory_mb,
                 steps=made.steps.get(target),
                 samples=made.samples.get(target),
-                seed=self.choices.seed,
+                seed=self.sampling.seed,
             )
         return rows + self._segmented(subject, job, made.volumes, made)
 
@@ -125,31 +113,21 @@ class Measurer:
             began = time.perf_counter()
             volumes = {t: baseline.predict(given, t) for t in job.gap.targets}
             return Made(volumes, time.perf_counter() - began, peak_memory_mb(), {}, {}, {})
-        device = choose_device(self.choices.device)
+        device = choose_device(self.sampling.device)
         reset_peak_memory(device)
         volumes, seconds = {}, 0.0
         weights: dict[Contrast, str] = {}
         steps: dict[Contrast, int] = {}
         samples: dict[Contrast, int] = {}
         for name, targets in job.plan.items():
-            trained, chosen = loaded(name), self.choices
-            done = complete_subject(
-                given,
-                trained,
-                targets,
-                steps=chosen.steps or (fast_steps(trained.steps) if chosen.fast else None),
-                sampler=chosen.sampler,
-                samples=chosen.samples or (1 if chosen.fast else None),
-                seed=chosen.seed,
-                device=chosen.device,
-                precision=chosen.precision,
-            )
+            trained = loaded(name)
+            done = complete_subject(given, trained, targets, sampling=self.sampling)
             seconds += sum(done.seconds.values())
             for target in targets:
                 volume = done.volumes[target]
                 volumes[target] = Volume(in_u(target, volume.voxels), volume.affine)
                 weights[target] = trained.card.name
-                steps[target], samples[target] = done.sampling.steps, done.sampling.samples
+                steps[target], samples[target] = done.how.steps, done.how.samples
         return Made(volumes, seconds, peak_memory_mb(device), weights, steps, samples)
 
     def _segmented(
@@ -185,7 +163,7 @@ class Measurer:
                         region=region,
                         metric=metric,
                         value=value,
-                        seed=self.choices.seed,
+                        seed=self.sampling.seed,
                     )
                 )
         return rows

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
-from mrsynth.devices import choose_device, choose_precision
+from mrsynth.devices import choose_device
 from mrsynth.errors import InputError, MrsynthError, UsageError
 from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
@@ -30,16 +30,17 @@ from mrsynth.io.published_figures import read_published
 from mrsynth.io.splits import Split, split_of, write_split
 from mrsynth.io.store import resolve
 from mrsynth.io.subjects import SubjectFiles, load_subject
-from mrsynth.plain import Plain, Progress
+from mrsynth.plain import Progress
 from mrsynth.reports.benchmark_page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
+from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scores.baselines import Baseline, CopyBaseline, RegressionBaseline, sample_voxels
 from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, results_csv
 from mrsynth.scores.statistics import require_scipy
 from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, contenders, dropped_gap, read_patterns
-from mrsynth.tasks.benchmark.measuring import Choices, Job, Measurer
+from mrsynth.tasks.benchmark.measuring import Job, Measurer
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
-from mrsynth.tasks.complete.run import check_sampler
+from mrsynth.tasks.models import check_sampling
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ PHANTOM_SHAPE, PHANTOM_SPACING = (96, 112, 16), (1.6, 1.6, 1.0)  # a slab of the
 NO_GAP = Gap((), ())
 
 
-class BenchmarkOptions(Plain):
+class BenchmarkOptions(Sampling):
     """The request of the command line; None leaves the choice to the checkpoint."""
 
     dataset: str
@@ -63,13 +64,6 @@ class BenchmarkOptions(Plain):
     split: Path | None = Field(None, description="a file of subject ids by part; None: the rule of the data set")
     part: str = "test"
     limit: int | None = Field(None, gt=0)
-    steps: int | None = Field(None, gt=0)
-    sampler: str | None = None
-    samples: int | None = Field(None, gt=0)
-    fast: bool = False
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
     baselines: bool = True
     segmenter: str | None = None
     pictures: bool = True
@@ -102,6 +96,8 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
     """
     check_request(options)
     competing = contenders(options.methods, options.weights)
+    for card in (card for contender in competing for card in contender.checkpoints.values()):
+        mode_of(card.sampling, options, card.name)  # now, not as a failure of every subject
     say = progress or (lambda *_: None)
     ensure_folder(options.out)
     dataset, split = opened(options, say)
@@ -111,9 +107,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
         "split": split.hash,
         "part": options.part,
         "device": choose_device(options.device),
-        **options.model_dump(
-            mode="json", include={*Choices.__dataclass_fields__, "protocols", "segmenter"} - {"device"}
-        ),
+        **options.model_dump(mode="json", include={*Sampling.model_fields, "protocols", "segmenter"} - {"device"}),
     }
     store = PieceStore(options.out, settings, resume=options.resume or options.num_parts > 1)
     write_split(options.out / "split.yaml", split.parts)
@@ -190,7 +184,7 @@ class Work:
         self.segmenter = segmenter
         self.measurer = Measurer(
             {"dataset": dataset.spec.name, "split": label_of(split, options.part)},
-            Choices(**options.model_dump(include=set(Choices.__dataclass_fields__))),
+            options.sampling,
             options.protocols,
             dataset.spec.regions,
             cache(self._fitted),
@@ -262,10 +256,9 @@ def check_request(options: BenchmarkOptions) -> None:
     for name in options.protocols:
         if name not in PROTOCOLS:
             raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
-    check_sampler(options.sampler)
+    check_sampling(options)
     if options.part_id >= options.num_parts:
         raise UsageError(f"--part-id {options.part_id}: expected 0 to {options.num_parts - 1}, as --num-parts says.")
-    choose_precision(options.precision, choose_device(options.device))
     require_scipy()  # now, not when the report is written
 
 

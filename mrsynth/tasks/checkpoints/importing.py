@@ -265,7 +265,7 @@ def card_of(
     said: dict[str, Any] = {
         "licence": licence,
         "iterations": origin.iterations,
-        "sampling": {"sampler": sampler_of(origin), "steps": steps},
+        "sampling": {"mode": "sample", "modes": ["sample"], "sampler": sampler_of(origin), "steps": steps},
     }
     if published is not None:
         said |= {key: getattr(published, key) for key in ("licence", "training_data", "iterations", "scores")}

@@ -25,6 +25,7 @@ from mrsynth.io.store import (
     writable_store,
 )
 from mrsynth.plain import Progress
+from mrsynth.sampling import default_in_words
 from mrsynth.tasks.checkpoints.former import outdated
 
 
@@ -48,6 +49,7 @@ def card_text(name_or_path: str) -> str:
     found = None if name_or_path in elsewhere else resolve(name_or_path)
     card = elsewhere[name_or_path] if found is None else found.card
     fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
+    fields["images"] = default_in_words(card.sampling)
     if found is not None:
         fields |= {"file": str(found.path), "sha256": found.sha256}
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)

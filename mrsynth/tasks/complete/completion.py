@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
+from mrsynth.sampling import Estimator
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window, to_window, window_of
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.rows import Score
-from mrsynth.synthesis import Sampling
 
 SCALE = 1000.0  # output volumes are 1000 u, but CT is in Hounsfield units
 
@@ -21,14 +21,16 @@ class Completion:
     """Synthetic volumes on the subject's own grid, and how they came about.
 
     volumes     intensities 0..1000; of CT Hounsfield units, whole numbers, the low end of the window outside the head
-    deviations  voxel-wise standard deviation over the samples, in the same units; empty for one sample
+    means       over the samples, where a volume is the first of several
+    spreads     voxel-wise standard deviation over the samples, in the same units; empty for one sample
     scores      of the self-check, if there was one
     """
 
     volumes: Mapping[Contrast, Volume]
-    deviations: Mapping[Contrast, Volume]
+    means: Mapping[Contrast, Volume]
+    spreads: Mapping[Contrast, Volume]
     prepared: Prepared
-    sampling: Sampling
+    how: Estimator
     scores: tuple[Score, ...]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from mrsynth.io.store import sha256_of
 from mrsynth.io.subjects import SubjectFiles
 from mrsynth.reports.montage import Kind, Panel, montage
 from mrsynth.reports.record import (
+    Content,
     InputRecord,
     OutputRecord,
     Report,
@@ -49,7 +50,7 @@ from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import to_unit
-from mrsynth.tasks.complete.completion import Completion, spread
+from mrsynth.tasks.complete.completion import Completion, in_u, spread
 from mrsynth.tasks.memory import peak_memory_mb
 from mrsynth.tasks.models import TrainedMethod
 
@@ -70,7 +71,8 @@ class Written:
 
 def result_names(files: SubjectFiles, targets: Sequence[Contrast]) -> list[str]:
     """Every file name that results for these targets may have, in the order they are moved into place."""
-    images = [name for target in targets for name in (files.output_name(target), files.std_name(target))]
+    tags = ("", "mean", "spread", "std")  # std: what 0.1.0 wrote; an --overwrite takes it away
+    images = [files.output_name(target, tag) for target in targets for tag in tags]
     return [name for image in images for name in (sidecar_name(image), image)] + list(REPORT_FILES)
 
 
@@ -135,7 +137,7 @@ def _alone_in(out: Path) -> Iterator[None]:
 def _move(source: Path, out: Path, names: Sequence[str]) -> None:
     """Rename all that is in `source`; remove what an earlier run left under the other names.
 
-    So a standard deviation never outlives its mean. When a rename fails, everything is put back as it was.
+    So a spread never outlives its image. When a rename fails, everything is put back as it was.
     """
     earlier = source / ".earlier"
     tried: list[str] = []
@@ -190,24 +192,24 @@ def write_results(
     began: float,
 ) -> Report:
     """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
-    card, sampling = trained.card, completion.sampling
+    card, how = trained.card, completion.how
     used = [c for c in subject.available if c in card.contrasts]
     inputs = tuple(input_record(files.files[c], c, subject.volumes[c]) for c in used)
     weights = WeightsRecord.of(card, trained.sha256)
     sampler = SamplerRecord(
-        name=sampling.sampler,
-        steps=sampling.steps,
-        seed=sampling.seed,
-        samples=sampling.samples,
-        precision=sampling.precision,
-        device=sampling.device,
+        name=how.sampler,
+        steps=how.steps,
+        seed=how.seed,
+        samples=how.samples,
+        precision=how.precision,
+        device=how.device,
+        mode=how.mode,
+        words=how.words,
     )
     software = versions()
     stripped = not has_skull(subject)
 
-    def write_image(
-        name: str, target: Contrast, volume: Volume, content: Literal["image", "standard deviation"]
-    ) -> None:
+    def write_image(name: str, target: Contrast, volume: Volume, content: Content) -> None:
         sidecar = sidecar_json(
             target=target,
             inputs=inputs,
@@ -221,24 +223,31 @@ def write_results(
             warnings=completion.warnings,
             content=content,
         )
-        what = target.label if content == "image" else f"{target.label} std. dev."
+        what = target.label if content == "image" else f"{target.label} {content}"
         write_text(folder / sidecar_name(name), sidecar)
         text = DESCRIPTION.format(what, __version__, card.name)
-        whole = target is Contrast.CT and content == "image"
+        whole = target is Contrast.CT and content != "spread"
         write_volume(folder / name, volume, files.files[used[0]], text, whole=whole)
 
     outputs = []
     for target, volume in completion.volumes.items():
-        name, std_name = files.output_name(target), None
+        name = files.output_name(target)
         write_image(name, target, volume, "image")
-        if target in completion.deviations:
-            std_name = files.std_name(target)
-            write_image(std_name, target, completion.deviations[target], "standard deviation")
+        beside: dict[Content, str] = {}
+        several: tuple[tuple[Content, Mapping[Contrast, Volume]], ...] = (
+            ("mean", completion.means),
+            ("spread", completion.spreads),
+        )
+        for content, found in several:
+            if target in found:
+                beside[content] = files.output_name(target, content)
+                write_image(beside[content], target, found[target], content)
         outputs.append(
             OutputRecord(
                 contrast=target,
                 file=name,
-                std_file=std_name,
+                mean_file=beside.get("mean"),
+                spread_file=beside.get("spread"),
                 sidecar=sidecar_name(name),
                 sha256=sha256_of(folder / name),
             )
@@ -261,7 +270,7 @@ def write_results(
         timings={**completion.seconds, "total": time.perf_counter() - began},
         preparation=completion.prepared.record,
         software=software,
-        peak_memory_mb=peak_memory_mb(sampling.device),
+        peak_memory_mb=peak_memory_mb(how.device),
     )
     write_text(folder / "metrics.csv", metrics_csv(report))
     write_text(folder / "report.html", report_html(report, pictures))
@@ -284,7 +293,7 @@ def input_record(path: Path, contrast: Contrast, volume: Volume) -> InputRecord:
 def picture(
     subject: Subject, used: Sequence[Contrast], completion: Completion, target: Contrast, truth: Volume | None
 ) -> bytes:
-    """Inputs, the synthetic image, its deviation, and with a reference the truth and the difference, in LPS."""
+    """Inputs, the synthetic image, mean and spread, and with a reference the truth and the difference, in LPS."""
     orientation = Orientation.between(subject.reference.affine, "LPS")
     mask = orientation.apply(subject.foreground())
 
@@ -296,14 +305,16 @@ def picture(
     synthetic, window = completion.in_u(target), completion.prepared.hounsfield
     panels = [panel(c.label, (subject.volumes[c].voxels - offsets[c]) / scales[c], "input") for c in used]
     panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic"))
-    if target in completion.deviations:
-        panels.append(
-            panel("std. deviation", completion.deviations[target].voxels / spread(target, window), "uncertainty")
-        )
+    if target in completion.means:
+        mean = in_u(target, completion.means[target].voxels, window)
+        panels.append(panel("mean of samples", mean, "synthetic"))
+    if target in completion.spreads:
+        over = completion.spreads[target].voxels / spread(target, window)
+        panels.append(panel("spread of samples", over, "uncertainty"))
     if truth is not None:
-        unit = to_unit(truth.voxels, window_of(target, window))
-        panels.append(panel(f"true {target.label}", unit, "reference"))
-        panels.append(panel("difference", np.abs(unit - synthetic), "difference"))
+        true = to_unit(truth.voxels, window_of(target, window))
+        panels.append(panel(f"true {target.label}", true, "reference"))
+        panels.append(panel("difference", np.abs(true - synthetic), "difference"))
     return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
 
 

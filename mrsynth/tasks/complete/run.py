@@ -4,45 +4,45 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
-from mrsynth.devices import choose_device, choose_precision, out_of_memory
+from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.nifti import read_volume
-from mrsynth.io.store import available_entries, resolve
+from mrsynth.io.store import Resolved, available_entries, located, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_subject
-from mrsynth.methods import METHODS, sampler_names
-from mrsynth.plain import Plain, Progress
+from mrsynth.methods import METHODS
+from mrsynth.plain import Progress
+from mrsynth.sampling import Estimator, Sampling, mode_of
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.hounsfield import window_of
-from mrsynth.scans.preparation import Prepared, prepare
+from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.subject import Subject, describe_grid
 from mrsynth.scans.volume import Volume, same_grid
 from mrsynth.scores.metrics import ends
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import Score
 from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
-from mrsynth.synthesis import Sampling, synthesise_volume
+from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
 from mrsynth.tasks.complete.completion import Completion, spread, written
 from mrsynth.tasks.complete.output import Written, refuse_what_is_there, result_names, results_folder, write_results
-from mrsynth.tasks.models import TrainedMethod, build, load_method
+from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
 
 OF_VOLUMES, OF_SLICES = ("full3d", "brain3d"), ("full2d", "brain2d")  # protocols of reference and self-check
+DEFAULT = Sampling()
 SELF_CHECK_SLICES = 5
 FAST_SELF_CHECK_SLICES = 2
 
 
-class CompleteOptions(Plain):
+class CompleteOptions(Sampling):
     """The request of the command line; None leaves the choice to the checkpoint."""
 
     folder: Path
@@ -51,14 +51,6 @@ class CompleteOptions(Plain):
     method: str = AUTO
     weights: str | None = None
     targets: tuple[Contrast, ...] = ()
-    steps: int | None = Field(None, gt=0)
-    sampler: str | None = None
-    fast: bool = False
-    samples: int | None = Field(None, gt=0)
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    crop: Literal["brain", "full"] | None = None
     fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
     reference: Path | None = None
     self_check: bool = True
@@ -69,32 +61,45 @@ class CompleteOptions(Plain):
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be done: the subject's files, the contrasts to make, the checkpoint and why, the output folder."""
+    """What would be done.
+
+    selection   the checkpoint and why; None when nothing is missing
+    checkpoint  its file; None while it is only published, and is to be downloaded
+    """
 
     files: SubjectFiles
     targets: tuple[Contrast, ...]
     selection: Selection | None
     out: Path
+    checkpoint: Resolved | None = None
 
 
 def plan(options: CompleteOptions) -> Plan:
-    """Look, and choose; reads names only. `selection` is None when nothing is missing. Raises as `complete` does."""
+    """Look, and choose; of the scans only names are read. Raises as `complete` does."""
     check_request(options)
     files = find_subject(options.folder, options.overrides)
     out = output_folder(options, files)
-    card = None if options.weights is None else card_of(options.weights, options.fetch)
-    targets = options.targets or files.missing(STANDARD if card is None else card.contrasts)
-    if not targets:
-        return Plan(files, (), None, out)
-    if card is not None:
-        selection = named(card, files.available, targets, options.method)
-    else:
-        entries = available_entries()
+    entries = available_entries()
+    if options.weights is None:
+        targets = options.targets or files.missing(STANDARD)
+        if not targets:
+            return Plan(files, (), None, out)
         selection = select(entries, files.available, targets, options.method, METHODS, downloads=options.fetch)
+        entry = next(e for e in entries if e is selection.entry)
+        checkpoint = located(entry) if is_at_hand(entry) else None
+    else:
+        published = [e for e in entries if e.name == options.weights and not is_at_hand(e)]
+        checkpoint = None if published and options.fetch else resolve(options.weights, entries)
+        card = published[0] if checkpoint is None else checkpoint.card
+        targets = options.targets or files.missing(card.contrasts)
+        if not targets:
+            return Plan(files, (), None, out)
+        selection = named(card, files.available, targets, options.method)
+    mode_of(selection.entry.sampling, options, selection.entry.name)
     if out.resolve() in scan_folders(files):
         raise UsageError(f"{out} holds the scans; synthetic images never lie beside acquired ones. Give another --out.")
     refuse_what_is_there(out, result_names(files, targets), options.overwrite)
-    return Plan(files, targets, selection, out)
+    return Plan(files, targets, selection, out, checkpoint)
 
 
 def complete(options: CompleteOptions, progress: Progress | None = None) -> tuple[Plan, Written | None]:
@@ -111,23 +116,14 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         say("reading", 0, 1)
         subject = load_subject(todo.files)
         truths = references(options.reference, subject, todo.targets) if options.reference else {}
-        if not is_at_hand(todo.selection.entry):
-            fetch(todo.selection.entry.name, progress)
-        trained = build(resolve(options.weights or todo.selection.entry.name))
+        trained = build(todo.checkpoint or fetched(todo.selection.entry.name, progress))
         seconds = {"reading": time.perf_counter() - began}
         done = complete_subject(
             subject,
             trained,
             todo.targets,
-            steps=options.steps or (fast_steps(trained.steps) if options.fast else None),
-            sampler=options.sampler,
-            samples=options.samples or (1 if options.fast else None),
-            seed=options.seed,
-            device=options.device,
-            precision=options.precision,
-            crop=options.crop,
+            sampling=options.sampling,
             self_check=options.self_check,
-            self_check_slices=FAST_SELF_CHECK_SLICES if options.fast else SELF_CHECK_SLICES,
             progress=progress,
         )
         seconds |= done.seconds
@@ -157,22 +153,14 @@ def complete_subject(
     trained: TrainedMethod,
     targets: Collection[Contrast] | None = None,
     *,
-    steps: int | None = None,
-    sampler: str | None = None,
-    samples: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    precision: str = "auto",
-    crop: Literal["brain", "full"] | None = None,
+    sampling: Sampling = DEFAULT,
     self_check: bool = False,
-    self_check_slices: int = SELF_CHECK_SLICES,
     progress: Progress | None = None,
 ) -> Completion:
     """Make the missing contrasts of a subject in memory.
 
     targets     None for all that the subject lacks among the method's contrasts
-    samples     syntheses to average; None, like other choices left open, takes the checkpoint's own
-    crop        the part of the volume the network sees, for the brain box or the full grid
+    sampling    steps, seed, device and so on; what it leaves open is the checkpoint's choice
     self_check  also hide each available contrast on a few slices, make it from the rest, and score it
     Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
     """
@@ -181,56 +169,59 @@ def complete_subject(
     if not wanted:
         raise UsageError(f"{subject.name} lacks none of the contrasts that {card.name} makes.")
     named(card, subject.available, wanted)
-    device = choose_device(device)
-    sampling = Sampling(
-        sampler=sampler or trained.sampler,
-        steps=steps or trained.steps,
-        samples=samples or trained.samples,
-        seed=seed,
-        device=device,
-        precision=choose_precision(precision, device),
-        batch_size=32 if device.startswith("cuda") else 8,
-    )
+    how = trained.estimator(sampling)
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     try:
-        preparation = trained.preparation.model_copy(update={"crop": crop}) if crop else trained.preparation
-        prepared = prepare(subject, method.contrasts, preparation)
+        prepared = prepare(subject, method.contrasts, trained.prepared_with(sampling.crop))
         seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
-        method.to(device).optimise(sampling.precision)
-        made = synthesise_volume(method, prepared, subject.name, sampling, progress=progress)
-        volumes, deviations = {}, {}
+        method.to(how.device).optimise(how.precision)
+        made = synthesise_volume(method, prepared, subject.name, how, progress=progress)
+        volumes, means, spreads = {}, {}, {}
         for target in wanted:
             channel = prepared.contrasts.index(target)
-            volumes[target] = written(target, prepared.restore(made.mean[channel]), prepared.hounsfield)
-            if made.deviation is not None:
-                deviation = prepared.restore(made.deviation[channel])
+            volumes[target] = written(target, prepared.restore(made.image[channel]), prepared.hounsfield)
+            if made.mean is not None:
+                means[target] = written(target, prepared.restore(made.mean[channel]), prepared.hounsfield)
+            if made.spread is not None:
+                over = prepared.restore(made.spread[channel])
                 factor = np.float32(spread(target, prepared.hounsfield))
-                deviations[target] = Volume(deviation.voxels * factor, deviation.affine)
+                spreads[target] = Volume(over.voxels * factor, over.affine)
         seconds["synthesis"], clock = time.perf_counter() - clock, time.perf_counter()
         scores: list[Score] = []
         if self_check:
-            scores = check_on_itself(trained, subject, prepared, sampling, self_check_slices, progress or silent)
+            count = FAST_SELF_CHECK_SLICES if sampling.fast else SELF_CHECK_SLICES
+            preparation = trained.prepared_with(sampling.crop)
+            scores = check_on_itself(trained, preparation, subject, how, count, progress or silent)
             seconds["self-check"] = time.perf_counter() - clock
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         size = "x".join(map(str, subject.reference.shape))
         raise MemoryExhausted(
-            f"Memory ran out on {device} while completing {subject.name} ({size} voxels). Close other programs, use "
-            "--device cpu, or a machine with more memory."
+            f"Memory ran out on {how.device} while completing {subject.name} ({size} voxels). Close other programs, "
+            "use --device cpu, or a machine with more memory."
         ) from error
-    warnings = [*unfamiliar(subject, prepared, card), *method.cautions(sampling.sampler, sampling.steps)]
-    return Completion(volumes, deviations, prepared, sampling, tuple(scores), tuple(warnings), seconds)
+    warnings = [*unfamiliar(subject, prepared, card), *method.cautions(how.sampler, how.steps)]
+    return Completion(volumes, means, spreads, prepared, how, tuple(scores), tuple(warnings), seconds)
 
 
 def check_on_itself(
-    trained: TrainedMethod, subject: Subject, prepared: Prepared, sampling: Sampling, count: int, progress: Progress
+    trained: TrainedMethod,
+    preparation: PreparationConfig,
+    subject: Subject,
+    how: Estimator,
+    count: int,
+    progress: Progress,
 ) -> list[Score]:
-    """Hide each available contrast on `count` slices, make it from the rest, and compare. Empty with one contrast."""
-    contrasts = prepared.contrasts
-    present = [c for c, there in zip(contrasts, prepared.available, strict=True) if there]
-    slices = spread_slices(prepared.mask, count)
+    """Hide each available contrast, make it from the rest on `count` slices, and compare. Empty with one contrast.
+
+    What is scored is what is delivered: the same estimator with the same draws, in a crop and a foreground that do not
+    know the hidden contrast.
+    """
+    contrasts = trained.method.contrasts
+    present = [c for c in contrasts if c in subject.available]
+    delivered = replace(how, samples=1) if how.mode == "sample" else how  # of several samples the first is delivered
     rows: list[Score] = []
     for number, hidden in enumerate(present):
         others = [c for c in present if c is not hidden]
@@ -238,14 +229,14 @@ def check_on_itself(
             continue
         progress("self-check", number, len(present))
         began = time.perf_counter()
-        flags = [c in others for c in contrasts]
-        once = replace(sampling, samples=1)
-        made = synthesise_volume(trained.method, prepared, subject.name, once, available=flags, slices=slices)
+        prepared = prepare(subject.without(hidden), contrasts, preparation)
+        slices = spread_slices(prepared.mask, count)
+        only = slices if trained.method.dimensions == 2 else None
+        made = synthesise_volume(trained.method, prepared, subject.name, delivered, slices=only)
         seconds = time.perf_counter() - began
-        channel = contrasts.index(hidden)
         truth = prepared.brought(subject.volumes[hidden].voxels)  # not `images`, which are clipped for the network
         case = Case(
-            prediction=made.mean[channel][..., slices],
+            prediction=made.image[contrasts.index(hidden)][..., slices],
             truth=truth[..., slices],
             mask=prepared.mask[..., slices],
             window=window_of(hidden, prepared.hounsfield) or ends(subject.volumes[hidden].voxels),
@@ -259,20 +250,13 @@ def check_request(options: CompleteOptions) -> None:
     """Raise UsageError for a method, sampler, device or precision that does not exist, before anything is read."""
     if options.method not in (AUTO, *METHODS):
         raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(METHODS)}.")
-    check_sampler(options.sampler)
-    choose_precision(options.precision, choose_device(options.device))
+    check_sampling(options)
 
 
-def check_sampler(name: str | None) -> None:
-    """Raise UsageError for a sampler that no method knows."""
-    if name not in (None, *sampler_names()):
-        raise UsageError(f"There is no sampler '{name}'. Give one of {', '.join(sampler_names())}.")
-
-
-def card_of(name_or_path: str, downloads: bool) -> Card:
-    """The card of a checkpoint the user named; of one that is only published if it may be downloaded."""
-    published = [e for e in available_entries() if e.name == name_or_path and not is_at_hand(e)] if downloads else []
-    return published[0] if published else resolve(name_or_path).card
+def fetched(name: str, progress: Progress | None) -> Resolved:
+    """A published checkpoint, downloaded. Raises WeightsError or OutputError."""
+    fetch(name, progress)
+    return resolve(name)
 
 
 def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
@@ -322,11 +306,6 @@ def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
     filled = np.flatnonzero(mask.any(axis=(0, 1)))
     places = np.linspace(0.1, 0.9, count) * (len(filled) - 1)
     return sorted({int(filled[round(p)]) for p in places})
-
-
-def fast_steps(usual: int) -> int:
-    """Half the usual steps, but two where there are two: a coarse-to-fine method needs one for each stage."""
-    return min(usual, max(2, usual // 2))
 
 
 def silent(what: str, done: int, total: int) -> None:

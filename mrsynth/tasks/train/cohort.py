@@ -213,10 +213,17 @@ def card_of(config: RunConfig, method: Trainable, training: Sequence[CachedSubje
         contrasts=method.contrasts,
         requires=requirements(method) if isinstance(method, Method) else {},  # a segmenter makes no contrast
         licence=config.licence,
-        sampling={k: config.method[k] for k in ("sampler", "steps") if config.method.get(k) is not None},
+        sampling=sampling_of(method) if isinstance(method, Method) else {},
         training_data=config.data.sources,
         intensity=intensity,
     )
+
+
+def sampling_of(method: Method) -> dict[str, Any]:
+    """What its card says of sampling: the modes, the default first, and the chain of mode sample if it has one."""
+    sampler, steps = method.chain
+    chain = {"sampler": sampler, "steps": steps} if "sample" in method.modes else {}
+    return {"mode": method.modes[0], "modes": list(method.modes), **chain}
 
 
 def requirements(method: Method) -> dict[Contrast, tuple[Contrast, ...]] | None:

@@ -13,6 +13,7 @@ from mrsynth.contrasts import STANDARD, pattern_name, patterns
 from mrsynth.errors import InputError, UsageError, WeightsError
 from mrsynth.io.splits import write_split
 from mrsynth.io.subjects import load_subject
+from mrsynth.sampling import Sampling
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import mae, psnr, ssim_map, to_unit
@@ -77,7 +78,8 @@ def test_scores_are_those_of_the_default_output_of_complete(options, cohort, onl
     """Against `complete_subject` and the formulas, which go another way."""
     done = run(options(patterns="t1+flair:t2", protocols=("full3d", "brain3d"), seed=3))
     whole = load_subject(cohort / "c")
-    made = complete_subject(whole.without(T1CE, T2), load_method(only_tiny), [T2], seed=3, precision="fp32")
+    asked = Sampling(seed=3, precision="fp32")
+    made = complete_subject(whole.without(T1CE, T2), load_method(only_tiny), [T2], sampling=asked)
     inside = whole.foreground()
     p, y = np.clip(made.volumes[T2].voxels / 1000, 0, 1), np.where(inside, to_unit(whole.volumes[T2].voxels), 0)
     ours = {(r.region, r.metric): r.value for r in done.rows if r.subject == "c"}

@@ -17,6 +17,7 @@ from mrsynth.io.checkpoint import read_header
 from mrsynth.io.store import Fetched, record, sha256_of, store_folder
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
 from mrsynth.methods.cwdm.official import cwdm_layout, cwdm_official
+from mrsynth.sampling import Sampling
 from mrsynth.scans.preparation import CWDM_GRID, PreparationConfig
 from mrsynth.tasks.checkpoints.importing import import_checkpoint
 
@@ -108,7 +109,8 @@ def test_an_official_file_becomes_a_checkpoint_known_by_name(saved):
     card = trained.card
     assert (card.method, card.contrasts, card.licence, card.iterations) == ("cwdm", STANDARD, "not stated", 1_200_000)
     assert card.requires == {Contrast.T1CE: (Contrast.T1, Contrast.T2, Contrast.FLAIR)}
-    assert (trained.sampler, trained.steps, card.sampling) == ("ddim", 10, {"sampler": "ddim", "steps": 10})
+    usual = trained.estimator(Sampling())
+    assert (usual.sampler, usual.steps, card.sampling["modes"]) == ("ddim", 10, ["sample"])
     assert card.note == (
         f"Converted from {NAME} (sha256 {sha256_of(file)}), trained for 1000 levels, of which 10 are visited unless "
         "told otherwise."
@@ -133,7 +135,7 @@ def test_the_name_of_a_fast_file_tells_its_schedule(saved, file, name, schedule,
     config = trained.method.config
     assert (config.T, config.schedule, config.variance, config.sampler) == (levels, schedule, "auto", "ddpm")
     assert config.variance_of(levels) == "beta"  # all of them are visited
-    assert (trained.steps, trained.card.sampling["steps"]) == (levels, levels)
+    assert (trained.estimator(Sampling()).steps, trained.card.sampling["steps"]) == (levels, levels)
     assert trained.card.iterations == iterations
     assert trained.card.note.endswith(f"trained for {levels} levels.")
 
@@ -154,13 +156,14 @@ def test_what_0_1_0_imported_keeps_its_sampler_and_says_how_to_import_it_anew(sa
     as_0_1_0_wrote_it(path)
 
     trained = mrsynth.load_method("cwdm-official-t1ce")
-    assert (trained.sampler, trained.steps, trained.method.config.variance_of(10)) == ("ddpm", 10, "beta")
+    usual = trained.estimator(Sampling())
+    assert (usual.sampler, usual.steps, trained.method.config.variance_of(10)) == ("ddpm", 10, "beta")
     command = f"mrsynth weights import {NAME} --method cwdm --target t1ce --name cwdm-official-t1ce"
     assert command in caplog.text and "10 of 1000 levels" in caplog.text
     caplog.clear()
 
     assert imported(saved()) == path and read_header(path) == fresh
-    assert mrsynth.load_method("cwdm-official-t1ce").sampler == "ddim" and not caplog.text
+    assert mrsynth.load_method("cwdm-official-t1ce").estimator(Sampling()).sampler == "ddim" and not caplog.text
     as_0_1_0_wrote_it(path)
     with pytest.raises(UsageError, match="is another checkpoint"):
         imported(saved(official_state(seed=1)))
@@ -176,10 +179,11 @@ def test_a_published_network_that_0_1_0_converted_is_sampled_as_that_did(saved, 
     record(path.parent, PUBLISHED.name, fetched.model_copy(update={"stored_sha256": sha256_of(path)}))
 
     trained = mrsynth.load_method(PUBLISHED.name)
-    assert (trained.sampler, trained.steps, trained.card.licence) == ("ddpm", 10, "MIT")
+    usual = trained.estimator(Sampling())
+    assert (usual.sampler, usual.steps, trained.card.licence) == ("ddpm", 10, "MIT")
     assert f"mrsynth weights fetch {PUBLISHED.name}" in caplog.text
     imported(saved(), card=PUBLISHED)
-    assert mrsynth.load_method(PUBLISHED.name).steps == 4  # and the record follows
+    assert mrsynth.load_method(PUBLISHED.name).estimator(Sampling()).steps == 4  # and the record follows
 
 
 @pytest.mark.parametrize("name", [FAST, "brats_t1c_000500_direct_100.pt"])

@@ -53,7 +53,7 @@ def test_earlier_results_are_replaced_only_when_asked(run_cli, folder):
 
 def test_a_deviation_does_not_outlive_its_mean(run_cli, folder):
     assert run_cli("complete", folder, *QUICK, "--samples", 2)[0] == 0
-    assert (folder / "mrsynth" / "p1_t1ce_std.nii.gz").exists() and (folder / "mrsynth" / "p1_t1ce_std.json").exists()
+    assert (folder / "mrsynth" / "p1_t1ce_spread.nii.gz").exists() and (folder / "mrsynth" / "p1_t1ce_spread.json").exists()
     (folder / "mrsynth" / "notes.txt").write_text("mine")
 
     assert run_cli("complete", folder, *QUICK, "--overwrite")[0] == 0
@@ -80,7 +80,7 @@ def test_results_are_never_taken_for_scans(run_cli, folder, tmp_path):
     status, said, _ = run_cli("inspect", folder)
     assert status == 0 and "T1ce   missing" in said
     status, _, err = run_cli("complete", out)
-    assert status == 4 and "Left out because mrsynth made them: p1_t1ce.nii.gz, p1_t1ce_std.nii.gz" in " ".join(
+    assert status == 4 and "Left out because mrsynth made them: p1_t1ce.nii.gz, p1_t1ce_spread.nii.gz" in " ".join(
         err.split()
     )
 
@@ -93,7 +93,7 @@ def test_nothing_is_replaced_that_mrsynth_did_not_write(run_cli, folder, write_s
     scan = write_subject_folder(tmp_path / "other", "p1") / "p1_t1ce.nii.gz"
     in_the_way = {
         "p1_t1ce.nii.gz": scan.read_bytes(),
-        "p1_t1ce_std.nii.gz": scan.read_bytes(),
+        "p1_t1ce_spread.nii.gz": scan.read_bytes(),
         "p1_t1ce.json": b'{"SeriesDescription": "t1 mpr gado"}',
         "metrics.csv": b"name,value\na,1\n",
         "report.html": b"<html>of somebody else</html>",

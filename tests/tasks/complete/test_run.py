@@ -17,14 +17,16 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import UsageError
 from mrsynth.io.subjects import find_subject, load_subject
 from mrsynth.reports.record import Report
+from mrsynth.sampling import Sampling, fast_steps
 from mrsynth.scans.grid import Orientation
+from mrsynth.scans.preparation import prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
+from mrsynth.synthesis import Synthesis
 from mrsynth.tasks.complete.run import (
     CompleteOptions,
     complete,
     complete_subject,
-    fast_steps,
     load_method,
     plan,
     spread_slices,
@@ -93,7 +95,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     _, written = complete(CompleteOptions(folder=subject_folder, samples=3, seed=4, precision="fp32"))
 
     out = subject_folder / "mrsynth"
-    assert {"p1_t1ce_std.nii.gz", "p1_t1ce_std.json"} <= set(names(out))
+    assert {"p1_t1ce_spread.nii.gz", "p1_t1ce_spread.json"} <= set(names(out))
     header = nib.load(out / "p1_t1ce.nii.gz").header
     assert header["descrip"].item().startswith(b"SYNTHETIC T1ce by mrsynth")
     assert header.get_data_dtype() == np.float32
@@ -101,7 +103,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     checkpoint = sha256(only_tiny.read_bytes()).hexdigest()
     assert (said["synthetic"], said["Content"], said["Method"], said["Target"]) == (True, "image", "fgc2f", "t1ce")
     assert said["Weights"] == {"name": "tiny", "sha256": checkpoint, "licence": "CC0"}
-    assert said["Sampler"] == {"name": "ddim", "steps": 2, "seed": 4, "samples": 3}
+    assert said["Sampler"] == {"mode": "draws", "name": "ddim", "steps": 2, "seed": 4, "samples": 3}
     scans = [subject_folder / f"p1_{c}.nii.gz" for c in ("t1", "t2", "flair")]
     assert [(i["file"], i["sha256"]) for i in said["Inputs"]] == [
         (str(path), sha256(path.read_bytes()).hexdigest()) for path in scans
@@ -110,7 +112,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     assert said["SoftwareVersions"]["mrsynth"] == mrsynth.__version__ and "torch" in said["SoftwareVersions"]
     assert any("never evidence of contrast enhancement" in notice for notice in said["Notices"])
     assert any("less than a whole brain" in warning for warning in said["Warnings"])
-    assert json.loads((out / "p1_t1ce_std.json").read_text())["Content"] == "standard deviation"
+    assert json.loads((out / "p1_t1ce_spread.json").read_text())["Content"] == "spread"
 
     report = report_in(out)
     assert report == written.report
@@ -120,7 +122,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
         *("cpu", "fp32"),
     )
     (made,) = report.outputs
-    assert (made.contrast, made.file, made.std_file) == (T1CE, "p1_t1ce.nii.gz", "p1_t1ce_std.nii.gz")
+    assert (made.contrast, made.file, made.spread_file) == (T1CE, "p1_t1ce.nii.gz", "p1_t1ce_spread.nii.gz")
     assert made.sha256 == sha256((out / made.file).read_bytes()).hexdigest()
     assert set(report.timings) == {"reading", "preparation", "synthesis", "self-check", "total"}
     assert report.peak_memory_mb > 50 and report.preparation["resampled"] is False
@@ -138,7 +140,7 @@ def test_mean_and_deviation_files(subject_folder):
     complete(CompleteOptions(folder=subject_folder, samples=3, **QUICK))
 
     out = subject_folder / "mrsynth"
-    mean, std = (nib.load(out / f"p1_t1ce{tag}.nii.gz").get_fdata() for tag in ("", "_std"))
+    mean, std = (nib.load(out / f"p1_t1ce{tag}.nii.gz").get_fdata() for tag in ("", "_spread"))
     brain = nib.load(subject_folder / "p1_t1.nii.gz").get_fdata() != 0
     assert mean.min() >= 0 and mean.max() <= 1000 and mean[brain].std() > 1
     assert 0 < std[brain].mean() < 500
@@ -198,9 +200,9 @@ def test_what_was_really_used_is_recorded(subject_folder, monkeypatch, asked, re
 
 def test_without_the_checkpoints_advice_the_methods_own_is_recorded(subject_folder, write_tiny_checkpoint, tmp_path):
     path = write_tiny_checkpoint(tmp_path / "own.safetensors", "own", sampling={})
-    done = complete_subject(load_subject(subject_folder), load_method(path), precision="fp32")
+    done = complete_subject(load_subject(subject_folder), load_method(path), sampling=Sampling(precision="fp32"))
 
-    assert (done.sampling.sampler, done.sampling.steps) == ("ddpm", 3)
+    assert (done.how.sampler, done.how.steps) == ("ddpm", 3)
 
 
 @pytest.mark.parametrize(("usual", "fast"), [(1, 1), (2, 2), (3, 2), (4, 2), (50, 25), (200, 100)])
@@ -237,8 +239,11 @@ def test_a_perfect_method_passes_its_self_check(make_subject, tiny, monkeypatch)
     """The truth of a self-check is scaled as the method's output is: the image itself scores as good as equal."""
     subject = make_subject(without=[T1CE], shape=(32, 36, 24))
 
+    whole = prepare(subject, tiny.method.contrasts, tiny.preparation)
+
     def oracle(method, prepared, *_, **__):
-        return type("Made", (), {"mean": prepared.images, "deviation": None})
+        assert prepared.images.shape == whole.images.shape  # the contrasts of this subject show the same brain
+        return Synthesis(whole.images, None, None)
 
     monkeypatch.setattr("mrsynth.tasks.complete.run.synthesise_volume", oracle)
     rows = complete_subject(subject, tiny, self_check=True).scores
@@ -301,11 +306,11 @@ def test_the_picture_is_the_same_however_the_arrays_lie(make_subject, tiny, spac
     affine[:3, 3] = 30, 40, -20
     shape = tuple(int(n / s) for n, s in zip((26, 30, 22), spacing, strict=True))
     subject = make_subject("s", without=[T1CE, FLAIR], shape=shape, affine=affine)
-    first = complete_subject(subject, tiny, precision="fp32").volumes
+    first = complete_subject(subject, tiny, sampling=Sampling(precision="fp32")).volumes
 
     for axes in ("RAS", "PIR", "SAL", "IRP", "ASR"):
         volumes = {c: turned(v, axes) for c, v in subject.volumes.items()}
-        made = complete_subject(Subject("s", volumes), tiny, precision="fp32").volumes
+        made = complete_subject(Subject("s", volumes), tiny, sampling=Sampling(precision="fp32")).volumes
         for target in (T1CE, FLAIR):
             assert made[target].shape == volumes[T1].shape and np.array_equal(made[target].affine, volumes[T1].affine)
             assert np.abs(in_space(made[target], first[target]) - first[target].voxels).max() < 0.1
@@ -382,17 +387,17 @@ def test_the_api_refuses_what_makes_no_sense(make_subject, tiny):
     with pytest.raises(UsageError, match="t1 is already present"):
         complete_subject(make_subject(without=[T2]), tiny, [T1])
     with pytest.raises(UsageError, match="100 sampling steps from a chain of 8"):
-        complete_subject(make_subject(without=[T2]), tiny, steps=100)
+        complete_subject(make_subject(without=[T2]), tiny, sampling=Sampling(steps=100))
     with pytest.raises(UsageError, match="Unknown sampler 'euler'"):
-        complete_subject(make_subject(without=[T2]), tiny, sampler="euler")
+        complete_subject(make_subject(without=[T2]), tiny, sampling=Sampling(sampler="euler"))
 
 
 def test_contrasts_the_method_does_not_know_are_left_alone(make_subject, tiny):
     subject = make_subject("s", without=[T1CE, FLAIR], contrasts=(*STANDARD, Contrast.PD))
-    done = complete_subject(subject, tiny, precision="fp32")
+    done = complete_subject(subject, tiny, sampling=Sampling(precision="fp32"))
     without = complete_subject(
-        replace(subject, volumes={c: subject.volumes[c] for c in (T1, T2)}), tiny, precision="fp32"
+        replace(subject, volumes={c: subject.volumes[c] for c in (T1, T2)}), tiny, sampling=Sampling(precision="fp32")
     )
 
-    assert set(done.volumes) == {T1CE, FLAIR} and done.deviations == {}
+    assert set(done.volumes) == {T1CE, FLAIR} and done.spreads == {}
     assert np.array_equal(done.volumes[FLAIR].voxels, without.volumes[FLAIR].voxels)

@@ -18,6 +18,7 @@ from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.cwdm.method import Cwdm
 from mrsynth.reports.record import Report
+from mrsynth.sampling import Sampling
 from mrsynth.scans.intensity import volume_quantile_unit
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.subject import Subject
@@ -107,7 +108,9 @@ def options(folder, **changes):
 
 
 def made(subject, trained, **changes):
-    return complete_subject(subject, trained, **{"precision": "fp32", "device": "cpu"} | changes)
+    named = {name: changes.pop(name) for name in list(changes) if name in Sampling.model_fields}
+    asked = Sampling(**{"precision": "fp32", "device": "cpu"} | named)
+    return complete_subject(subject, trained, sampling=asked, **changes)
 
 
 # Files and words -----------------------------------------------------------------------------------------------------
@@ -117,10 +120,10 @@ def test_everything_is_said_of_an_image(folder):
     todo, written = complete(options(folder, samples=2, seed=4))
 
     out = folder / "mrsynth"
-    images = ["p1_t1ce.json", "p1_t1ce.nii.gz", "p1_t1ce_std.json", "p1_t1ce_std.nii.gz"]
+    images = ["p1_t1ce.json", "p1_t1ce.nii.gz", "p1_t1ce_spread.json", "p1_t1ce_spread.nii.gz"]
     assert sorted(p.name for p in out.iterdir()) == ["metrics.csv", *images, "report.html", "report.json"]
     brain = nib.load(folder / "p1_t1.nii.gz").get_fdata() != 0
-    mean, std = (nib.load(out / f"p1_t1ce{tag}.nii.gz").get_fdata() for tag in ("", "_std"))
+    mean, std = (nib.load(out / f"p1_t1ce{tag}.nii.gz").get_fdata() for tag in ("", "_spread"))
     assert mean.min() >= 0 and mean.max() <= 1000 and mean[brain].std() > 1
     assert 0 < std[brain].mean() < 500
     assert not mean[~brain].any() and not std[~brain].any()
@@ -133,7 +136,7 @@ def test_everything_is_said_of_an_image(folder):
     assert (report.sampler.name, report.sampler.steps, report.sampler.samples) == ("ddim", 2, 2)
     assert [report.preparation[what] for what in ("crop", "grid", "resampled")] == ["brain", None, False]
     assert report.preparation["shape"]["model"] == [32, 32, 32]
-    for name in ("p1_t1ce.json", "p1_t1ce_std.json"):
+    for name in ("p1_t1ce.json", "p1_t1ce_spread.json"):
         said = json.loads((out / name).read_text())
         assert (said["Method"], said["Target"], said["SelectionReason"]) == ("cwdm", "t1ce", report.selection)
         assert [Path(i["file"]).name for i in said["Inputs"]] == [f"p1_{c}.nii.gz" for c in THREE]
@@ -188,7 +191,7 @@ def test_more_steps_than_levels_are_refused_and_nothing_is_left(folder):
 def test_the_method_is_made_ready_for_the_precision_that_is_used(make_subject, cwdm, monkeypatch):
     asked = []
     monkeypatch.setattr(Cwdm, "optimise", lambda self, precision: asked.append(precision))
-    used = [made(make_subject(without=[T1CE]), cwdm, steps=1, precision=p).sampling.precision for p in ("fp32", "bf16")]
+    used = [made(make_subject(without=[T1CE]), cwdm, steps=1, precision=p).how.precision for p in ("fp32", "bf16")]
 
     assert asked == used == ["fp32", "bf16"]
 

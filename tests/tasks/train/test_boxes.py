@@ -60,7 +60,7 @@ def test_the_checkpoint_says_what_it_needs_and_can_be_used(finished_boxes):
     card = checkpoint.card
     assert (card.name, card.method, card.iterations) == ("boxes", "cwdm", 6)
     assert card.requires == {t: tuple(c for c in STANDARD if c is not t) for t in STANDARD}
-    assert card.sampling == {"sampler": "ddim", "steps": 2}
+    assert card.sampling == {"mode": "sample", "modes": ["sample", "mean"], "sampler": "ddim", "steps": 2}
     assert same(average(finished_boxes), checkpoint.tensors)
 
 

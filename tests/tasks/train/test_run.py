@@ -71,7 +71,7 @@ def test_the_checkpoint_can_be_used(finished_run):
 
     card = checkpoint.card
     assert (card.name, card.method, card.licence, card.iterations) == ("small", "fgc2f", "CC0", 6)
-    assert card.sampling == {"sampler": "ddim", "steps": 2}
+    assert card.sampling == {"mode": "sample", "modes": ["sample", "mean"], "sampler": "ddim", "steps": 2}
     assert [source.name for source in card.training_data] == ["made up"]
     assert PreparationConfig.model_validate(checkpoint.preparation) == PreparationConfig()
     assert set(card.intensity) == set(STANDARD)

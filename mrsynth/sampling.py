@@ -1,0 +1,126 @@
+"""How a synthesis is asked for, and what that comes to with one checkpoint. Loads no torch.
+
+Every method has two ends of one trade (Blau & Michaeli 2018, the perception-distortion trade-off):
+
+    mean    one call of the network that starts from zeros instead of noise: the conditional mean, whose squared error
+            is the least; smooth, because what the inputs do not decide is averaged. Nothing is drawn
+    sample  the paper's chain from noise: one image among those that fit the inputs, with texture as it occurs, and with
+            more error. Samples differ from one another; where they do, the inputs do not decide
+
+Checkpoints of version 0.1.0 do not name a mode. Unless one is asked for, they do as they did then ("draws"): the mean
+of so many short chains.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mrsynth.errors import UsageError
+from mrsynth.plain import Plain
+
+Mode = Literal["mean", "sample"]
+MODES: tuple[Mode, ...] = ("mean", "sample")
+ONE_CALL = "one call"  # in place of a sampler's name, in mode mean
+FAST_STEPS = 10  # of mode sample with --fast, at most
+
+
+class Sampling(Plain):
+    """The request of a user; None leaves it to the checkpoint."""
+
+    mode: Mode | None = Field(None, description="mean: the conditional mean, in one call; sample: the paper's chain")
+    sampler: str | None = Field(None, description="of mode sample")
+    steps: int | None = Field(None, gt=0, description="of mode sample: network calls of one chain")
+    samples: int | None = Field(
+        None, gt=0, description="of mode sample: the first is the image, and several have a mean"
+    )
+    fast: bool = Field(False, description="the mode's cheapest form")
+    seed: int = 0
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    precision: str = Field("auto", description="auto, fp32 or bf16")
+    crop: Literal["brain", "full"] | None = Field(None, description="the part of the volume the network sees")
+
+    @property
+    def sampling(self) -> "Sampling":
+        """The same without what a request of a command adds to it."""
+        return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A request once nothing is left open.
+
+    mode        mean, sample; or draws, of a checkpoint that names no mode: the image is the mean of the samples
+    samples     syntheses; with mode sample the image is the first of them
+    precision   bf16 runs the network under autocast; everything else stays float32
+    batch_size  slices in one pass of the network
+    """
+
+    sampler: str
+    steps: int
+    samples: int = 1
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    batch_size: int = 8
+    mode: Literal["mean", "sample", "draws"] = "draws"
+
+    @property
+    def words(self) -> str:
+        """What the image is, in a sentence."""
+        return in_words(self.mode, self.sampler, self.steps, self.samples)
+
+
+def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
+    """The mode of a request to the checkpoint `name`; None: it names no mode, and none is asked for.
+
+    said   `Card.sampling`
+    Raises UsageError for a mode that the checkpoint cannot do, and for options that have no meaning in mode mean.
+    """
+    modes = said.get("modes", MODES)
+    mode: Mode | None = asked.mode or said.get("mode")
+    if mode is not None and mode not in modes:
+        raise UsageError(
+            f"{name} has no mode {mode}: it does {' and '.join(modes)}. Leave --mode out, or name another."
+        )
+    drawn = {"--steps": asked.steps, "--sampler": asked.sampler, "--samples": asked.samples}
+    given = [option for option, value in drawn.items() if value is not None]
+    if mode == "mean" and given:
+        instead = " Give --mode sample to draw samples." if "sample" in modes else ""
+        raise UsageError(
+            f"{' and '.join(given)} with mode mean of {name}: it is one call of the network that draws nothing, so "
+            f"there are no steps, sampler or samples to choose.{instead}"
+        )
+    return mode
+
+
+def in_words(mode: str, sampler: str, steps: int, samples: int) -> str:
+    """What an image of a mode is, in a sentence; `weights show`, report and sidecar say the same."""
+    chain = f"{steps} step{'s' * (steps > 1)} of {sampler}"
+    if mode == "mean":
+        return (
+            "The conditional mean, by one call of the network from zeros: closest to the truth on average, and "
+            "smoother than a scan."
+        )
+    if mode == "sample":
+        more = f" The mean and the spread of {samples} samples lie beside it." if samples > 1 else ""
+        return f"One sample, by {chain}: texture as it occurs, and more error than the mean has.{more}"
+    if steps == 1:
+        return f"The mean of {samples} draw{'s' * (samples > 1)} by {chain}: close to the conditional mean, and smooth."
+    return f"The mean of {samples} draws by {chain}: smoother than a scan." if samples > 1 else f"One draw by {chain}."
+
+
+def default_in_words(said: Mapping[str, Any]) -> str:
+    """What a checkpoint makes unless told otherwise, and what else it can; `said` is `Card.sampling`."""
+    mode = str(said.get("mode") or "draws")
+    steps, samples = int(said.get("steps") or 0), int(said.get("samples") or 1)
+    chain = (str(said.get("sampler") or "its sampler"), steps) if steps else ("its sampler", 1)
+    text = in_words(mode, *chain, samples if mode == "draws" else 1)
+    others = [m for m in said.get("modes", ()) if m != mode]
+    return f"{text} --mode {' or '.join(others)} is the other way." if others else text
+
+
+def fast_steps(usual: int) -> int:
+    """Half the usual steps, but two where there are two: a coarse-to-fine method needs one for each stage."""
+    return min(usual, max(2, usual // 2))

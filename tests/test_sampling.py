@@ -1,0 +1,74 @@
+"""Requests to synthesise: which modes and options a checkpoint takes, and what is said of what comes out."""
+
+import pytest
+from pydantic import ValidationError
+
+from mrsynth.errors import UsageError
+from mrsynth.methods.base import modes_of
+from mrsynth.sampling import Estimator, Sampling, default_in_words, in_words, mode_of
+
+BOTH = {"mode": "mean", "modes": ["mean", "sample"], "sampler": "ddpm", "steps": 50}
+CHAIN = {"mode": "sample", "modes": ["sample"], "sampler": "ddpm", "steps": 10}
+OLD = {"sampler": "ddim", "steps": 1, "samples": 4}  # as 0.1.0 wrote it
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "mode"),
+    [
+        (BOTH, {}, "mean"),
+        (BOTH, {"mode": "sample", "steps": 7, "sampler": "ddim", "samples": 3}, "sample"),
+        (CHAIN, {"steps": 3}, "sample"),
+        (OLD, {"steps": 3, "samples": 2}, None),
+        (OLD, {"mode": "mean"}, "mean"),
+        ({}, {}, None),
+    ],
+)
+def test_the_mode_is_the_asked_one_else_the_checkpoints(said, asked, mode):
+    assert mode_of(said, Sampling(**asked), "x") == mode
+
+
+@pytest.mark.parametrize("option", [{"steps": 1}, {"sampler": "ddim"}, {"samples": 1}], ids=str)
+@pytest.mark.parametrize(("said", "mode"), [(BOTH, None), (BOTH, "mean"), (OLD, "mean")])
+def test_the_mean_takes_no_option_of_a_chain(said, mode, option):
+    with pytest.raises(UsageError, match=f"--{next(iter(option))} with mode mean.*--mode sample"):
+        mode_of(said, Sampling(mode=mode, **option), "x")
+
+
+def test_a_mode_that_the_checkpoint_cannot_do_is_refused():
+    with pytest.raises(UsageError, match="official has no mode mean: it does sample"):
+        mode_of(CHAIN, Sampling(mode="mean"), "official")
+    with pytest.raises(ValidationError):
+        Sampling(mode="median")
+
+
+@pytest.mark.parametrize(
+    ("predicts", "share", "steps", "modes"),
+    [
+        ("eps", 0.0, 1, ("sample",)),
+        ("x0", 0.0, None, ("sample", "mean")),
+        ("x0", 0.7, 50, ("mean", "sample")),
+        ("v", 0.0, 1, ("mean", "sample")),
+        ("x0", 1.0, None, ("mean",)),
+    ],
+)
+def test_modes_follow_from_what_the_network_was_trained_for(predicts, share, steps, modes):
+    assert modes_of(predicts, share, steps) == modes
+
+
+def test_the_words_tell_the_kinds_of_image_apart():
+    assert "conditional mean" in Estimator("one call", 1, mode="mean").words
+    several = Estimator("ddpm", 50, samples=3, mode="sample").words
+    assert "One sample, by 50 steps of ddpm" in several and "spread of 3 samples" in several
+    assert "The mean of 4 draws by 1 step of ddim" in in_words("draws", "ddim", 1, 4)
+    assert default_in_words(BOTH).endswith("--mode sample is the other way.")
+    assert "--mode" not in default_in_words(CHAIN) and "10 steps of ddpm" in default_in_words(CHAIN)
+    assert "4 draws" in default_in_words(OLD)
+
+
+def test_a_request_of_a_command_carries_a_plain_one():
+    class Options(Sampling):
+        folder: str
+
+    asked = Options(folder="x", mode="sample", seed=3)
+
+    assert type(asked.sampling) is Sampling and asked.sampling == Sampling(mode="sample", seed=3)
