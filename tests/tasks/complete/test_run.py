@@ -261,7 +261,7 @@ def test_a_reference_is_compared_in_the_whole_volume_and_in_the_brain(write_subj
     rows = report_in(folder / "mrsynth").scores
     assert {(row.kind, row.pattern) for row in rows} == {("reference", "t1+t2")}
     for target in (T1CE, FLAIR):
-        of_target = {(row.region, row.metric): row for row in rows if row.target is target}
+        of_target = {(row.region, row.metric): row for row in rows if row.target == target}
         assert set(of_target) >= {(r, m) for r in ("volume", "brain") for m in ("PSNR", "SSIM", "MSE", "MAE")}
         truth, image = (nib.load(f / f"p1_{target}.nii.gz").get_fdata() for f in (whole, folder / "mrsynth"))
         brain = nib.load(whole / "p1_t1.nii.gz").get_fdata() != 0
