@@ -3,6 +3,7 @@
 import gzip
 import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
@@ -18,7 +20,15 @@ from mrsynth.io.files import write_bytes
 from mrsynth.scans.volume import Volume, same_grid
 
 SUFFIXES = (".nii", ".nii.gz")
+MOST_VOXELS = 2**28  # of an image that is read: a head at 0.25 mm has as many
+LONGEST_SIDE_MM = 600.0  # of an image along each axis: a head with neck, and room around it
+LARGEST_OFFSET = 2**26  # bytes before the voxels: header and extensions
+MOST_PACKED = 1032  # bytes that one byte of gzip can stand for
 CHUNK = 1 << 20  # bytes read at a time
+PIECE = 1 << 20  # voxels read at a time
+HEADERS = (348, 540)  # bytes, of NIfTI-1 and NIfTI-2
+LONGEST_HEADER = max(HEADERS)
+KINDS = ((nib.Nifti1Header, b"n+1"), (nib.Nifti2Header, b"n+2"))
 DESCRIPTION_BYTES = 79  # 80 in the header, the last one ends the string
 GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -36,19 +46,43 @@ UNREADABLE = (
 )
 
 
+@dataclass(frozen=True)
+class _Image:
+    """A file whose header was read, and whose voxels are still on the disk.
+
+    header   as nibabel understands it
+    offset   of the first voxel in the file, unpacked, in bytes
+    packed   whether the file is gzip
+    """
+
+    path: Path
+    header: Any
+    offset: int
+    packed: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.header.get_data_dtype()
+        return dtype
+
+    def promised(self) -> int:
+        """The bytes that the unpacked file should have, by its header."""
+        return self.offset + math.prod(map(int, self.header.get_data_shape())) * self.dtype.itemsize
+
+
 def read_volume(path: Path, *, labels: bool = False) -> Volume:
     """Read one three-dimensional image: float32 with the file's scaling applied, affine from the sform, else the qform.
 
     labels   it is a segmentation, which may be 0 everywhere: of somebody healthy
-    Raises InputError when the file cannot be read or is no image of a head: not NIfTI, 4-D, coloured, with NaN or
-    infinite voxels, constant, or without a usable affine.
+    What a header claims is checked before memory is taken for it, and a file is never read further than it claims.
+    Raises InputError when the file cannot be read or is no image of a head: not NIfTI, 4-D, coloured, larger than any,
+    shorter or longer than its header says, with NaN or infinite voxels, constant, or without a usable affine.
     """
     image = _open(path)
     shape, affine = _checked_grid(path, image)
     try:
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is reported below
-            voxels = np.asarray(np.asarray(image.dataobj, dtype=np.float32), dtype=np.float32).reshape(shape, order="F")
-        _check_gzip(path)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 becomes infinite, which is reported below
+            voxels = _voxels(image, math.prod(shape)).reshape(shape, order="F")
     except MemoryError:
         raise
     except UNREADABLE as error:
@@ -61,15 +95,12 @@ def read_geometry(path: Path) -> Volume:
     """Read where the voxels of an image lie, from its header alone: shape and affine, with 0 in place of every voxel.
 
     The zeros are one number seen many times, so that thousands of files can be compared in little memory. Raises
-    InputError for a file that cannot be read, is no three-dimensional image, or is a .nii shorter than its header says;
-    a .nii.gz that breaks off later is found by `read_volume` only.
+    InputError for a file that cannot be read, is no three-dimensional image, or is a .nii of another length than its
+    header says; a .nii.gz that breaks off later is found by `read_volume` only.
     """
     image = _open(path)
     shape, affine = _checked_grid(path, image)
-    if path.suffix.lower() == ".nii":
-        promised = image.dataobj.offset + math.prod(shape) * image.get_data_dtype().itemsize
-        if path.stat().st_size < promised:
-            raise _unreadable(path, EOFError())
+    _check_length(image)
     return Volume(np.broadcast_to(np.float32(0), shape), affine)
 
 
@@ -113,13 +144,15 @@ def write_volume(
     write_bytes(path, gzip.compress(data, compresslevel=1, mtime=0) if path.suffix == ".gz" else data)
 
 
-def _open(path: Path) -> Any:
-    """The image with its header read and its voxels still on disk."""
+def _open(path: Path) -> _Image:
+    """The image with its header read and its voxels still on disk. Extensions of the header are passed over."""
     name = path.name
     if not path.exists():
         raise InputError(f"{path}: no such file. Check the name and that the disk is mounted.")
-    if not path.is_file():
+    if path.is_dir():
         raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz).")
+    if not path.is_file():
+        raise InputError(f"{path} is a pipe or a device; expected a NIfTI file (.nii or .nii.gz).")
     if not name.lower().endswith(SUFFIXES):
         raise InputError(
             f"{path}: expected a NIfTI file (.nii or .nii.gz). Convert it first, for example with dcm2niix."
@@ -135,18 +168,94 @@ def _open(path: Path) -> Any:
         raise InputError(f"{path}: the name ends in .gz but the file is not gzip. Rename it to .nii, or compress it.")
     if not name.lower().endswith(".gz") and start == b"\x1f\x8b":
         raise InputError(f"{path}: the file is gzip but its name does not say so. Rename it to .nii.gz.")
+    packed = start == b"\x1f\x8b"
     try:
-        image: Any = nib.load(path, mmap=False)
+        with gzip.open(path) if packed else path.open("rb") as file:
+            begin = file.read(LONGEST_HEADER)
+        header = _header(path, begin)
+        offset = int(header.get_data_offset())
+        header.get_slope_inter()  # raises for factors that are no numbers
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise InputError(f"{path} is a {type(image).__name__}; expected a three-dimensional NIfTI image.")
-    return image
+    if not len(header.binaryblock) <= offset <= LARGEST_OFFSET:
+        raise InputError(
+            f"{path}: its header says that voxels begin at byte {offset}; expected one from {len(header.binaryblock)} "
+            f"to {LARGEST_OFFSET}. Export it again."
+        )
+    return _Image(path, header, offset, packed)
 
 
-def _checked_grid(path: Path, image: Any) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+def _header(path: Path, begin: bytes) -> Any:
+    """The header of a NIfTI-1 or NIfTI-2 file, from its first bytes. Raises InputError, or what nibabel raises."""
+    for kind, magic in KINDS:
+        length = kind.template_dtype.itemsize
+        if len(begin) < length:
+            continue
+        size, place = begin[:4], 344 if kind is nib.Nifti1Header else 4
+        if int.from_bytes(size, "little") != length and int.from_bytes(size, "big") != length:
+            continue
+        if begin[place : place + 3] == magic:
+            return kind(begin[:length])  # type: ignore[no-untyped-call]
+        if begin[place : place + 2] == b"ni":
+            raise InputError(f"{path} is the header of a pair (.hdr and .img); expected one file. Convert it first.")
+    if len(begin) < HEADERS[0]:
+        raise EOFError
+    raise InputError(f"{path} cannot be read as NIfTI: it does not begin as one. Export it again.")
+
+
+def _voxels(image: _Image, count: int) -> NDArray[np.float32]:
+    """The voxels in the order of the file, scaled, read piece by piece. Raises as `read_volume`, or gzip, does."""
+    _check_length(image)
+    slope, inter = image.header.get_slope_inter()
+    # as nibabel's `dataobj` has it: no factor means 1 and 0, in double precision
+    factors = (np.float64(1 if slope is None else slope), np.float64(0 if inter is None else inter))
+    voxels = np.empty(count, np.float32)  # of untouched memory, which costs nothing until it is written
+    size = image.dtype.itemsize
+    with gzip.open(image.path) if image.packed else image.path.open("rb") as file:
+        _skip(file, image.offset)
+        for begin in range(0, count, PIECE):
+            end = min(begin + PIECE, count)
+            data = file.read((end - begin) * size)
+            if len(data) < (end - begin) * size:
+                raise EOFError
+            voxels[begin:end] = apply_read_scaling(np.frombuffer(data, image.dtype), *factors)
+        if file.read(1):  # to the end of a gzip file, where its checksum is
+            raise _longer(image, image.promised())
+    return voxels
+
+
+def _skip(file: Any, count: int) -> None:
+    """Read and forget. Raises EOFError when there is not so much."""
+    while count:
+        if not (part := file.read(min(count, CHUNK))):
+            raise EOFError
+        count -= len(part)
+
+
+def _check_length(image: _Image) -> None:
+    """Raise InputError for a file that cannot hold what its header claims, before anything of it is read."""
+    size, promised = image.path.stat().st_size, image.promised()
+    if size * (MOST_PACKED if image.packed else 1) < promised:
+        raise _unreadable(image.path, EOFError())
+    if size > promised and not image.packed:
+        raise _longer(image, promised)
+
+
+def _longer(image: _Image, promised: int) -> InputError:
+    size = "x".join(map(str, image.header.get_data_shape()))
+    return InputError(
+        f"{image.path} is longer than its header says: {size} voxels of {image.dtype} end at byte {promised}. Its size "
+        "in the header is wrong, or something was appended. Export it again."
+    )
+
+
+def _checked_grid(path: Path, image: _Image) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
     """Shape without trailing axes of length 1, and the affine, of a header that describes one grey image."""
-    dtype, shape = image.get_data_dtype(), tuple(int(n) for n in image.shape)
+    try:
+        dtype, shape = image.dtype, tuple(int(n) for n in image.header.get_data_shape())
+        affine = np.asarray(image.header.get_best_affine(), dtype=np.float64)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
     if dtype.fields is not None:
         raise InputError(f"{path} is a colour (RGB) image; expected grey values. Convert it to one channel.")
     if dtype.kind not in "iuf":
@@ -159,12 +268,21 @@ def _checked_grid(path: Path, image: Any) -> tuple[tuple[int, int, int], NDArray
     if min(shape) < 1:
         raise InputError(f"{path} has no voxels ({size}); expected a three-dimensional image. Export it again.")
 
-    affine = np.asarray(image.affine, dtype=np.float64)
+    if math.prod(shape) > MOST_VOXELS:
+        raise InputError(
+            f"{path} claims {size} voxels, which is more than {MOST_VOXELS}; expected an image of a head. Its header "
+            "is damaged, or it must be resampled first."
+        )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or (lengths < 1e-6).any():
         flaw = "not finite" if not np.isfinite(affine).all() else "zero along at least one axis"
     elif abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
         flaw = "singular: two of its axes point the same way"
+    elif (extent := float((lengths * shape).max())) > LONGEST_SIDE_MM:
+        raise InputError(
+            f"{path} is {extent / 1000:.3g} m long ({size} voxels of {' x '.join(f'{x:.3g}' for x in lengths)} mm); "
+            f"expected a head, at most {LONGEST_SIDE_MM / 1000:g} m. Its header is damaged, or in another unit."
+        )
     else:
         return (shape[0], shape[1], shape[2]), affine
     rows = "; ".join(" ".join(f"{x:.4g}" for x in row) for row in affine[:3])
@@ -172,14 +290,6 @@ def _checked_grid(path: Path, image: Any) -> tuple[tuple[int, int, int], NDArray
         f"{path}: the affine is {flaw} [{rows}]. Expected one that places every voxel in space. "
         "Export the image again, or copy the geometry from an image of the same examination (fslcpgeom)."
     )
-
-
-def _check_gzip(path: Path) -> None:
-    """Read a gzip file to its end, where its checksum is; nibabel stops at the last voxel. Raises as gzip does."""
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:
-            while file.read(CHUNK):
-                pass
 
 
 def _check_voxels(path: Path, voxels: NDArray[np.float32], *, constant: bool) -> None:

@@ -2,6 +2,8 @@
 
 import errno
 import gzip
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +303,124 @@ def test_no_voxels_at_all(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
 
     assert "no voxels" in refusal(path)
+
+
+# Claims before content -----------------------------------------------------------------------------------------------
+
+
+def claiming(path: Path, kind: type = nib.Nifti1Header, data: bytes = b"", **fields: Any) -> Path:
+    """A file whose header says what it likes, with `data` after it."""
+    header = kind()
+    header.set_data_dtype(fields.pop("dtype", np.int16))
+    header.set_data_shape((5, 6, 7))
+    header.set_sform(np.eye(4), 1)
+    header["vox_offset"] = header.single_vox_offset
+    for field, value in fields.items():
+        header[field] = value
+    raw = header.binaryblock + bytes(4) + data
+    path.write_bytes(gzip.compress(raw, 1) if path.suffix == ".gz" else raw)
+    return path
+
+
+def dim(*shape: int) -> list[int]:
+    return [len(shape), *shape, *[1] * (7 - len(shape))]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("kind", "shape", "words"),
+    [
+        (nib.Nifti1Header, (32767, 32767, 32767), "which is more than 268435456"),
+        (nib.Nifti2Header, (2**40, 1, 1), "which is more than 268435456"),
+        (nib.Nifti2Header, (2**31, 2**31, 2**31), "which is more than 268435456"),
+        (nib.Nifti1Header, (1200, 1200, 1200), "which is more than 268435456"),
+        (nib.Nifti1Header, (601, 6, 7), "is 0.601 m long"),
+        (nib.Nifti1Header, (599, 599, 599), "truncated"),
+        (nib.Nifti1Header, (-5, 6, 7), "no voxels"),
+        (nib.Nifti2Header, (-(2**60), 6, 7), "no voxels"),
+    ],
+)
+def test_what_a_header_claims_is_refused_before_memory_is_taken(
+    tmp_path: Path, kind: type, shape: tuple[int, ...], suffix: str, words: str
+) -> None:
+    path = claiming(tmp_path / f"a{suffix}", kind, bytes(60_000), dim=dim(*shape))
+    tracemalloc.start()
+    for read in (read_volume, nifti.read_geometry):
+        with pytest.raises(InputError, match=words):
+            read(path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_gzip_is_read_no_further_than_the_header_claims(tmp_path: Path) -> None:
+    """A bomb behind a small image, and one in front of it."""
+    bomb = bytes(2**25)
+    behind = claiming(tmp_path / "a.nii.gz", data=RAMP.astype("i2").tobytes(order="F") + bomb)
+    before = claiming(tmp_path / "b.nii.gz", data=bomb, vox_offset=2**30)
+    tracemalloc.start()
+    assert "is longer than its header says: 5x6x7 voxels of int16 end at byte 772" in refusal(behind)
+    assert "voxels begin at byte 1073741824" in refusal(before)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("extra", [1, 84, 100_000])
+def test_a_file_longer_than_its_header_says_is_refused(tmp_path: Path, suffix: str, extra: int) -> None:
+    path = claiming(tmp_path / f"a{suffix}", data=RAMP.astype("i2").tobytes(order="F") + bytes(extra))
+
+    assert "is longer than its header says" in refusal(path)
+
+
+def test_zeros_behind_gzip_and_several_parts_of_it_are_no_voxels(tmp_path: Path) -> None:
+    """gzip itself allows both: padding of tapes, and what bgzip and pigz write."""
+    data = gzip.decompress(save(tmp_path / "a.nii.gz").read_bytes())
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(data) + bytes(512))
+    (tmp_path / "b.nii.gz").write_bytes(gzip.compress(data[:500]) + gzip.compress(data[500:]))
+
+    for name in ("a.nii.gz", "b.nii.gz"):
+        np.testing.assert_array_equal(read_volume(tmp_path / name).voxels, RAMP)
+
+
+def test_extensions_of_the_header_are_passed_over(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(RAMP, oblique())
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 5000))
+    nib.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz").voxels, RAMP)
+
+    data = bytearray(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+    data[352:356] = (2**31 - 16).to_bytes(4, "little")  # an extension that claims two gigabytes
+    (tmp_path / "a.nii").write_bytes(bytes(data))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii").voxels, RAMP)
+
+
+@pytest.mark.parametrize("offset", [0, 300, -1e30, 1e30, float("nan"), float("inf")])
+def test_voxels_that_begin_nowhere(tmp_path: Path, offset: float) -> None:
+    refusal(claiming(tmp_path / "a.nii", data=RAMP.astype("i2").tobytes(order="F"), vox_offset=offset))
+
+
+def test_pipes_devices_and_pairs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii").symlink_to("/dev/zero")
+    nib.save(nib.Nifti1Pair(RAMP, oblique()), tmp_path / "c.hdr")
+
+    assert "is a pipe or a device" in refusal(tmp_path / "a.nii.gz")
+    assert "is a pipe or a device" in refusal(tmp_path / "b.nii")
+    assert "header of a pair" in refusal((tmp_path / "c.hdr").rename(tmp_path / "c.nii"))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", ">i2", "u4", "i8", "f4", "f8", ">f8"])
+@pytest.mark.parametrize("factors", [(1, 0), (0.37, -3.3), (1e-20, 0), (0, 5), (float("nan"), 0)])
+def test_scaling_in_pieces_gives_the_bits_of_nibabel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, factors: tuple[float, float]
+) -> None:
+    monkeypatch.setattr(nifti, "PIECE", 17)
+    data = np.random.default_rng(0).integers(0, 200, SHAPE).astype(dtype)
+    big = {"endianness": ">"} if dtype[0] == ">" else {}
+    header = nib.Nifti1Image(data, oblique(), nib.Nifti1Header(**big)).header
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, *factors
+    path = tmp_path / "a.nii"
+    path.write_bytes(header.binaryblock + bytes(4) + data.astype(header.get_data_dtype()).tobytes(order="F"))
+
+    expected = np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    np.testing.assert_array_equal(read_volume(path).voxels.view(np.int32), expected.view(np.int32))
