@@ -258,6 +258,12 @@ class Method(Trainable):
         sampler, steps = (config.sampler, config.steps) if config.steps != 1 else self.paper_chain
         return sampler, min(steps or config.T, config.T)
 
+    def meaning(self, stage: str | None) -> tuple[str, ...]:
+        """Options (dotted keys) that decide what the weights of a stage, or of all, mean, and that their shapes do not
+        show: a checkpoint whose weights are taken over must have the same.
+        """
+        return ()
+
     def judged_by(self, stage: str) -> str | None:
         """The `sampler` with which validation looks at the method while a stage is trained; None for that of use."""
         return None

@@ -23,7 +23,7 @@ QUICK = {
         "first_stage": {"kind": "identity"},
         "structure": {"widths": (8, 16, 16), "fold": 2, "style_width": 4, "decoder_blocks": 1, "decoder_kernel": 3},
         "network": {"width": 16, "multipliers": (1,), "blocks": 1, "groups": 8, "attention": ()},
-        "losses": {"w_gan": 0.0, "w_sa": 0.0},
+        "losses": {"w_gan": 0.0, "w_freq": 0.0},
         "steps": 3,
     },
     "dfbk": {
@@ -81,13 +81,18 @@ VARIANTS = {
             "structure": {"norm": "none", "decoder_skips": True, "regression": True, "head": "linear"},
             "complete": False,
         },
+        "former": {
+            "structure": {"sigma": "means", "style_codes": "raw"},
+            "prototypes": "running",
+            "latent_scaling": "joint",
+        },
         "coupled": {
             "structure": {"decouple": False, "hfib": "none", "msse": False, "norm": "group"},
             "sampler": "dpm_solver_pp",
         },
         "scalar": {
             "structure": {"sigma": "scalar", "fusion": "sum", "alpha": "fixed", "style_norm": True},
-            "losses": {"w_sa": 1.0},
+            "losses": {"w_freq": 1.0},
         },
     },
     "dfbk": {

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.methods import METHODS, build_method, preset
+from mrsynth.methods import METHODS, build_method, config_of_format_1, preset
 from mrsynth.training.loop import train_only_what_is_listed
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -70,11 +70,21 @@ FURTHER = {
 SMALL = {  # the preset needs larger slices than those of `batch_for`
     "msg-ldm": {"network": {"width": 16, "multipliers": (1,), "blocks": 1, "groups": 8, "attention": ()}},
 }
+THEN = {  # what was the default when the losses were recorded
+    "msg-ldm": {
+        "structure": {
+            **{"widths": (8, 16, 32, 64), "style_width": 8, "decoder_blocks": 1},
+            **{"style_codes": "raw", "sigma": "means", "fusion": "concat"},
+        },
+        "prototypes": "running",
+        "latent_scaling": "joint",
+    },
+}
 
 
 def recipes(name):
     """Recipe -> configuration. Every method has `tiny`."""
-    return {"tiny": {**preset(name, "tiny"), **SMALL.get(name, {})}, **FURTHER.get(name, {})}
+    return {"tiny": {**preset(name, "tiny"), **SMALL.get(name, {}), **THEN.get(name, {})}, **FURTHER.get(name, {})}
 
 
 def train(config, batch_for, steps=STEPS):
@@ -144,10 +154,24 @@ def test_every_method_has_a_shipped_recipe():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_give_the_losses_they_always_gave(name, batch_for):
     file = GOLDEN / f"{name}_shipped_losses.npz"
-    found = train(SHIPPED[name], batch_for, FEW)
+    found = train(config_of_format_1(SHIPPED[name]), batch_for, FEW)
     if WRITE:
         np.savez(file, shipped=found)
     with np.load(file) as expected:
         np.testing.assert_allclose(found[:3], expected["shipped"][:3], rtol=1e-3)
         np.testing.assert_allclose(found[3:], expected["shipped"][3:], rtol=5e-2)
     assert np.isfinite(found).all()
+
+
+# The defaults of now, where they have changed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", THEN)
+def test_present_defaults_give_the_losses_they_always_gave(name, batch_for):
+    file = GOLDEN / f"{name}_present_losses.npz"
+    found = train({**preset(name, "tiny"), **SMALL.get(name, {})}, batch_for, FEW)
+    if WRITE:
+        np.savez(file, tiny=found)
+    with np.load(file) as expected:
+        np.testing.assert_allclose(found[:3], expected["tiny"][:3], rtol=1e-3)
+        np.testing.assert_allclose(found[3:], expected["tiny"][3:], rtol=5e-2)

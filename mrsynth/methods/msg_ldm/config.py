@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ class LossConfig(Plain):
     """Weights and forms of the losses (section 4 of the specification); a weight of 0 leaves the term out.
 
     The first stage minimises the image error + w_latent price of the latents + w_gan adversarial loss; the structure
-    stage w_rec image error + w_sa spectra + w_seg regions + w_sc style consistency + w_kl pull of scale and shift.
+    stage w_sa (w_rec image error + w_freq spectra) + w_seg regions + w_sc style consistency + w_kl pull at the heads.
     """
 
     pixel: Literal["l1", "l2"] = Field("l1", description="image error; l2 is what PSNR measures, l1 the paper's")
@@ -27,11 +27,19 @@ class LossConfig(Plain):
     w_gan: float = Field(1.0, ge=0, description="adversarial loss of the first stage, times its adaptive weight")
     w_rec: float = Field(1.0, ge=0, description="image error of all contrasts whose truth is known")
     w_available: float = Field(1.0, ge=0, description="of which those that were available weigh so much")
-    w_sa: float = Field(1.0, ge=0, description="structure-aware loss: dissimilarity of spectra")
+    w_freq: float = Field(1.0, ge=0, description="dissimilarity of spectra")
+    w_sa: float = Field(
+        1.0, ge=0, description="structure-aware loss, which is both; with 0 there are no image decoders either"
+    )
     freq: Literal["log", "raw"] = Field("log", description="spectra as log(1 + |DCT|), or as |DCT|: the public code")
     w_seg: float = Field(2.0, ge=0)
     w_sc: float = Field(0.1, ge=0)
     w_kl: float = Field(0.0, ge=0, description="KL of N(head 1, exp(head 2)) to N(0, 1) at the heads of AdaIN")
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The spectra alone were called w_sa; nothing weighed the two as a whole."""
+        return {**super().from_format_1(data), "w_freq": data.get("w_sa", 1.0), "w_sa": 1.0}
 
 
 class MsgLdmConfig(ChainConfig):
@@ -46,11 +54,15 @@ class MsgLdmConfig(ChainConfig):
                of the direct image lose are added back to the result
     prototype  how often the style of a missing contrast is its prototype while the structure network is trained;
                otherwise it is that of its true image, which is not there in use
+    prototypes learned: by the images decoded with them; running: the running mean of the codes of each contrast
+    latent_scaling  channel: each channel of each contrast's latents is brought to variance 1; joint: all by one factor
     complete   also train on examples with nothing missing: their number of missing contrasts is uniform from 0
     seg        auto: segmentations are learnt from where there are any; on: they must be there; off: never
     regions    overlapping regions, and the values of the label file that belong to each. The defaults hold for BraTS up
                to 2021 (enhancing: 4) and from 2023 (enhancing: 3)
     """
+
+    FORMER: ClassVar[Mapping[str, Any]] = {"prototypes": "running", "latent_scaling": "joint"}
 
     method: Literal["msg-ldm"] = "msg-ldm"
     first_stage: AutoencoderConfig = AutoencoderConfig()
@@ -61,7 +73,9 @@ class MsgLdmConfig(ChainConfig):
     decode: Literal["diffusion", "direct"] = "diffusion"
     known: Literal["none", "concat", "replace", "draft"] = "none"
     prototype: float = Field(0.5, ge=0, le=1)
-    prototype_decay: float = Field(0.99, ge=0, lt=1, description="of the running mean of a contrast's style codes")
+    prototypes: Literal["learned", "running"] = "learned"
+    prototype_decay: float = Field(0.99, ge=0, lt=1, description="of running prototypes")
+    latent_scaling: Literal["channel", "joint"] = "channel"
     complete: bool = True
     neighbours: int = Field(0, ge=0, description="slices below and above that the structure encoders read too")
     seg: Literal["auto", "on", "off"] = "auto"
@@ -85,6 +99,17 @@ class MsgLdmConfig(ChainConfig):
             raise ValueError("seg on with losses.w_seg 0 would learn nothing from the segmentations")
         if not self.structure.decouple and self.losses.w_kl:
             raise ValueError("losses.w_kl acts on style codes; with structure.decouple false there are none")
+        if self.has_prototypes and self.prototypes == "learned" and not self.prototype:
+            raise ValueError("prototype 0 leaves nothing to learn prototypes from; say prototypes: running")
+        decoding = {"decode: direct": self.decode == "direct", "known: draft": self.known == "draft"}
+        decoding |= {"sampler: direct": self.sampler == "direct", "structure.regression": self.structure.regression}
+        decoding |= {"losses.w_kl": self.losses.w_kl > 0, "seg other than on": self.seg != "on"}
+        decoding |= {"structure.msse, which image decoders alone read": self.structure.msse}
+        if not self.decodes and (needing := [name for name, needs in decoding.items() if needs]):
+            raise ValueError(
+                "losses.w_sa 0 leaves the image decoders out, and segmentations alone then train the structure map: "
+                f"it does not go with {', '.join(needing)}"
+            )
         return self
 
     @property
@@ -102,7 +127,17 @@ class MsgLdmConfig(ChainConfig):
     @property
     def styled(self) -> bool:
         """Whether there are style codes."""
-        return self.structure.decouple
+        return self.structure.decouple and (self.decodes or self.losses.w_sc > 0)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether there are image decoders."""
+        return self.losses.w_sa > 0
+
+    @property
+    def has_prototypes(self) -> bool:
+        """Whether there is a style for a contrast that is missing."""
+        return self.styled and self.decodes
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -111,12 +146,16 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "structure": {
             "hfib": "conv",
             "sigma": "scalar",
+            "fusion": "concat",
             "gate": "normed",
+            "style_codes": "raw",
             "alpha": "fixed",
             "style_norm": True,
         },
         "losses": {"freq": "raw", "w_kl": 0.05},
         "prototype": 0.0,
+        "prototypes": "running",
+        "latent_scaling": "joint",
         "steps": 100,
         "eta": 1.0,
     },
@@ -136,6 +175,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "widths": (24, 48, 96),
             "fold": 2,
             "norm": "group",
+            "fusion": "concat",
             "dropout": 0.0,
             "style_width": 8,
             "decoder_blocks": 2,
@@ -160,7 +200,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "w_gan": 0.0,
             "w_rec": 10.0,
             "w_available": 0.1,
-            "w_sa": 0.0,
+            "w_freq": 0.0,
         },
         "known": "draft",
         "prototype": 1.0,

@@ -48,9 +48,10 @@ class LatentDiffusion(nn.Module):
         latents = contrasts * config.first_stage.channels
         told = latents + contrasts if self.tells else 0
         self.network = UNet(config.network, latents + config.structure.widths[-1] + told, latents)
-        self.register_buffer("latent_scale", torch.zeros(()))
+        channels = (contrasts, config.first_stage.channels, 1, 1) if config.latent_scaling == "channel" else ()
+        self.register_buffer("latent_scale", torch.zeros(channels))
         if config.known == "draft":
-            self.register_buffer("difference_scale", torch.zeros(()))
+            self.register_buffer("difference_scale", torch.zeros(channels))
 
     @property
     def tells(self) -> bool:
@@ -58,7 +59,7 @@ class LatentDiffusion(nn.Module):
         return self.config.known in ("concat", "draft")
 
     def scale(self) -> Tensor:
-        """What latents are multiplied by to have variance 1; 1 before it was measured."""
+        """What latents are multiplied by to have variance 1, () or (C, c, 1, 1); 1 before it was measured."""
         return torch.where(self.latent_scale > 0, self.latent_scale, 1.0)
 
     def diffused_scale(self) -> Tensor:
@@ -142,23 +143,15 @@ class LatentDiffusion(nn.Module):
         self.latent_scale.zero_()
         if self.config.known == "draft":
             self.difference_scale.zero_()
-        squares = {"latent_scale": 0.0, "difference_scale": 0.0}
-        sums, counts = dict(squares), dict(squares)
-
-        def add(name: str, values: Tensor) -> None:
-            sums[name] += float(values.double().sum())
-            squares[name] += float(values.double().square().sum())
-            counts[name] += values.numel()
-
+        latents, differences = Spread(), Spread()
         for batch in batches:
-            add("latent_scale", self.first_stage.latents(torch.nan_to_num(batch.images), batch.present)[batch.present])
+            latents.add(self.first_stage.latents(torch.nan_to_num(batch.images), batch.present), batch.present)
             if self.config.known == "draft":
                 x_0, _ = self.diffused(structure, batch, batch.available)
-                add("difference_scale", x_0[self.judged(batch, batch.available)])
-        for name, count in counts.items():
-            if count:
-                variance = squares[name] / count - (sums[name] / count) ** 2
-                getattr(self, name).fill_(max(variance, 1e-12) ** -0.5)
+                differences.add(x_0, self.judged(batch, batch.available))
+        self.latent_scale.copy_(latents.scale(self.latent_scale))
+        if self.config.known == "draft":
+            self.difference_scale.copy_(differences.scale(self.difference_scale))
 
     # --- Sampling -------------------------------------------------------------------------------------------------
 
@@ -199,3 +192,32 @@ class LatentDiffusion(nn.Module):
         # the draft, plus what the difference changes in an image: what its latents lose of it stays
         before, after = (first_stage.images_of(z, ~available, (h, w)) for z in (known, known + latents))
         return drafts + (after - before)
+
+
+class Spread:
+    """How much tensors (B, C, c, h, w) spread, counted batch by batch, for each of C and c and for all together."""
+
+    def __init__(self) -> None:
+        self.count = self.sum = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, values: Tensor, counted: Tensor) -> None:
+        """Count those of the contrasts that are `counted` (B, C)."""
+        whole = torch.where(counted[:, :, None, None, None], values, 0.0).double().cpu()
+        pixels = values.shape[-2] * values.shape[-1]
+        self.count = self.count + pixels * counted.sum(0).double().cpu()[:, None].expand(whole.shape[1:3])
+        self.sum = self.sum + whole.sum((0, 3, 4))
+        self.squares = self.squares + whole.square().sum((0, 3, 4))
+
+    def scale(self, like: Tensor) -> Tensor:
+        """1 / standard deviation in the shape of `like`, () or (C, c, 1, 1); 0 for what was never counted.
+
+        A channel that spreads less than a hundredth of all together stays that small: it holds nothing but rounding.
+        """
+        count, total = self.count.sum(), self.sum.sum()
+        if not count:
+            return torch.zeros_like(like)
+        joint = (self.squares.sum() / count - (total / count) ** 2).clamp(min=1e-12)
+        if not like.dim():
+            return joint.rsqrt()
+        own = self.squares / self.count - (self.sum / self.count) ** 2  # NaN where nothing was counted
+        return torch.nan_to_num(own.clamp(min=1e-4 * joint).rsqrt(), nan=0.0)[:, :, None, None]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler
+from mrsynth.errors import UsageError
 from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, modes_of
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
 from mrsynth.methods.msg_ldm.latent_diffusion import LatentDiffusion
@@ -63,7 +64,8 @@ class MsgLdm(Method):
         identity = config.first_stage.kind == "identity"
         absent = {"first_stage", "diffusion"} if self.diffusion is None else {"first_stage"} if identity else set()
         self.stages = tuple(stage for stage in NAMES if stage not in absent)
-        self.judged_stages = tuple(stage for stage in self.stages if stage != "first_stage")
+        unseen = {"first_stage"} if config.decodes else {"first_stage", "structure"}
+        self.judged_stages = tuple(stage for stage in self.stages if stage not in unseen)
         self.register_state_dict_post_hook(name_as_in_files)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(name_as_in_modules)  # type: ignore[no-untyped-call]
 
@@ -96,8 +98,12 @@ class MsgLdm(Method):
         return tuple(NAMES[stage])
 
     def training_only(self) -> tuple[str, ...]:
-        """Style encoders (synthesis has their prototypes), segmentation decoder, discriminator."""
+        """Style encoders (synthesis has their prototypes), segmentation decoder, discriminator: 0.1.0 left them out."""
         return ("styles.", "segmenter.", "discriminator.", "log_temperature", "prototype_counts")
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """All of it: what only training needs is needed to go on training."""
+        return dict(self.state_dict())
 
     def enter_stage(self, stage: str, batches: Iterable[Batch]) -> None:
         """Before structure: fit the regression. Before diffusion: measure the spread of what will be diffused."""
@@ -105,6 +111,11 @@ class MsgLdm(Method):
             self.structure.prepare(batches)
         if stage == "diffusion" and self.diffusion is not None:
             self.diffusion.measure(self.structure, islice(batches, MEASURED))
+
+    def meaning(self, stage: str | None) -> tuple[str, ...]:
+        """How long the codes are that decoders know, and what the diffusion network predicts at which noise."""
+        of_stage = {"structure": ("structure.style_codes",), "diffusion": ("param", "schedule", "T", "known")}
+        return sum(of_stage.values(), ()) if stage is None else of_stage.get(stage, ())
 
     def judged_by(self, stage: str) -> str | None:
         """While the structure network is trained, its direct images are looked at."""
@@ -129,6 +140,8 @@ class MsgLdm(Method):
         """
         sampler = wish.sampler or self.config.sampler
         sampler = sampler if sampler == DIRECT else known_sampler(sampler)
+        if sampler == DIRECT and not self.config.decodes:
+            raise UsageError("This checkpoint has no image decoders (losses.w_sa 0): `direct` is no sampler of it.")
         size = (images.shape[-2], images.shape[-1])
         if any(side % self.multiple for side in size):
             raise ValueError(f"a slice of {size} is no multiple of {self.multiple}")

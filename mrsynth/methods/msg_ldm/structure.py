@@ -1,9 +1,11 @@
 """The structure stage of MSG-LDM: structure map, style codes and what decodes the two, with what they minimise."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrsynth.errors import InputError
@@ -49,14 +51,16 @@ class StructureStage(nn.Module):
         c = len(config.contrasts)
         sizes = config.structure
         self.map = StructureMap(sizes, c, 1 + 2 * config.neighbours)
-        self.reconstructors = nn.ModuleList(ReconstructionDecoder(sizes) for _ in range(c))
+        self.reconstructors = nn.ModuleList(ReconstructionDecoder(sizes) for _ in range(c if config.decodes else 0))
         self.regression = VoxelRegression(c) if sizes.regression else None
         self.styles = nn.ModuleList(StyleEncoder(sizes) for _ in range(c if config.styled else 0))
-        if config.styled:
+        if config.has_prototypes and config.prototypes == "learned":
+            self.prototypes = nn.Parameter(torch.randn(c, sizes.style_dim))
+        elif config.has_prototypes:
             self.register_buffer("prototypes", torch.zeros(c, sizes.style_dim))
             self.register_buffer("prototype_counts", torch.zeros(c))
-            if config.losses.w_sc:
-                self.log_temperature = nn.Parameter(torch.tensor(INITIAL_LOG_TEMPERATURE))
+        if config.styled and config.losses.w_sc:
+            self.log_temperature = nn.Parameter(torch.tensor(INITIAL_LOG_TEMPERATURE))
         self.segmenter = SegmentationDecoder(sizes, 1 + len(config.regions)) if config.segments else None
 
     # --- In use ---------------------------------------------------------------------------------------------------
@@ -74,7 +78,7 @@ class StructureStage(nn.Module):
     def direct(self, found: Structures, wanted: Tensor) -> Tensor:
         """Images (B, C, H, W) of the contrasts that are wanted (B, C), by decoder and prototype; zeros elsewhere."""
         structure, factor = found.map, self.config.structure.factor
-        codes = self.prototypes if self.config.styled else structure.new_zeros(wanted.shape[1], 0)
+        codes = self.held(self.prototypes) if self.config.styled else structure.new_zeros(wanted.shape[1], 0)
         size = (structure.shape[-2] * factor, structure.shape[-1] * factor)
         made = structure.new_zeros(*wanted.shape, *size, dtype=torch.float32)
         for j in range(wanted.shape[1]):
@@ -88,6 +92,12 @@ class StructureStage(nn.Module):
         finer = [level[rows] for level in found.levels[:-1]]
         image: Tensor = self.reconstructors[contrast](found.map[rows], finer, codes)[:, 0]
         return image if found.start is None else image + found.start[rows, contrast]
+
+    def held(self, codes: Tensor) -> Tensor:
+        """Style codes (..., style_dim) as they modulate: of the length sqrt(style_dim), or as given."""
+        if self.config.structure.style_codes == "raw":
+            return codes
+        return math.sqrt(codes.shape[-1]) * F.normalize(codes.float(), dim=-1)
 
     # --- Training -------------------------------------------------------------------------------------------------
 
@@ -118,11 +128,11 @@ class StructureStage(nn.Module):
             codes = truth.new_zeros(len(rows), 0)
             if styles is not None:
                 instead = (prototype & ~available)[rows, j, None]
-                codes = torch.where(instead, self.prototypes[j], styles[rows, j])
+                codes = torch.where(instead, self.held(self.prototypes[j]), styles[rows, j])
             made = self.decoded(found, j, rows, codes)
             error, weight = pixel_error(losses.pixel, made, truth[rows, j]), weights[rows]
             terms["image"] = terms["image"] + (weight * error).mean()
-            if losses.w_sa:
+            if losses.w_freq:
                 lost = 1 - spectral_similarity(made[:, None], truth[rows, j][:, None], losses.freq)
                 terms["frequency"] = terms["frequency"] + (weight * lost).mean()
             if losses.w_kl and isinstance(reconstructor, ReconstructionDecoder):
@@ -130,15 +140,16 @@ class StructureStage(nn.Module):
                 terms["pull"] = terms["pull"] + pull_to_normal(gamma - 1, beta).mean()
         terms["consistency"] = self.consistency(styles, batch.present)
         terms["regions"] = self.regions(found.levels, batch)
-        weights_of = {"image": losses.w_rec, "frequency": losses.w_sa, "pull": losses.w_kl}
+        weights_of = {"image": losses.w_sa * losses.w_rec, "frequency": losses.w_sa * losses.w_freq}
+        weights_of["pull"] = losses.w_kl
         weights_of |= {"consistency": losses.w_sc, "regions": losses.w_seg}
         total = sum((weights_of[name] * term for name, term in terms.items()), zero)
-        if styles is not None and self.styles.training:
+        if styles is not None and config.has_prototypes and config.prototypes == "running" and self.styles.training:
             self.remember(styles.detach(), batch.present)
         return {"loss": total, **terms}
 
     def styles_of(self, truth: Tensor, present: Tensor) -> Tensor | None:
-        """Style codes (B, C, style_dim) of the contrasts that are present, zeros elsewhere; None without styles."""
+        """Style codes (B, C, style_dim), as they modulate, of what is present; zeros elsewhere; None without styles."""
         if not self.config.styled:
             return None
         columns = []
@@ -146,7 +157,7 @@ class StructureStage(nn.Module):
             rows = present[:, j].nonzero()[:, 0]
             column = truth.new_zeros(len(truth), self.config.structure.style_dim)
             if len(rows):
-                column = column.index_copy(0, rows, encoder(truth[rows, j][:, None]).float())
+                column = column.index_copy(0, rows, self.held(encoder(truth[rows, j][:, None]).float()))
             columns.append(column)
         return torch.stack(columns, 1)
 
@@ -175,12 +186,15 @@ class StructureStage(nn.Module):
 
     @torch.no_grad()
     def remember(self, styles: Tensor, present: Tensor) -> None:
-        """Move each contrast's prototype towards the mean code of this batch; the first ones count as a plain mean."""
-        for j in range(present.shape[1]):
-            if bool(present[:, j].any()):
-                self.prototype_counts[j] += 1
-                share = max(1 - self.config.prototype_decay, 1 / float(self.prototype_counts[j]))
-                self.prototypes[j].lerp_(styles[present[:, j], j].mean(0), share)
+        """Move each contrast's prototype towards the mean code of this batch; the first ones count as a plain mean.
+
+        One without a count is from a file of 0.1.0, which lacks the encoders that made it: it stays as it is.
+        """
+        least = 1 - self.config.prototype_decay
+        for j, (prototype, count) in enumerate(zip(self.prototypes, self.prototype_counts, strict=True)):
+            if bool(present[:, j].any()) and not (bool(prototype.any()) and not bool(count)):
+                count.copy_((count + 1).clamp(max=math.ceil(1 / least)))  # beyond, it decides nothing
+                prototype.lerp_(styles[present[:, j], j].mean(0), max(least, 1 / float(count)))
 
 
 def seen_in_training(batch: Batch, complete: bool, generator: torch.Generator) -> Tensor:

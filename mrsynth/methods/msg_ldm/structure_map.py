@@ -5,7 +5,8 @@ contrasts of a level; MSSE lets the coarsest level look at the finer ones. Level
 """
 
 import math
-from typing import Literal, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,10 @@ from torch import Tensor, nn
 from mrsynth.plain import Plain
 
 Norm = Literal["instance", "group", "none"]
-SMALLEST_SIGMA = 1e-3
+SMALLEST_SIGMA = 1e-3  # of the learnt number, and of what 0.1.0 read from means
+SIGMAS = (0.3, 1.5)  # pixels; of the adaptive Gaussian: below, nothing is smoothed; above, its support cuts it off
+RADIUS = 3  # pixels on either side of the adaptive Gaussian's centre
+FLOOR = 1e-3  # of the deviations whose logarithms are taken: an empty slice has none
 GROUPS = 8
 
 
@@ -23,29 +27,36 @@ class StructureConfig(Plain):
     """Sizes and ablations of the structure-style network; defaults follow the specification.
 
     hfib           residual: C + (C - G*C), the paper's; conv: the public code's; none: C
-    sigma          adaptive: width of G from the mean of each channel of C; scalar: one learnt number per level
-    fusion         concat: gated contrasts side by side into one 1x1 convolution; sum: their sum into it
+    sigma          adaptive: width of G, 0.3 to 1.5 pixels, from the spread and roughness of each channel before its
+                   norm, over 7 x 7 pixels; scalar: one learnt number per level, over 3 x 3; means: 0.1.0's adaptive
+                   form, from the mean of each channel of C, after its norm and over 3 x 3, which hardly varies
+    fusion         sum: the sum of the gated contrasts into a 1x1 convolution, the paper's; concat: they side by side
     gate           normed: gates pass a norm and an activation first, as in the public code, and so stay above 0.48
     decouple       false: one encoder for the stack of contrasts, no style, no gates
+    style_codes    unit: brought to the length sqrt(style_dim), so that only their direction modulates; raw: 0.1.0's,
+                   whose length nothing holds
     fold           folds fold x fold pixels into channels before the first level (1: the paper)
     norm           of encoders, fusion and decoders; instance (the paper) removes each slice's level, none keeps it
     decoder_skips  reconstruction decoders also see the finer levels of the structure map; not in the paper
     regression     reconstruction decoders add to a voxel-wise regression of the available contrasts; not in the paper
     """
 
+    FORMER: ClassVar[Mapping[str, Any]] = {"style_codes": "raw", "sigma": "means", "fusion": "concat"}
+
     widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=2, description="channels of each level")
     fold: int = Field(1, gt=0)
     norm: Norm = "instance"
     dropout: float = Field(0.3, ge=0, lt=1)
     hfib: Literal["residual", "conv", "none"] = "residual"
-    sigma: Literal["adaptive", "scalar"] = "adaptive"
-    fusion: Literal["concat", "sum"] = "concat"
+    sigma: Literal["adaptive", "scalar", "means"] = "adaptive"
+    fusion: Literal["sum", "concat"] = "sum"
     gate: Literal["plain", "normed"] = "plain"
     msse: bool = True
     heads: int = Field(4, gt=0, description="heads of the attention of MSSE")
     alpha: Literal["learned", "fixed"] = Field("learned", description="weight of MSSE; both begin at 0.5")
     decouple: bool = True
     style_dim: int = Field(8, gt=0, description="numbers in a style code")
+    style_codes: Literal["unit", "raw"] = "unit"
     style_width: int = Field(32, gt=0, description="channels of the first layer of the style encoder")
     style_norm: bool = Field(False, description="instance norms in the style encoder, which erase much of the style")
     decoder_blocks: int = Field(4, ge=1, description="AdaIN blocks of a reconstruction decoder")
@@ -53,6 +64,12 @@ class StructureConfig(Plain):
     decoder_skips: bool = False
     regression: bool = False
     head: Literal["tanh", "linear"] = Field("tanh", description="what bounds its image; linear is clipped in use")
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What was called adaptive then is called means."""
+        whole = super().from_format_1(data)
+        return {**whole, "sigma": "means"} if whole["sigma"] == "adaptive" else whole
 
     @model_validator(mode="after")
     def _fits_together(self) -> "StructureConfig":
@@ -102,31 +119,56 @@ def unit(inputs: int, outputs: int, kernel: int, stride: int, norm: Norm, dropou
 
 
 class Hfib(nn.Module):
-    """High-frequency injection: forward(C (B, C, H, W)) -> the same shape, C + (C - G*C) or a learnt mix of both.
+    """High-frequency injection: forward(C (B, C, H, W), before its norm (B, C, H, W)) -> the same shape.
 
-    G is a Gaussian of 3 x 3 pixels with replicated borders, so that constants have no high frequencies anywhere.
+    C + (C - G*C) or a learnt mix of both. G is a Gaussian with replicated borders, so that constants have no high
+    frequencies anywhere.
     """
 
-    def __init__(self, channels: int, form: Literal["residual", "conv"], sigma: Literal["adaptive", "scalar"]):
+    def __init__(self, channels: int, form: Literal["residual", "conv"], sigma: Literal["adaptive", "scalar", "means"]):
         super().__init__()
         self.mix = nn.Conv2d(2 * channels, channels, 3, padding=1) if form == "conv" else None
-        self.width = nn.Linear(channels, 1) if sigma == "adaptive" else None
+        self.read = nn.Linear(2 * channels, 1) if sigma == "adaptive" else None
+        self.width = nn.Linear(channels, 1) if sigma == "means" else None
         self.scalar = nn.Parameter(torch.ones(())) if sigma == "scalar" else None
         if self.width is not None:  # begins as sigma = 1 whatever the features
             nn.init.zeros_(self.width.weight)
             nn.init.constant_(self.width.bias, math.log(math.expm1(1 - SMALLEST_SIGMA)))
+        if (
+            self.read is not None
+        ):  # begins as: the rougher the features, the narrower the Gaussian; their spread is free
+            with torch.no_grad():
+                self.read.weight[0, :channels] = 0
+                self.read.weight[0, channels:] = -2 / channels
+                self.read.bias.fill_(-0.5)
 
-    def forward(self, features: Tensor) -> Tensor:
-        high = high_frequencies(features, self.sigma(features))
+    def forward(self, features: Tensor, before: Tensor) -> Tensor:
+        sharpen = high_frequencies if self.read is None else wide_high_frequencies
+        high = sharpen(features, self.sigma(features, before))
         if self.mix is None:
             return features + high
         return F.leaky_relu(self.mix(torch.cat([features, high], 1)), 0.05)
 
-    def sigma(self, features: Tensor) -> Tensor:
-        """Width of the Gaussian in pixels: (B,) for the adaptive form, () for the scalar one."""
+    def sigma(self, features: Tensor, before: Tensor) -> Tensor:
+        """Width of the Gaussian in pixels: (B,) for the forms that read the input, () for the scalar one."""
+        if self.read is not None:
+            lowest, highest = SIGMAS
+            found = spread_and_roughness(before.float())  # and a sum by hand, which autocast leaves in float32
+            return lowest + (highest - lowest) * torch.sigmoid((found * self.read.weight).sum(1) + self.read.bias)
         if self.width is not None:
             return SMALLEST_SIGMA + F.softplus(self.width(features.mean((2, 3))).float())[:, 0]
         return cast(Tensor, self.scalar).clamp(min=SMALLEST_SIGMA)
+
+
+def spread_and_roughness(x: Tensor) -> Tensor:
+    """Of each channel of x (B, C, H, W): log of its standard deviation, and log of the size of differences between
+    neighbours for that deviation, (B, 2C). White noise has a roughness of log(2) / 2, what is smooth has less; a factor
+    of x moves the spread alone.
+    """
+    spread = (x.var((2, 3), correction=0) + FLOOR**2).sqrt()
+    squares = (x.diff(dim=axis).square().sum((2, 3)) for axis in (2, 3))
+    rough = (sum(squares, x.new_zeros(())) / (2 * x[0, 0].numel()) + FLOOR**2).sqrt()
+    return torch.cat([spread.log(), (rough / spread).log()], 1)
 
 
 def high_frequencies(x: Tensor, sigma: Tensor) -> Tensor:
@@ -145,6 +187,22 @@ def high_frequencies(x: Tensor, sigma: Tensor) -> Tensor:
     return x - low
 
 
+def wide_high_frequencies(x: Tensor, sigma: Tensor) -> Tensor:
+    """x - G*x for x (B, C, H, W), G the normalised Gaussian of 7 x 7 pixels with sigma (B,), borders replicated."""
+    b, c, h, w = x.shape
+    kernels = gaussian(sigma).to(x.dtype).repeat_interleave(c, 0)[:, None]  # one for each example and channel
+    x = x - x[..., :1, :1]  # which leaves constants exactly 0
+    low = F.pad(x, (RADIUS,) * 4, mode="replicate").reshape(1, b * c, h + 2 * RADIUS, w + 2 * RADIUS)
+    low = F.conv2d(F.conv2d(low, kernels[..., None], groups=b * c), kernels[:, :, None], groups=b * c)
+    return x - low.reshape(x.shape)
+
+
+def gaussian(sigma: Tensor) -> Tensor:
+    """The weights along one axis, (B, 7), for sigma (B,); they sum to 1."""
+    distance = torch.arange(-RADIUS, RADIUS + 1, device=sigma.device, dtype=sigma.dtype)
+    return torch.softmax(-0.5 * (distance / sigma[:, None]).square(), 1)
+
+
 class StructureEncoder(nn.Module):
     """forward(x (B, in, H, W)) -> S_1 .. S_L; S_l (B, widths[l], H / 2^l, W / 2^l) for l from 0, H and W as folded."""
 
@@ -156,15 +214,20 @@ class StructureEncoder(nn.Module):
             self.entries.append(unit(current, width, 3, 1 if level == 0 else 2, config.norm))
             first = unit(width, width, 3, 1, config.norm, config.dropout)
             self.residuals.append(nn.Sequential(first, unit(width, width, 3, 1, config.norm)))
-            form = config.hfib
-            self.sharpeners.append(nn.Identity() if form == "none" else Hfib(width, form, config.sigma))
+            if config.hfib != "none":
+                self.sharpeners.append(Hfib(width, config.hfib, config.sigma))
             current = width
 
     def forward(self, x: Tensor) -> list[Tensor]:
         found = []
-        for entry, residual, sharpen in zip(self.entries, self.residuals, self.sharpeners, strict=True):
-            u = entry(x)
-            x = sharpen(u + residual(u))
+        for level, (entry, residual) in enumerate(zip(self.entries, self.residuals, strict=True)):
+            convolve, *rest = cast(nn.Sequential, entry)
+            u = before = convolve(x)
+            for layer in rest:
+                u = layer(u)
+            x = u + residual(u)
+            if len(self.sharpeners):
+                x = self.sharpeners[level](x, before)
             found.append(x)
         return found
 

@@ -8,7 +8,7 @@ from mrsynth.errors import UsageError, WeightsError
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.methods.cwdm.official import cwdm_for_target
 from mrsynth.tasks.models import load_method, tensors_misfit
-from mrsynth.tasks.train.config import RunConfig
+from mrsynth.tasks.train.config import RunConfig, flat
 from mrsynth.training.examples import TrainingConfig
 from mrsynth.training.loop import TrainingState
 
@@ -92,7 +92,8 @@ def take_over(method: Method, init: str, stage: str | None = None) -> None:
     if found.card.method == "cwdm" and len(found.method.targets) > 1 and len(method.targets) == 1:
         tensors = cwdm_for_target(tensors, method.contrasts.index(method.targets[0]))
     theirs, ours = options_of(found.method), options_of(method)
-    wrong = [f"{key} is {theirs.get(key)}, here {ours.get(key)}" for key in MEANING if theirs.get(key) != ours.get(key)]
+    keys = (*MEANING, *method.meaning(stage))
+    wrong = [f"{key} is {theirs.get(key)}, here {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
     wanted = ("",) if stage is None else method.stage_tensors(stage)
     tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(wanted)}
     if wrong := wrong + tensors_misfit(method, tensors, wanted):
@@ -105,6 +106,7 @@ def take_over(method: Method, init: str, stage: str | None = None) -> None:
 
 
 def options_of(method: Method) -> dict[str, Any]:
-    """The configuration of a method as plain data."""
+    """The configuration of a method as plain data, by dotted key at every depth."""
     config: Any = method.config
-    return dict(config.model_dump())
+    whole = dict(config.model_dump())
+    return {**flat(whole), **whole}

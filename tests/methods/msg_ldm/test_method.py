@@ -16,13 +16,15 @@ from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.diffusion.prediction import noised
 from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.diffusion.schedules import levels, make_schedule
-from mrsynth.errors import InputError
-from mrsynth.methods import build_method, preset
+from mrsynth.errors import InputError, UsageError
+from mrsynth.methods import build_method, config_of_format_1, preset
 from mrsynth.methods.base import Batch
 from mrsynth.methods.msg_ldm import PRESETS, MsgLdmConfig, losses
+from mrsynth.methods.msg_ldm.latent_diffusion import Spread
 from mrsynth.methods.msg_ldm.structure import seen_in_training
 from mrsynth.networks.frequency import low_pass
-from mrsynth.training.loop import begin, train_only_what_is_listed
+from mrsynth.training.examples import Slab, TrainingConfig
+from mrsynth.training.loop import Callbacks, begin, train, train_only_what_is_listed
 from mrsynth.training.validation import fill_in_every_pattern
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "methods" / "msg-ldm.md"
@@ -32,7 +34,7 @@ SMALL = {
     "first_stage": {"kind": "identity", "multipliers": (1, 1, 1)},
     "structure": {"widths": (8, 16), "fold": 2, "style_width": 4, "decoder_blocks": 1},
     "network": {"width": 16, "multipliers": (1,), "blocks": 1, "groups": 8, "attention": ()},
-    "losses": {"w_gan": 0.0, "w_sa": 0.0},
+    "losses": {"w_gan": 0.0, "w_freq": 0.0},
     "seg": "off",
     "T": 50,
     "schedule": "cosine",
@@ -143,7 +145,8 @@ def permuted(model, order):
         along = {"prototypes": (0,), "prototype_counts": (0,)}.get(head, ())
         if name.startswith("structure.fusions."):
             along = (0, 1) if "logits.weight" in name else (0,) if "logits.bias" in name else (1,)
-            along = () if name.endswith("fuse.0.bias") else along
+            alike = name.endswith("fuse.0.bias") or ("fuse" in name and model.config.structure.fusion == "sum")
+            along = () if alike else along
         if name.startswith("network.stem.weight"):
             along = (1,)
         if rest and head == "network" and rest[0] == "head":
@@ -158,9 +161,10 @@ def permuted(model, order):
     return other
 
 
-def test_check_5_contrasts_in_another_order_give_the_same_images(wake):
-    model, batch, order = wake(small(structure={"norm": "none"})), batch_of(), [2, 0, 3, 1]
-    model.structure.prototypes.normal_(generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+def test_check_5_contrasts_in_another_order_give_the_same_images(fusion, wake):
+    model, batch, order = wake(small(structure={"norm": "none", "fusion": fusion})), batch_of(), [2, 0, 3, 1]
+    torch.nn.init.normal_(model.structure.prototypes, generator=torch.Generator().manual_seed(1))
     other = permuted(model, order)
     turned = Batch(*(getattr(batch, name)[:, order] for name in ("images", "present", "available", "context")))
 
@@ -480,24 +484,45 @@ def test_a_draft_whose_difference_is_known_becomes_the_truth(wake, monkeypatch):
     assert torch.allclose(synthesise(model, batch), batch.images, atol=1e-5)
 
 
+@pytest.mark.parametrize("scaling", ["channel", "joint"])
 @pytest.mark.parametrize("known", ["none", "draft"])
-def test_what_is_diffused_has_variance_1_once_measured(known, wake):
-    model, batches = wake(small(known=known)), [batch_of(seed=seed) for seed in range(3)]
-    assert float(model.diffusion.scale()) == float(model.diffusion.diffused_scale()) == 1
+def test_what_is_diffused_has_variance_1_once_measured(known, scaling, wake):
+    model, batches = wake(small(known=known, latent_scaling=scaling)), [batch_of(seed=seed) for seed in range(3)]
+    assert bool((model.diffusion.scale() == 1).all() and (model.diffusion.diffused_scale() == 1).all())
     for stage in ("first_stage", "structure"):
         model.enter_stage(stage, iter(batches))
-        assert float(model.diffusion.scale()) == 1
+        assert bool((model.diffusion.scale() == 1).all())
     model.enter_stage("diffusion", iter(batches))
-    values = []
+    values, places = [], []
     for batch in batches:
         with torch.no_grad():
             x_0, _ = model.diffusion.diffused(model.structure, batch, batch.available)
-        values.append(x_0[model.diffusion.judged(batch, batch.available)].flatten())
-
-    assert float(torch.cat(values).std()) == pytest.approx(1, abs=1e-3)
+        values.append(x_0)
+        places.append(model.diffusion.judged(batch, batch.available))
+    values, places = torch.cat(values), torch.cat(places)
+    if scaling == "joint":
+        assert float(values[places].std()) == pytest.approx(1, abs=1e-3)
+    else:
+        own = torch.stack([values[places[:, j], j].transpose(0, 1).flatten(1).std(1, correction=0) for j in range(4)])
+        assert torch.allclose(own, torch.ones(4, 16), atol=5e-3)
     before = [model.diffusion.scale().clone(), model.diffusion.diffused_scale().clone()]
     model.enter_stage("diffusion", iter(batches))  # what was measured before does not enter
-    assert [model.diffusion.scale(), model.diffusion.diffused_scale()] == before
+    after = [model.diffusion.scale(), model.diffusion.diffused_scale()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_channel_that_holds_nothing_is_not_blown_up_and_one_never_seen_is_left():
+    spread = Spread()
+    values = torch.randn(6, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values[:, :, 2] *= 1e-9
+    spread.add(values, torch.tensor([[True, False]] * 6))
+    scale = spread.scale(torch.zeros(2, 3, 1, 1))[:, :, 0, 0]
+    joint = float(values[:, 0].std(correction=0))
+
+    assert torch.allclose(scale[0, :2], 1 / values[:, 0, :2].transpose(0, 1).flatten(1).std(1, correction=0), rtol=1e-3)
+    assert float(scale[0, 2]) == pytest.approx(100 / joint, rel=1e-6) and not scale[1].any()
+    assert float(spread.scale(torch.zeros(()))) == pytest.approx(1 / joint, rel=1e-6)
+    assert not Spread().scale(torch.zeros(2, 3, 1, 1)).any()
 
 
 def test_the_diffusion_loss_is_over_what_is_asked_for(wake):
@@ -560,7 +585,8 @@ def test_the_regression_is_fitted_to_complete_examples_inside_the_brain(wake):
 
 def test_files_keep_the_names_they_always_had(wake):
     """Those of 0.1.0, whichever part owns a tensor; and what is taken out can be put back, in an average too."""
-    model = wake(small(seg="auto", known="draft", first_stage={"kind": "kl", "groups": 8, "width": 8}))
+    first = {"kind": "kl", "groups": 8, "width": 8}
+    model = wake(small(seg="auto", known="draft", first_stage=first, prototypes="running"))
     named = model.state_dict()
     beginnings = "structure reconstructors styles prototypes prototype_counts log_temperature segmenter first_stage"
     assert {name.split(".")[0] for name in named} == {
@@ -583,7 +609,7 @@ def test_files_keep_the_names_they_always_had(wake):
 
 
 def test_prototypes_are_running_means_of_what_is_present(wake):
-    model = wake(small(prototype_decay=0.5))
+    model = wake(small(prototype_decay=0.5, prototypes="running"))
     present = torch.tensor([[True, True, False, True], [True, False, False, True]])
     first, second, third = (torch.randn(2, 4, 8) for _ in range(3))
     for codes in (first, second, third):
@@ -594,8 +620,8 @@ def test_prototypes_are_running_means_of_what_is_present(wake):
     assert torch.equal(model.structure.prototypes[2], torch.zeros(8))
 
 
-def test_prototypes_move_only_while_the_structure_network_is_trained(wake):
-    model, batch = wake(small()), batch_of()
+def test_running_prototypes_move_only_while_the_structure_network_is_trained(wake):
+    model, batch = wake(small(prototypes="running")), batch_of()
     structure_terms(model, batch)
     assert not model.structure.prototypes.any()
     structure_terms(model.train(), batch)
@@ -606,12 +632,113 @@ def test_with_prototypes_alone_the_true_image_of_a_missing_contrast_is_only_a_ta
     """Otherwise its style leaks into its own reconstruction."""
     found = {}
     for share in (0.0, 1.0):
-        options = {"prototype": share, "complete": False, "losses": {"w_sc": 0.0, "w_available": 0.0}}
+        options = {
+            "prototype": share,
+            "prototypes": "running",
+            "complete": False,
+            "losses": {"w_sc": 0.0, "w_available": 0.0},
+        }
         model, batch = wake(small(**options)), batch_of()
         structure_terms(model, batch)["loss"].backward()
         found[share] = [p.grad is not None and bool(p.grad.any()) for p in model.structure.styles.parameters()]
 
     assert all(found[0.0]) and not any(found[1.0])
+
+
+@pytest.mark.parametrize("prototypes", ["learned", "running"])
+def test_the_norm_of_what_modulates_cannot_drift(prototypes, wake):
+    """Whatever length style encoders and prototypes give their codes, the images are the same."""
+    model, batch = wake(small(prototypes=prototypes, prototype=0.5, structure={"norm": "group"})), batch_of()
+    structure_terms(model.train(), batch)
+    heard = []
+    for decoder in model.structure.reconstructors:
+        decoder.modulation.register_forward_pre_hook(lambda block, inputs: heard.append(inputs[0].detach()))
+    found = []
+    for factor in (1.0, 1e3):
+        with torch.no_grad():
+            model.structure.prototypes.mul_(factor)
+            for encoder in model.structure.styles:
+                encoder.code.weight.mul_(factor)
+                encoder.code.bias.mul_(factor)
+        frozen = copy.deepcopy(model).eval()
+        found.append(
+            [float(structure_terms(frozen, batch)["loss"].detach()), synthesise(frozen, batch, sampler="direct")]
+        )
+
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-4) and torch.allclose(found[0][1], found[1][1], atol=1e-5)
+    lengths = torch.cat([codes.norm(dim=1) for codes in heard])
+    assert len(lengths) > 20 and torch.allclose(lengths, torch.tensor(math.sqrt(8)), rtol=1e-4)
+
+
+def test_prototypes_stay_bounded_however_codes_grow(wake):
+    model = wake(small(prototypes="running"))
+    with torch.no_grad():
+        for step in range(20):
+            for encoder in model.structure.styles:
+                encoder.code.weight.mul_(3)
+            structure_terms(model.train(), batch_of(seed=step))
+
+    assert float(model.structure.prototypes.norm(dim=1).max()) <= math.sqrt(8) + 1e-4
+
+
+@pytest.mark.parametrize("options", [{}, {"prototypes": "running", "structure": {"style_codes": "raw"}}], ids=str)
+def test_a_step_at_rate_0_from_a_checkpoint_changes_nothing(options, wake, tmp_path):
+    """0.1.0 did not save what its prototypes go on from: the first step replaced them by what random encoders said."""
+    before, batch = wake(small(**options)), batch_of()
+    if options:  # as 0.1.0 left it: trained prototypes, and nothing of what made them
+        before.structure.prototypes.normal_(generator=torch.Generator().manual_seed(0))
+    saved = {n: t for n, t in before.saved_state().items() if not (options and n.startswith(before.training_only()))}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        model = build_method(before.config.model_dump())
+    model.load_state_dict({**model.state_dict(), **saved})
+    state = begin(model, "structure")
+    slabs = [Slab((row[:, None].numpy() + 1) / 2, np.ones(4, bool)) for row in batch.images]
+    config = TrainingConfig(iterations=1, batch_size=4, learning_rate=1e-30, warmup=0, precision="fp32")
+    train(state, slabs, config, Callbacks(lambda *_: None, lambda *_: None, lambda *_: None, lambda: False), "cpu")
+
+    assert state.iteration == 1
+    for options in ({}, {"sampler": "direct"}):
+        assert torch.equal(synthesise(state.average, batch, **options), synthesise(before, batch, **options))
+
+
+def test_the_count_of_a_prototype_fits_into_half_precision(wake):
+    model, present = wake(small(prototypes="running", prototype_decay=0.5)), torch.ones(1, 4, dtype=torch.bool)
+    for _ in range(5):
+        model.structure.remember(torch.ones(1, 4, 8), present)
+
+    assert model.structure.prototype_counts.tolist() == [2, 2, 2, 2]
+
+
+def test_without_the_structure_aware_loss_there_are_no_image_decoders(wake):
+    """L_sa is image error and spectra: without it segmentations alone train the structure map."""
+    labels = torch.zeros(4, 16, 16, dtype=torch.long)
+    labels[:, 4:8, 4:8] = 1
+    batch = batch_of(labels=labels)
+    model = wake(small(losses={"w_sa": 0.0, "w_freq": 1.0}, seg="on", structure={"msse": False}))
+    terms = structure_terms(model, batch)
+    terms["loss"].backward()
+    names = {name.split(".")[0] for name in model.state_dict()}
+
+    assert not {"reconstructors", "prototypes", "regression"} & names and {"styles", "segmenter"} <= names
+    assert float(terms["image"]) == float(terms["frequency"]) == 0 and float(terms["regions"].detach()) > 0
+    assert all(p.grad is not None and bool(p.grad.any()) for p in model.objectives("structure")[0].parameters)
+    assert model.judged_stages == ("diffusion",) and bool(synthesise(model, batch).isfinite().all())
+    with pytest.raises(UsageError, match="no image decoders"):
+        synthesise(model, batch, sampler="direct")
+
+
+def test_the_spectra_that_0_1_0_called_w_sa_keep_their_weight():
+    old = {"method": "msg-ldm", "losses": {"w_rec": 10.0, "w_sa": 0.0}, "structure": {"sigma": "adaptive"}}
+    config = MsgLdmConfig.model_validate(config_of_format_1(old))
+
+    assert (config.losses.w_sa, config.losses.w_rec, config.losses.w_freq) == (1.0, 10.0, 0.0) and config.decodes
+    assert (config.structure.sigma, config.structure.fusion) == ("means", "concat")
+    assert (
+        MsgLdmConfig().structure.fusion
+        == "sum"
+        == MsgLdmConfig.model_validate(preset("msg-ldm", "paper")).structure.fusion
+    )
 
 
 def test_available_contrasts_weigh_as_much_as_told(wake):
@@ -623,7 +750,7 @@ def test_available_contrasts_weigh_as_much_as_told(wake):
 
 
 def test_every_weight_of_the_structure_stage_counts(wake):
-    weights = {"w_rec": 2.0, "w_sa": 3.0, "w_seg": 4.0, "w_sc": 5.0, "w_kl": 6.0}
+    weights = {"w_rec": 2.0, "w_freq": 3.0, "w_seg": 4.0, "w_sc": 5.0, "w_kl": 6.0}
     labels = torch.zeros(4, 16, 16, dtype=torch.long)
     labels[:, :8] = 1
     terms = structure_terms(wake(small(seg="auto", losses=weights)), batch_of(labels=labels))
@@ -668,7 +795,7 @@ def test_the_first_stage_learns_from_contrasts_that_are_present(wake):
 
 def test_a_slice_without_foreground_gives_finite_losses_and_images(wake):
     labels = torch.zeros(2, 16, 16, dtype=torch.long)
-    model = wake(small(losses={"w_sa": 1.0}, seg="auto"))
+    model = wake(small(losses={"w_freq": 1.0}, seg="auto"))
     batch = replace(batch_of(2, labels=labels), images=torch.full((2, 4, 16, 16), -1.0))
     for stage in model.stages:
         for objective in model.objectives(stage):
@@ -702,14 +829,15 @@ def test_any_number_of_contrasts(contrasts, wake):
     assert model.supports([T1], contrasts[-1]) and not model.supports([T1], T1CE)
 
 
-def test_what_a_checkpoint_leaves_out_is_not_needed_to_synthesise(wake):
-    model, batch = wake(small(seg="auto", losses={"w_gan": 1.0})), batch_of()
+def test_what_0_1_0_left_out_is_not_needed_to_synthesise_but_is_saved(wake):
+    model, batch = wake(small(seg="auto", losses={"w_gan": 1.0}, prototypes="running")), batch_of()
     model.structure.prototypes.normal_(generator=torch.Generator().manual_seed(0))
-    stripped, again = model.saved_state(), build_method(model.config.model_dump()).eval()
-    again.load_state_dict({**again.state_dict(), **stripped})
-    missing = set(model.state_dict()) - set(stripped)
+    saved, again = model.saved_state(), build_method(model.config.model_dump()).eval()
+    spared = {name: tensor for name, tensor in saved.items() if name.startswith(model.training_only())}
+    again.load_state_dict({**again.state_dict(), **{n: t for n, t in saved.items() if n not in spared}})
 
-    assert {name.split(".")[0] for name in missing} == {"styles", "segmenter", "log_temperature", "prototype_counts"}
+    assert set(saved) == set(model.state_dict())
+    assert {name.split(".")[0] for name in spared} == {"styles", "segmenter", "log_temperature", "prototype_counts"}
     for options in ({}, {"sampler": "direct"}):
         assert torch.equal(synthesise(again, batch, **options), synthesise(model, batch, **options))
 
@@ -733,6 +861,10 @@ def test_while_the_structure_stage_is_trained_the_direct_image_is_judged(wake):
         ({"regions": {"WT": (0, 1)}, "seg": "on"}, "all above 0"),
         ({"seg": "on", "losses": {"w_seg": 0}}, "would learn nothing"),
         ({"structure": {"decouple": False}, "losses": {"w_kl": 1}}, "there are none"),
+        ({"prototype": 0.0}, "nothing to learn prototypes from"),
+        ({"losses": {"w_sa": 0}}, "does not go with seg other than on, structure.msse"),
+        ({"losses": {"w_sa": 0}, "seg": "on", "known": "draft"}, "does not go with known: draft"),
+        ({"losses": {"w_sa": 0}, "seg": "on", "decode": "direct"}, "does not go with decode: direct"),
         ({"known": "guess"}, "known"),
         ({"structure": {"regression": True}}, "needs structure.head linear"),
     ],

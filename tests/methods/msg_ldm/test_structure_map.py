@@ -18,13 +18,17 @@ from mrsynth.methods.msg_ldm.decoders import (
     adain,
 )
 from mrsynth.methods.msg_ldm.structure_map import (
+    SIGMAS,
     Hfib,
     Mmsf,
     Msse,
     StructureConfig,
     StructureEncoder,
     StructureMap,
+    gaussian,
     high_frequencies,
+    spread_and_roughness,
+    wide_high_frequencies,
 )
 
 PAPER = StructureConfig()
@@ -69,30 +73,91 @@ def test_check_1_a_width_of_a_tenth_makes_the_residual_form_the_identity():
     block, x = Hfib(4, "residual", "scalar"), torch.randn(2, 4, 9, 7)
     nn.init.constant_(block.scalar, 0.1)
 
-    assert torch.equal(block(x), x)
+    assert torch.equal(block(x, x), x)
 
 
-@pytest.mark.parametrize("sigma", ["adaptive", "scalar"])
+@pytest.mark.parametrize("sigma", ["adaptive", "scalar", "means"])
 def test_check_1_a_constant_has_no_high_frequencies_even_at_the_borders(sigma):
     x = torch.full((1, 4, 6, 5), 0.7)
 
-    assert torch.equal(Hfib(4, "residual", sigma)(x), x)
+    assert torch.equal(Hfib(4, "residual", sigma)(x, x), x)
 
 
 @pytest.mark.parametrize("form", ["residual", "conv"])
-def test_check_1_adaptive_begins_as_scalar(form):
-    adaptive, scalar, x = Hfib(4, form, "adaptive"), Hfib(4, form, "scalar"), torch.randn(2, 4, 9, 7)
-    scalar.load_state_dict(adaptive.state_dict(), strict=False)
+def test_check_1_the_former_adaptive_form_begins_as_scalar(form):
+    means, scalar, x = Hfib(4, form, "means"), Hfib(4, form, "scalar"), torch.randn(2, 4, 9, 7)
+    scalar.load_state_dict(means.state_dict(), strict=False)
 
-    assert torch.allclose(adaptive.sigma(x), torch.ones(2))
-    assert torch.allclose(adaptive(x), scalar(x), atol=1e-6)
+    assert torch.allclose(means.sigma(x, x), torch.ones(2))
+    assert torch.allclose(means(x, x), scalar(x, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 1.5])
+def test_the_wide_gaussian_is_the_normalised_7_x_7_one_with_replicated_borders(sigma):
+    delta = torch.zeros(1, 1, 15, 15, dtype=torch.float64)
+    delta[0, 0, 7, 7] = 1
+    kernel = (delta - wide_high_frequencies(delta, torch.tensor([sigma], dtype=torch.float64)))[0, 0]
+    i = np.arange(-3, 4)
+    expected = np.exp(-0.5 * (i[:, None] ** 2 + i[None] ** 2) / sigma**2)
+    assert np.allclose(kernel[4:11, 4:11], expected / expected.sum(), atol=1e-12)
+
+    x, sigmas = torch.randn(2, 3, 5, 4), torch.tensor([0.5, 1.5])
+    padded = F.pad(x, (9,) * 4, mode="replicate")
+    assert torch.allclose(
+        wide_high_frequencies(x, sigmas), wide_high_frequencies(padded, sigmas)[..., 9:14, 9:13], atol=1e-6
+    )
+
+
+def test_two_different_inputs_get_clearly_different_kernels():
+    """From the first iteration on. Of 0.1.0's the weights beside the centre differed by 0.009 at most."""
+    texture = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    smooth = F.interpolate(texture[..., :4, :4], scale_factor=16, mode="bilinear")
+    encoder = StructureEncoder(TINY, 1).eval()
+    widths = []
+    for sharpener in encoder.sharpeners:
+        sharpener.register_forward_pre_hook(lambda block, inputs: widths.append(block.sigma(*inputs)))
+    with torch.no_grad():
+        encoder(torch.cat([texture, smooth]))
+    centres = [gaussian(sigma)[:, 3] for sigma in widths]
+
+    assert len(centres) == 4 and all(bool((SIGMAS[0] < s).all() and (s < SIGMAS[1]).all()) for s in widths)
+    assert float(centres[0][0] - centres[0][1]) > 0.2  # white noise is left sharper than a smooth image
+    differences = [float(centre[0] - centre[1]) for centre in centres]
+    assert min(differences[:3]) > 0.05 and differences[3] > 0.02  # 8 x 8 pixels of an untrained network are all noise
+
+
+def test_the_width_of_the_gaussian_is_bounded_whatever_is_learnt():
+    block, x = Hfib(4, "residual", "adaptive"), torch.randn(2, 4, 9, 7)
+    for extreme in (-1e4, 1e4):
+        nn.init.constant_(block.read.bias, extreme)
+        assert (
+            float(block.sigma(x, x).detach().min()) >= SIGMAS[0]
+            and float(block.sigma(x, x).detach().max()) <= SIGMAS[1]
+        )
+
+
+def test_spread_and_roughness_have_their_closed_forms():
+    noise = 3 * torch.randn(1, 2, 256, 256)
+    spread, rough = spread_and_roughness(noise)[0].split(2)
+    assert torch.allclose(spread, torch.full((2,), math.log(3)), atol=0.02)
+    assert torch.allclose(rough, torch.full((2,), math.log(2) / 2), atol=0.02)
+
+    ramp = torch.arange(100.0).expand(1, 1, 100, 100)  # differences of 1 along one axis; variance (100^2 - 1) / 12
+    expected = [math.log(9999 / 12) / 2, math.log(0.99 / 2 / (9999 / 12)) / 2]
+    assert torch.allclose(spread_and_roughness(ramp)[0], torch.tensor(expected), atol=1e-4)
+    assert bool(spread_and_roughness(torch.zeros(1, 2, 4, 4)).isfinite().all())
+    x = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    spread_and_roughness(x).sum().backward()
+    assert bool(x.grad.isfinite().all())
 
 
 def test_a_negative_width_is_clamped():
     block = Hfib(4, "residual", "scalar")
     nn.init.constant_(block.scalar, -3.0)
 
-    assert float(block.sigma(torch.ones(1, 4, 2, 2)).detach()) == pytest.approx(1e-3)
+    ones = torch.ones(1, 4, 2, 2)
+
+    assert float(block.sigma(ones, ones).detach()) == pytest.approx(1e-3)
 
 
 # Check 2: gates ------------------------------------------------------------------------------------------------------

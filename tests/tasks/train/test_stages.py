@@ -3,9 +3,11 @@
 import csv
 import logging
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,13 +18,15 @@ from torch import nn
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, Interrupted, UsageError, WeightsError
-from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
+from mrsynth.io.checkpoint import read_checkpoint, read_header, write_checkpoint
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.methods import METHODS, build_method
 from mrsynth.methods.base import Method, MethodConfig, Objective
 from mrsynth.scans.volume import Volume
-from mrsynth.tasks.models import load_method
+from mrsynth.tasks.models import config_of, load_method
+from mrsynth.tasks.train.config import merged
 from mrsynth.tasks.train.run import TrainOptions, run
+from mrsynth.tasks.train.stages import take_over
 
 pytestmark = pytest.mark.usefixtures("one_thread", "ladder")
 
@@ -449,3 +453,25 @@ def test_a_method_that_needs_labels_says_so_before_anything_is_trained(options, 
     with pytest.raises(InputError, match=r"None of the 1 training subjects .* has a segmentation"):
         run(request)
     assert not (tmp_path / "out" / "state.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "change"),
+    [
+        (None, "structure.style_codes", {"structure": {"style_codes": "unit"}}),
+        ("structure", "structure.style_codes", {"structure": {"style_codes": "unit"}}),
+        ("diffusion", "param", {"param": "v"}),
+    ],
+    ids=str,
+)
+def test_weights_that_would_mean_something_else_are_not_taken_over(stage, key, change):
+    """Shapes agree, so that nothing else would notice."""
+    file = Path(__file__).resolve().parents[2] / "golden" / "old-msg-ldm.safetensors"
+    config = config_of(read_header(file))
+    same, other = build_method(config), build_method(merged(config, change))
+    take_over(same, str(file), stage)
+
+    with pytest.raises(WeightsError, match=re.escape(key)):
+        take_over(other, str(file), stage)
+    if stage == "structure":
+        take_over(other, str(file), "diffusion")  # which does not depend on it
