@@ -4,6 +4,7 @@ import logging
 import shlex
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from mrsynth.cli.console import (
     T1,
     T2,
     Flair,
+    Mask,
     ModeOption,
     NoProgress,
     Quiet,
@@ -111,6 +113,7 @@ def complete(
     t1ce: T1ce = None,
     t2: T2 = None,
     flair: Flair = None,
+    mask: Mask = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_progress: NoProgress = False,
@@ -124,6 +127,7 @@ def complete(
         folder=folder,
         out=out,
         overrides=given(t1, t1ce, t2, flair),
+        mask=mask,
         method=method,
         weights=weights,
         targets=tuple(dict.fromkeys(target or ())),
@@ -146,6 +150,7 @@ def complete(
     with progress_bar(no_progress) as progress:
         plan, written = task.complete(options, progress)
     say(f"Found {', '.join(c.label for c in plan.files.available)} ({plan.files.layout} names) in {plan.files.folder}.")
+    told(plan.files.notes, plan.files.not_used())
     if plan.selection is None:
         say("Nothing is missing: no image was made.")
         return
@@ -172,6 +177,7 @@ def inspect(
     t1ce: T1ce = None,
     t2: T2 = None,
     flair: Flair = None,
+    mask: Mask = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -179,15 +185,19 @@ def inspect(
     speak(quiet, verbose)
     from mrsynth.tasks import inspect as task
 
-    found = task.inspect(folder, given(t1, t1ce, t2, flair))
+    found = task.inspect(folder, given(t1, t1ce, t2, flair), mask)
     say(f"Subject {found.files.name} ({found.files.layout} names) in {found.files.folder}")
     for contrast, path in found.files.files.items():
         print_result(f"  {contrast.label:6} {path.name}")
-    for label, extra in (("labels", found.files.segmentation), ("mask", found.files.mask)):
+    labels = [("labels", found.files.segmentation), ("mask", found.files.mask)]
+    for label, extra in labels + [("mask", path) for path in found.files.masks]:
         if extra is not None:
             say(f"  {label:6} {extra.name}")
+    if found.files.masks:
+        say("  Several brain masks: compared when they are read; --mask FILE takes one.")
     for contrast in found.missing:
         print_result(f"  {contrast.label:6} missing")
+    told(found.files.notes, found.files.not_used())
     say(f"Checkpoint: {found.choice}" if found.choice else "Nothing is missing.")
 
 
@@ -347,6 +357,16 @@ def given(t1: Path | None, t1ce: Path | None, t2: Path | None, flair: Path | Non
     """The files named by --t1, --t1ce, --t2 and --flair."""
     named = {Contrast.T1: t1, Contrast.T1CE: t1ce, Contrast.T2: t2, Contrast.FLAIR: flair}
     return {contrast: path for contrast, path in named.items() if path is not None}
+
+
+def told(notes: Sequence[str], not_used: Mapping[str, str]) -> None:
+    """Print how files were understood, and every image that is not used, with the reason."""
+    for note in notes:
+        say(f"Note: {note}")
+    if not_used:
+        say("Not used:")
+    for name, why in not_used.items():
+        say(f"  {name}: {why}")
 
 
 def settings(pairs: list[str]) -> dict[str, Any]:

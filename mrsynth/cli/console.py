@@ -23,6 +23,7 @@ NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar
 T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
 T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
 T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
+Mask = Annotated[Path | None, typer.Option("--mask", help="Take this file as the brain mask.", show_default=False)]
 Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
 ModeOption = Annotated[
     str | None,

@@ -5,22 +5,18 @@ Reads names, never voxels, and imports neither numpy nor nibabel, so that `mrsyn
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.folders import FLAGS, Content, few, is_nifti, nothing_found, read_folder, walk
+from mrsynth.io.folders import FLAGS, Content, few, nothing_found, read_folder, walk
+from mrsynth.io.formats import how_to_convert, is_volume, stem_of
 from mrsynth.io.naming import ScanName, layout_of, output_name, read_name
-from mrsynth.io.vocabulary import is_brain_mask, name_words
-
-_LESION_WORDS = {
-    *("autoseg", "dseg", "label", "labels", "segm", "segmentation"),
-    *("lesion", "lesions", "lesionmask", "lesionseg"),
-}
-_ANATOMY_WORDS = {"aseg", "synthseg", "probseg", "parc", "parcellation", "atlas", "pve", "pveseg"}
+from mrsynth.io.sidecars import pointer_of
+from mrsynth.io.vocabulary import is_anatomy, is_brain_mask, is_lesion_map, name_words
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,10 @@ class SubjectFiles:
     files         the scan of each contrast present
     segmentation  the tumour or lesion labels, if there is exactly one such file
     mask          the brain mask, if exactly one file is unmistakably that
+    masks         the brain masks, if there are several: `load_subject` compares them
     channels      what the channels of nnU-Net mean, where the layout is nnunet
+    left_out      every other image in the folder, and why it is not used
+    notes         what else is to be told of how files were understood
     """
 
     name: str
@@ -41,7 +40,10 @@ class SubjectFiles:
     files: Mapping[Contrast, Path]
     segmentation: Path | None = None
     mask: Path | None = None
+    masks: tuple[Path, ...] = ()
     channels: Mapping[Contrast, int] = field(default_factory=dict)
+    left_out: Mapping[Path, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def available(self) -> tuple[Contrast, ...]:
@@ -58,7 +60,26 @@ class SubjectFiles:
         taken = {path.resolve() for path in files.values()}
         others = {c: path for c, path in self.files.items() if c not in files and path.resolve() not in taken}
         both = {**others, **files}
-        return replace(self, files={c: both[c] for c in Contrast if c in both})
+        left_out = {path: why for path, why in self.left_out.items() if path.resolve() not in taken}
+        return replace(self, files={c: both[c] for c in Contrast if c in both}, left_out=left_out)
+
+    def with_mask(self, mask: Path) -> "SubjectFiles":
+        """The same subject with this brain mask, instead of any other."""
+        others = {path for path in (*self.masks, self.mask) if path is not None and path.resolve() != mask.resolve()}
+        left_out = {p: why for p, why in self.left_out.items() if p.resolve() != mask.resolve()}
+        left_out |= dict.fromkeys(others, "a brain mask, and another was named")
+        segmentation = (
+            None if self.segmentation and self.segmentation.resolve() == mask.resolve() else self.segmentation
+        )
+        return replace(self, mask=mask, masks=(), left_out=left_out, segmentation=segmentation)
+
+    def not_used(self) -> dict[str, str]:
+        """`left_out` by file names, those in other folders with their path below this one."""
+        home = self.folder
+        return {
+            path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path): why
+            for path, why in self.left_out.items()
+        }
 
     def output_name(self, contrast: Contrast, tag: str = "") -> str:
         """The file name for a synthetic contrast, in the subject's own naming: `BraTS-GLI-1-000-t1c.nii.gz`.
@@ -105,14 +126,18 @@ def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str
         raise InputError(f"{root}: expected a folder, found {'a file' if os.path.exists(root) else 'nothing'}.")
     subjects: list[SubjectFiles] = []
     reasons: list[str] = []
+    seen: set[Path] = set()  # folders of one contrast, read with the folder above them
     for folder in walk(root, reasons):
+        if folder in seen:
+            continue
         try:
             content = read_folder(folder, sessions=False)
         except InputError as error:
             reasons.append(str(error))
             continue
+        seen |= {path.parent for path in content.scans if path.parent.name != "anat"}
         groups = _subjects_among(content.scans)
-        if not groups and content.unknown:
+        if not groups and (content.unused or content.broken or content.unsure):
             reasons.append(nothing_found(content))
         for key, scans in groups.items():
             try:
@@ -157,9 +182,20 @@ def _subject(
     content: Content, key: str, scans: Mapping[Path, ScanName], given: Mapping[Contrast, Path], alone: bool
 ) -> SubjectFiles:
     """One subject out of a folder. alone: there is no other in it, so that everything there belongs to this one."""
+    taken = {path.resolve() for path in given.values()}
+
+    def own(path: Path) -> bool:
+        named = alone or re.match(rf"{re.escape(key)}(?![A-Za-z0-9])", path.name) is not None
+        return named and path.resolve() not in taken
+
     candidates: dict[Contrast, list[Path]] = {contrast: [path] for contrast, path in given.items()}
     for path, name in scans.items():
         candidates.setdefault(name.contrast, []).append(path)
+    left_out = {path: why for path, why in content.left_out().items() if own(path)}
+    for contrast, paths in candidates.items():
+        derived = _derived(paths)
+        left_out |= derived
+        candidates[contrast] = [path for path in paths if path not in derived]
     files = {c: candidates[c][0] for c in Contrast if len(candidates.get(c, [])) == 1}
     for contrast in STANDARD if files else candidates:  # two diffusion images are no reason to refuse a T1
         if len(paths := candidates.get(contrast, [])) > 1:
@@ -168,24 +204,68 @@ def _subject(
                 + "".join(f"  {path}\n" for path in paths)
                 + f"Say which one to take with --{contrast} FILE, or move the others elsewhere."
             )
+    several = {path: c for c, paths in candidates.items() if len(paths) > 1 for path in paths}
+    left_out |= {path: f"one of several files that could be the {c.label}" for path, c in several.items()}
+    _refuse_doubt(content, files, own)
     names = list(scans.values()) or [n for path in given.values() if (n := read_name(path.name, content.channels))]
     layout = layout_of(names)
     identified = layout in ("bids", "nnunet") or not alone or (layout != "free" and re.search(r"\d", names[0].subject))
-    labels = [path for path in content.labels if alone or re.match(rf"{re.escape(key)}(?![A-Za-z0-9])", path.name)]
+    labels = [path for path in content.labels if own(path)]
     if layout == "nnunet":  # labelsTr/CASE.nii.gz belongs to imagesTr/CASE_0000.nii.gz
         beside = content.folder.with_name(content.folder.name.replace("images", "labels"))
         possible = [beside / f"{key}{ending}" for ending in (".nii.gz", ".nii") if beside != content.folder]
         labels += [path for path in possible if path.is_file()]
-    channels = {contrast: i for i, contrast in content.channels.items()} if layout == "nnunet" else {}
+    segmentation = _only_segmentation(labels)
+    masks = [path for path in labels if is_brain_mask(path.name)]
+    for path in labels:
+        if path != segmentation and path not in masks:
+            left_out[path] = (
+                "a mask or segmentation, and not that of the brain by its name; --mask FILE takes it as that"
+            )
     return SubjectFiles(
         name=names[0].subject if identified else Path(os.path.abspath(content.folder)).name,
         folder=content.folder,
         layout=layout,
         files=files,
-        segmentation=_only_segmentation(labels),
-        mask=_only([path for path in labels if is_brain_mask(path.name)]),
-        channels=channels,
+        segmentation=segmentation,
+        mask=_only(masks),
+        masks=tuple(masks) if len(masks) > 1 else (),
+        channels={contrast: i for i, contrast in content.channels.items()} if layout == "nnunet" else {},
+        left_out=left_out,
+        notes=tuple(f"{path.name}: {note}" for path, note in content.notes.items() if own(path)),
     )
+
+
+def _refuse_doubt(content: Content, files: Mapping[Contrast, Path], own: Callable[[Path], bool]) -> None:
+    """Raise InputError for files that are, or could be, a contrast that would be made although it lies there."""
+    doubtful = []
+    for path, (shown, why) in content.broken.items():
+        if own(path) and any(c in STANDARD and c not in files for c in shown):
+            doubtful.append(f"{path} is {why}. Its name says {' or '.join(c.label for c in shown)}.")
+    for path, verdict in content.unsure.items():
+        if own(path) and any(c not in files for c in verdict.could_be):
+            doubtful.append(f"{path}: {verdict.why}.")
+    if doubtful:
+        remedy = "What is there is not made again: mend this, name another file by option, or move this one elsewhere."
+        raise InputError("\n".join([*doubtful, remedy]))
+
+
+def _derived(paths: Sequence[Path]) -> dict[Path, str]:
+    """Of files for one contrast, those whose names say that they were made from another of them; and from which."""
+    stems = {stem_of(path.name): path for path in paths}
+    found: dict[Path, str] = {}
+    for stem, path in stems.items():
+        made = re.fullmatch(r"(?i)(.+?)[^a-z0-9]+(?:bias|biasfield|n4bias)", stem) or re.fullmatch(r"m(.+)", stem)
+        if made and made[1] in stems:
+            found[path] = f"made from {stems[made[1]].name}"
+    return found
+
+
+def check_mask(mask: Path) -> Path:
+    """A brain mask named by the user. Raises InputError when it is not there, or no image."""
+    path = Path(mask).expanduser()
+    _check_file("--mask", path)
+    return path
 
 
 def check_overrides(overrides: Mapping[Contrast, Path]) -> dict[Contrast, Path]:
@@ -193,14 +273,21 @@ def check_overrides(overrides: Mapping[Contrast, Path]) -> dict[Contrast, Path]:
     given = {Contrast(contrast): Path(path).expanduser() for contrast, path in overrides.items()}
     taken: dict[Path, Contrast] = {}
     for contrast, path in given.items():
-        if not path.is_file():
-            raise InputError(f"--{contrast} {path}: there is no such file.")
-        if not is_nifti(path.name):
-            raise InputError(f"--{contrast} {path}: expected a NIfTI file (.nii or .nii.gz).")
+        _check_file(f"--{contrast}", path)
         if other := taken.get(path.resolve()):
             raise InputError(f"{path} was given for both --{other} and --{contrast}; give two different files.")
         taken[path.resolve()] = contrast
     return given
+
+
+def _check_file(option: str, path: Path) -> None:
+    if why := pointer_of(path):
+        raise InputError(f"{option} {path}: {why}.")
+    if not path.is_file():
+        raise InputError(f"{option} {path}: there is no such file.")
+    if not is_volume(path.name):
+        how = how_to_convert(path)
+        raise InputError(f"{option} {path}: {how or 'expected a NIfTI file (.nii or .nii.gz)'}.")
 
 
 def _only_segmentation(labels: Iterable[Path]) -> Path | None:
@@ -208,12 +295,11 @@ def _only_segmentation(labels: Iterable[Path]) -> Path | None:
     first: list[Path] = []
     second: list[Path] = []
     for path in labels:
-        words = name_words(path.name)
-        if is_brain_mask(path.name) or _ANATOMY_WORDS & set(words) or re.search(r"\bbrain seg", " ".join(words)):
+        if is_brain_mask(path.name) or is_anatomy(path.name):
             continue
-        if "seg" in words:
+        if "seg" in name_words(path.name):
             first.append(path)
-        elif _LESION_WORDS & set(words) or path.parent.name.startswith("labels"):
+        elif is_lesion_map(path.name) or path.parent.name.startswith("labels"):
             second.append(path)
     return _only(first or second)
 

@@ -1,6 +1,6 @@
-"""What lies in a folder: scans, label maps, what mrsynth made itself, and what cannot be told.
+"""What lies in a folder: scans, label maps, what mrsynth made itself, and what cannot be used, each with the reason.
 
-Reads names and sidecars, never voxels.
+Reads names, JSON files and the first bytes of headers, never voxels.
 """
 
 import os
@@ -8,17 +8,34 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.naming import ScanName, is_channel, read_name, stem_of
+from mrsynth.io.formats import HEADERS, ending_of, how_to_convert, is_volume, stem_of
+from mrsynth.io.naming import ScanName, is_channel, read_names
+from mrsynth.io.provenance import says_synthetic
 from mrsynth.io.reading import read_json
-from mrsynth.io.vocabulary import contrast_in_name, is_label_map
+from mrsynth.io.sidecars import pointer_of, series_of, sidecar_of, weigh
+from mrsynth.io.vocabulary import Verdict, contrast_in_name
 
 SKIPPED_FOLDERS = {"mrsynth", "derivatives", "labelsTr", "labelsTs", "labelsVal"}
 BIDS_DATATYPES = {"anat", "beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet"}
 FLAGS = " ".join(f"--{contrast} FILE" for contrast in STANDARD)
-RECOGNISED = "t1, t1n, t1w, mprage; t1ce, t1c, t1gd, t1_post; t2, t2w; flair, t2f, t2_flair"
+RECOGNISED = "t1, t1n, t1w, mprage; t1ce, t1c, ct1, t1gd, t1_post; t2, t2w; flair, t2f, t2_flair"
+
+
+class Entries(NamedTuple):
+    """A folder's files, hidden ones left out.
+
+    images  those whose format is read, links followed
+    broken  those that are images and cannot be read: dead links, pointers, other formats; with the reason
+    others  the names of all else, with `/` after folders
+    """
+
+    images: list[Path]
+    broken: dict[Path, str]
+    others: list[str]
 
 
 @dataclass
@@ -27,8 +44,11 @@ class Content:
 
     channels         what `_0000`, `_0001`, ... mean; empty unless there are such files and a table that explains them
     channel_problem  why there is no such table
-    unknown          NIfTI files whose names state no contrast
-    others           names of all that is not NIfTI, with `/` after folders
+    unsure           scans whose names leave the choice between contrasts
+    broken           scans that cannot be read: their contrasts, and why
+    unused           files that are no scans of a contrast, or do not say of which; and why
+    notes            what else is to be told of a file
+    others           names of all that is no image, with `/` after folders
     """
 
     folder: Path
@@ -36,29 +56,47 @@ class Content:
     channel_problem: str = ""
     scans: dict[Path, ScanName] = field(default_factory=dict)
     labels: list[Path] = field(default_factory=list)
-    unknown: list[Path] = field(default_factory=list)
+    unsure: dict[Path, Verdict] = field(default_factory=dict)
+    broken: dict[Path, tuple[tuple[Contrast, ...], str]] = field(default_factory=dict)
+    unused: dict[Path, str] = field(default_factory=dict)
     synthetic: list[Path] = field(default_factory=list)
+    notes: dict[Path, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+
+    def left_out(self) -> dict[Path, str]:
+        """Every image that is no scan and no label map, and why."""
+        unsure = {path: verdict.why for path, verdict in self.unsure.items()}
+        broken = {path: why for path, (_, why) in self.broken.items()}
+        made = dict.fromkeys(self.synthetic, "synthetic: mrsynth made it")
+        return dict(sorted((self.unused | unsure | broken | made).items()))
 
 
 def read_folder(folder: Path, sessions: bool) -> Content:
     """Sort the files of a folder by what their names say.
 
     sessions  whether to look into its only `ses-*` when the folder itself has no scan
-    Raises InputError when the folder cannot be read, holds a link to nowhere, or holds several sessions.
+    Raises InputError when the folder cannot be read, or holds several sessions.
     """
-    niftis, others = entries(folder)
+    images, broken, others = entries(folder)
     if "anat/" in others:
-        niftis += entries(folder / "anat")[0]
-    channels, problem = _channels(folder) if any(is_channel(path.name) for path in niftis) else ({}, "")
+        within = entries(folder / "anat")
+        images, broken = images + within.images, broken | within.broken
+    if not images and not broken:
+        images, broken = _one_folder_a_contrast(folder, others)
+    names = [path.name for path in (*images, *broken)]
+    channels, problem = _channels(folder) if any(is_channel(name) for name in names) else ({}, "")
     content = Content(folder, channels, problem, others=others)
-    for path in niftis:
-        if _is_synthetic(path):
+    synthetic = {path for path in images if _is_synthetic(path)}
+    read = read_names([name for path in (*images, *broken) if path not in synthetic for name in [path.name]], channels)
+    for path in images:
+        if path in synthetic:
             content.synthetic.append(path)
-        elif name := read_name(path.name, channels):
-            content.scans[path] = name
         else:
-            (content.labels if is_label_map(path.name) else content.unknown).append(path)
+            _place(content, path, read[path.name])
+    for path, why in broken.items():
+        verdict = read[path.name]
+        shown = verdict.could_be if isinstance(verdict, Verdict) else (verdict.contrast,)
+        content.broken[path] = (shown, why)
     if sessions and not content.scans:
         inside = [read_folder(folder / name[:-1], sessions=False) for name in others if name.startswith("ses-")]
         inside = [session for session in inside if session.scans]
@@ -70,31 +108,70 @@ def read_folder(folder: Path, sessions: bool) -> Content:
     return content
 
 
-def entries(folder: Path) -> tuple[list[Path], list[str]]:
-    """The NIfTI files of a folder, links followed, and the names of all else; hidden ones left out.
+def _place(content: Content, path: Path, name: ScanName | Verdict) -> None:
+    """Put one image where it belongs."""
+    name, note = weigh(name, series_of(sidecar_of(path)))
+    if note:
+        content.notes[path] = note
+    if isinstance(name, ScanName):
+        content.scans[path] = name
+    elif name.label:
+        content.labels.append(path)
+    elif name.could_be:
+        content.unsure[path] = name
+    else:
+        content.unused[path] = name.why
 
-    Raises InputError when the folder cannot be read or holds a link to nowhere.
-    """
-    niftis, others = [], []
+
+def entries(folder: Path) -> Entries:
+    """The files of a folder by what can be done with them. Raises InputError when the folder cannot be read."""
+    found = Entries([], {}, [])
     try:
         with os.scandir(folder) as listing:
             for entry in sorted(listing, key=lambda entry: entry.name):
+                path = folder / entry.name
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    others.append(f"{entry.name}/")
-                elif not is_nifti(entry.name):
-                    others.append(entry.name)
-                elif entry.is_file():
-                    niftis.append(folder / entry.name)
-                else:
-                    raise InputError(
-                        f"{folder / entry.name} is a link to a file that is not there. "
-                        "Fetch that file (for example with `datalad get`) or remove the link."
-                    )
+                    found.others.append(f"{entry.name}/")
+                elif is_volume(entry.name):
+                    if why := _why_broken(path):
+                        found.broken[path] = why
+                    else:
+                        found.images.append(path)
+                elif why := how_to_convert(path):
+                    found.broken[path] = why
+                elif ending_of(entry.name) not in HEADERS:
+                    found.others.append(entry.name)
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}. Check its permissions.") from error
-    return niftis, others
+    return found
+
+
+def _why_broken(path: Path) -> str:
+    if why := pointer_of(path):
+        return why
+    for header, image in HEADERS.items():
+        stem = path.name[: -len(image)]
+        if path.name.lower().endswith(image) and not any(path.with_name(stem + h).is_file() for h in (header, ".HDR")):
+            return f"without its header {stem}{header}; copy both files of the pair"
+    return ""
+
+
+def _one_folder_a_contrast(folder: Path, others: Iterable[str]) -> tuple[list[Path], dict[Path, str]]:
+    """The images of a folder whose own folders each hold one, and say which contrast it is: BraTS 2015, T1/scan.nii."""
+    images: list[Path] = []
+    broken: dict[Path, str] = {}
+    for name in others:
+        if name.endswith("/") and name[:-1] not in SKIPPED_FOLDERS | BIDS_DATATYPES:
+            if contrast_in_name(name[:-1]) is None and not re.search(r"(?i)\.OT\.", name):
+                continue
+            inside = entries(folder / name[:-1])
+            if len(inside.images) + len(inside.broken) != 1:
+                continue
+            images += inside.images
+            broken |= inside.broken
+    return images, broken
 
 
 def walk(root: Path, reasons: list[str]) -> Iterator[Path]:
@@ -131,44 +208,41 @@ def _channels(folder: Path) -> tuple[dict[int, Contrast], str]:
 
 
 def _is_synthetic(path: Path) -> bool:
-    """Whether this tool wrote the file: its sidecar, or that of the contrast whose uncertainty it shows, says so."""
+    """Whether this tool wrote the file: its header or sidecar, or that of the contrast whose spread it is, says so."""
     stem = stem_of(path.name)
-    if re.search(r"_desc-synth(std|mean|spread)?_", stem):
+    if re.search(r"_desc-synth(std|mean|spread)?_", stem) or says_synthetic(path):
         return True
-    for name in {stem, re.sub("_(std|mean|spread)$", "", stem)}:
-        try:
-            content = read_json(path.with_name(f"{name}.json"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(content, dict) and content.get("synthetic") is True:
-            return True
-    return False
-
-
-def is_nifti(filename: str) -> bool:
-    """Whether the name ends in .nii or .nii.gz, in any case."""
-    return filename.lower().endswith((".nii", ".nii.gz"))
+    image = path.with_name(re.sub("_(std|mean|spread)$", "", stem) + ".nii")
+    sidecars = [sidecar_of(path), *([sidecar_of(image)] if stem_of(image.name) != stem else [])]
+    return any(content.get("synthetic") is True for content in sidecars)
 
 
 def nothing_found(content: Content) -> str:
     """Why a folder gives no subject: what was found, what was expected, what to do."""
-    seen = [path.name for path in (*content.unknown, *content.labels)]
     made = few(path.name for path in content.synthetic)
     made = f" Left out because mrsynth made them: {made}." if made else ""
-    if any(is_channel(path.name) for path in content.unknown) and content.channel_problem:
+    reasons = content.left_out() | dict.fromkeys(content.labels, "a mask or segmentation")
+    seen = {path: why for path, why in sorted(reasons.items()) if path not in content.synthetic}
+    channels = [path.name for path in seen if is_channel(path.name)]
+    if channels and content.channel_problem:
         return (
-            f"{content.folder}: {few(seen)} are named as nnU-Net does, but {content.channel_problem}. "
+            f"{content.folder}: {few(channels)} are named as nnU-Net does, but {content.channel_problem}. "
             f"Add a dataset.json with channel_names here or above, or name the files: {FLAGS}."
         )
     if seen:
+        listed = "".join(f"\n  {_within(content.folder, path)}: {why}" for path, why in seen.items())
         return (
-            f"{content.folder}: no contrast recognised in {few(seen)}; masks and segmentations are not used.{made} "
+            f"{content.folder}: no contrast recognised in {few(path.name for path in seen)}.{made}{listed}\n"
             f"Expected names with {RECOGNISED}. Rename the files, or name them: {FLAGS}."
         )
     dicom = any(re.search(r"(?i)\.(dcm|ima)$|^dicomdir$", name) for name in content.others)
     todo = "Convert DICOM first, for example with dcm2niix" if dicom else "Give the folder with one subject's scans"
     found = few(content.others) or "nothing at all"
     return f"{content.folder} holds no scan in NIfTI format (.nii, .nii.gz).{made} Found {found}. {todo}."
+
+
+def _within(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def few(names: Iterable[str], most: int = 8) -> str:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.discovery import SubjectFiles, check_names, subjects_among_files
-from mrsynth.io.folders import entries, few, is_nifti, walk
-from mrsynth.io.naming import stem_of
+from mrsynth.io.folders import entries, few, walk
+from mrsynth.io.formats import is_volume, stem_of
 from mrsynth.io.vocabulary import contrast_in_name, is_brain_mask, is_label_map
 
 SEGMENTATION, MASK = "segmentation", "mask"
@@ -106,7 +106,7 @@ def survey(root: Path) -> Survey:
         for name in names:
             if name.startswith("."):
                 continue
-            if is_nifti(name) and not (folder / name).is_dir():
+            if is_volume(name) and not (folder / name).is_dir():
                 found.scans.append(name)
                 if (look := looks_like(folder / name)) or not _why_not(folder / name):
                     found.votes[look] += 1
@@ -195,6 +195,8 @@ def _isles15(path: Path) -> Place | None:
     if match is None:
         return None
     home = path.parent.parent if path.parent.name.startswith("VSD") else path.parent
+    if any("MR_T1c." in name for name in os.listdir(home)):
+        return None  # BraTS up to 2015 and SPES have such names too
     kind = SEGMENTATION if match[1] is None else contrast_in_name(match[1])
     test = "test-" if in_test_folder(home) else ""  # numbers begin anew in each folder
     return None if kind is None else Place(f"siss-{test}{home.name.rjust(2, '0')}", home, kind)
@@ -217,7 +219,7 @@ def _synthrad23(path: Path) -> Place | None:
 
 
 _IXI = re.compile(r"IXI\d+-[A-Za-z]+-\d+")
-_ISLES15 = re.compile(r"(?i)^VSD\..*\.(?:MR_(Flair|DWI|T1|T2)|OT)\.")
+_ISLES15 = re.compile(r"(?i)^VSD\..*\.(?:MR_(Flair|DWI|T1|T2)|OT)\..*nii(?:\.gz)?$")
 _SYNTHRAD = re.compile(r"[12][BP][A-Z]\d{3}")
 _SEVERAL_TIMES = re.compile(r"(sub-[A-Za-z0-9]+(?=_ses-)|BraTS-[A-Z]+-\d+(?=-\d{3}$))")
 _EXAMINATION = re.compile(r"BraTS(?:2021_|-GLI-)(\d+)(?:-(\d+))?")
@@ -262,7 +264,7 @@ LAYOUTS: dict[str, Layout] = {
         ),
     ),
     "isles15": Layout(
-        named=re.compile(r"(?i)/VSD\..*\.(MR_(Flair|DWI|T1|T2)|OT)\."),
+        named=re.compile(r"(?i)/VSD\..*\.(MR_(Flair|DWI|T1|T2)|OT)\..*nii(\.gz)?$"),
         example="VSD.Brain.XX.O.MR_Flair.70614.nii",
         place=_isles15,
     ),
@@ -314,13 +316,19 @@ def _collected(root: Path, layout: Layout) -> Found:
     problems: list[str] = []
     notes: list[str] = []
     unused: dict[str, list[Path]] = {}
+    lost: dict[tuple[str, Path | None], str] = {}
     found: dict[tuple[str, Path | None], dict[Contrast | str, list[Path]]] = {}
     for folder in walk(root, problems):
         try:
-            paths = entries(folder)[0]
+            paths, broken, _ = entries(folder)
         except InputError as error:
             problems.append(str(error))
             continue
+        for path, why in broken.items():
+            if at := layout.place(path):
+                lost[(at.subject, at.folder)] = f"{at.subject}: {path} is {why}."
+            else:
+                unused.setdefault(why, []).append(path)
         for path in paths:
             if at := layout.place(path):
                 found.setdefault((at.subject, at.folder), {}).setdefault(at.kind, []).append(path)
@@ -330,6 +338,9 @@ def _collected(root: Path, layout: Layout) -> Found:
     subjects = []
     for (name, home), kinds in sorted(found.items(), key=lambda item: item[0][0]):
         twice = {kind: paths for kind, paths in kinds.items() if len(paths) > 1 and isinstance(kind, Contrast)}
+        if (name, home) in lost:
+            problems.append(lost[name, home])
+            continue
         if twice:
             both = "; ".join(f"{kind.label}: {', '.join(map(str, paths))}" for kind, paths in twice.items())
             problems.append(f"{name}: more than one file for a contrast ({both}). Move all but one elsewhere.")

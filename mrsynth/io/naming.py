@@ -1,11 +1,22 @@
 """How scans are named: the layout, subject and contrast a file name states, and the name a synthetic contrast gets."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.io.vocabulary import contrast_in_name
+from mrsynth.io.formats import stem_of
+from mrsynth.io.vocabulary import (
+    Verdict,
+    contrast_in_name,
+    contrast_of_word,
+    either,
+    is_acquisition,
+    is_label_map,
+    is_label_word,
+    judge_name,
+    name_words,
+)
 
 BRATS21 = dict(zip(STANDARD, ("t1", "t1ce", "t2", "flair"), strict=True))
 BRATS23 = dict(zip(STANDARD, ("t1n", "t1c", "t2w", "t2f"), strict=True))
@@ -15,6 +26,7 @@ _BRATS21 = re.compile(rf"(.+)_({'|'.join(BRATS21.values())})")
 _BRATS23 = re.compile(rf"(.+)-({'|'.join(BRATS23.values())})")
 _BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)(?:_[a-z]+-[A-Za-z0-9+]+)*_(?:T1w|T2w|FLAIR|PDw|dwi)")
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
+_NOTHING, _SERIES = "x", "z"  # what letters become that say nothing, and the digits that number a series
 _SEPARATOR = re.compile(r"[^A-Za-z0-9]+")
 _PLAIN_WORD = re.compile(r"(?i)(t1|t2|flair|pd|dwi|ct|mr)[a-z]*")
 
@@ -30,33 +42,128 @@ class ScanName:
     """
 
     contrast: Contrast
-    layout: str
-    subject: str
+    layout: str = "free"
+    subject: str = ""
     pattern: tuple[str, str] | None = None
 
 
-def read_name(filename: str, channels: Mapping[int, Contrast]) -> ScanName | None:
-    """Understand a scan's file name; None for masks and for names that state no contrast.
+def read_names(filenames: Collection[str], channels: Mapping[int, Contrast]) -> dict[str, ScanName | Verdict]:
+    """Understand the names of all images of a folder: of each scan what its name says, of others why they are none.
 
     channels  what `_0000`, `_0001`, ... mean, from a dataset.json; empty when there is none
+    A word at the same place in every name says nothing of one of them, be it a time point called T1 (`P14_T1_FLAIR`,
+    `P14_T1_T1`), a study called Seg, or the number of a series, which no other series has.
     """
+    loose = [name for name in filenames if not _BIDS.fullmatch(stem_of(name)) and not is_channel(name)]
+    hidden = _hidden(loose)
+    read: dict[str, ScanName | Verdict] = {}
+    for name in filenames:
+        read[name] = _read(name, hidden.get(name, stem_of(name)), channels)
+    return read
+
+
+def read_name(filename: str, channels: Mapping[int, Contrast]) -> ScanName | None:
+    """Understand a scan's file name by itself; None for masks and for names that state no contrast."""
+    name = _read(filename, stem_of(filename), channels)
+    return name if isinstance(name, ScanName) else None
+
+
+def _read(filename: str, said: str, channels: Mapping[int, Contrast]) -> ScanName | Verdict:
+    """said: the stem, with other letters in place of what says nothing"""
     stem = stem_of(filename)
     channel = _CHANNEL.fullmatch(stem)
     if channel and int(channel[2]) in channels:
         return ScanName(channels[int(channel[2])], "nnunet", channel[1])
-    contrast = contrast_in_name(filename)
-    if contrast is None or (channel and contrast not in STANDARD):  # CT_0001_0000: who knows
-        return None
+    verdict = judge_name(said)
+    if verdict.contrast is Contrast.T1 and judge_name(stem).contrast is Contrast.T1CE:
+        return either(Contrast.T1, Contrast.T1CE)  # all names of the folder say contrast agent, or a study is called so
+    if (contrast := verdict.contrast) is None:
+        return verdict
+    if channel and contrast not in STANDARD:  # CT_0001_0000: who knows
+        return Verdict(why="a numbered channel, and no dataset.json says which contrast it is")
     if bids := _BIDS.fullmatch(stem):
         return ScanName(contrast, "bids", bids[1])
     for layout, known in (("brats21", _BRATS21), ("brats23", _BRATS23)):
         if brats := known.fullmatch(stem):
-            return ScanName(contrast, layout, brats[1])
-    start = _start_of_contrast(stem, contrast)
+            return ScanName(contrast, layout, _without_series(brats[1], said))
+    start = _start_of_contrast(said, contrast)
     word = _SEPARATOR.split(stem[start:])[0]
     plain = contrast_in_name(word) is contrast and _PLAIN_WORD.fullmatch(word)
     pattern = (stem[:start], stem[start + len(word) :]) if plain else None
-    return ScanName(contrast, "free", re.sub(r"[^A-Za-z0-9]+$", "", stem[:start]), pattern)
+    return ScanName(contrast, "free", _without_series(stem[:start], said), pattern)
+
+
+def _without_series(before: str, said: str) -> str:
+    """What stands before the contrast, less the number of the series and words about the acquisition: the subject."""
+    first = len(_SEPARATOR.split(said)[0])
+    if first and said[:first] == _SERIES * first:
+        before = before[first:]
+    while match := re.search(r"(?:^|[^A-Za-z0-9])([A-Za-z0-9]*)$", before):
+        if match[1] and not is_acquisition(match[1].lower()):
+            break
+        if not before:
+            break
+        before = before[: match.start()]
+    return re.sub(r"^[^A-Za-z0-9]+", "", before)
+
+
+def _hidden(filenames: Collection[str]) -> dict[str, str]:
+    """The stem of each name, of its length, with other letters in place of what all names share and of series."""
+    stems = {name: stem_of(name) for name in filenames}
+    if len(stems) < 2:
+        return stems
+    places = {name: [m.span() for m in re.finditer(r"[A-Za-z0-9]+", stem)] for name, stem in stems.items()}
+    words = {name: [stems[name][a:b].lower() for a, b in spans] for name, spans in places.items()}
+    if not all(words.values()):
+        return stems
+    series = _series(list(words.values()))
+    skip = 1 if series else 0
+    least = min(len(found) for found in words.values())
+    listed = list(words.values())
+    front = [i for i in range(skip, least - 1) if len({found[i] for found in listed}) == 1]
+    back = [-i for i in range(1, least - skip) if len({found[-i] for found in listed}) == 1]
+    coded = any(re.search(r"\d", found[i]) and not contrast_of_word(found[i]) for found in listed for i in front)
+    kept = [i for i in front if not _is_label(listed[0][i]) or coded or len(name_words(_case(stems, places, i))) > 1]
+    telling = [i for i in (*front, *back) if contrast_of_word(listed[0][i])]
+    silent = [i for i in kept if i not in telling]
+
+    def masked(indices: Iterable[int]) -> dict[str, str]:
+        result = {}
+        for name, stem in stems.items():
+            for i in (*indices, *([0] if series else [])):
+                a, b = places[name][i]
+                stem = stem[:a] + (_SERIES if series and i == 0 else _NOTHING) * (b - a) + stem[b:]
+            result[name] = stem
+        return result
+
+    plain = masked(silent)
+    if not telling:
+        return plain
+    without = masked([*silent, *telling])
+    seen = {name: judge_name(stem) for name, stem in without.items()}
+    if len({verdict.contrast for verdict in seen.values() if verdict.contrast}) < 2:
+        return plain  # a word that all share is the contrast itself: T1_AX, T1_SAG
+    return {n: without[n] if seen[n].contrast or seen[n].could_be or seen[n].label else plain[n] for n in stems}
+
+
+def _series(names: list[list[str]]) -> bool:
+    """Whether the names begin with numbers of series, as dcm2niix writes them, and not with those of subjects."""
+    if not all(re.fullmatch(r"\d{1,5}[a-z]?", found[0]) and len(found) > 1 for found in names):
+        return False
+    rests = {tuple(found[1:]) for found in names}
+    numbers = {found[0] for found in names}
+    return len(rests) == len(names) and len(numbers) == len(names)
+
+
+def _case(stems: Mapping[str, str], places: Mapping[str, list[tuple[int, int]]], i: int) -> str:
+    """The word at one place of the first name, in its own spelling."""
+    name = next(iter(stems))
+    a, b = places[name][i]
+    return stems[name][a:b]
+
+
+def _is_label(word: str) -> bool:
+    return is_label_word(word) or is_label_map(word)
 
 
 def layout_of(names: Iterable[ScanName]) -> str:
@@ -80,7 +187,8 @@ def output_name(
     channels   the nnU-Net channel of each contrast, where there are such
     tag        of a map that belongs to the contrast, such as the "spread" of samples; "" for the contrast itself
     """
-    scans = [scan for filename in filenames if (scan := read_name(filename, {i: c for c, i in channels.items()}))]
+    read = read_names(filenames, {i: c for c, i in channels.items()})
+    scans = [scan for filename in filenames if isinstance(scan := read[filename], ScanName)]
     subject = next((scan.subject for scan in scans if scan.layout == layout), name)
     ending = f"_{tag}" if tag else ""
     if layout == "bids":
@@ -98,11 +206,6 @@ def output_name(
         word = contrast.value if all(word.islower() for word in words) else contrast.label
         return f"{before}{word}{after}{ending}.nii.gz"
     return f"{name}_{contrast.value}{ending}.nii.gz"
-
-
-def stem_of(filename: str) -> str:
-    """The file name without .nii or .nii.gz, in any case."""
-    return re.sub(r"\.nii(\.gz)?$", "", filename, flags=re.IGNORECASE)
 
 
 def is_channel(filename: str) -> bool:

@@ -7,37 +7,43 @@ neither numpy nor nibabel, so that `mrsynth inspect` is quick.
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.discovery import SubjectFiles, check_overrides, subject_among_files, subjects_among_files
+from mrsynth.io.discovery import SubjectFiles, check_mask, check_overrides, subject_among_files, subjects_among_files
 from mrsynth.io.layouts import LAYOUTS, OTHERS, Survey, read_subjects, survey
+from mrsynth.io.vocabulary import contrast_of_word, name_words
 
 if TYPE_CHECKING:
     from mrsynth.scans.subject import Subject
     from mrsynth.scans.volume import Volume
 
-__all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_subject"]
+__all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_subject", "settle_masks"]
 
 
-def find_subject(folder: Path | str, overrides: Mapping[Contrast, Path] | None = None) -> SubjectFiles:
+def find_subject(
+    folder: Path | str, overrides: Mapping[Contrast, Path] | None = None, mask: Path | None = None
+) -> SubjectFiles:
     """The one subject in a folder: its scans, told apart by name.
 
     folder     looked into without its subfolders, save `anat` and a single `ses-*`; or one that holds one subject of a
                data set whose names say where its files lie (IXI, ISLES 2015, WMH, SynthRAD 2023). Where a folder
                holds several subjects, `folder/ID` means the one of that name.
     overrides  contrast -> the file to take for it, whatever its name and wherever it lies
-    Left out: masks and segmentations, `mrsynth` and `derivatives` folders, files whose sidecar says they are synthetic.
-    Raises InputError when there is no such folder, no scan, more than one subject, or two files for one contrast.
+    mask       the brain mask to take, wherever it lies
+    Masks, segmentations, maps, and files whose header or sidecar says that they are synthetic are no scans; `left_out`
+    names them. The folders `mrsynth` and `derivatives` are not looked into. Raises InputError when there is no such
+    folder, no scan, more than one subject, two files for one contrast, or a file that is or could be a contrast
+    otherwise missing, and cannot be read or told.
     """
     folder, given = Path(folder).expanduser(), check_overrides(overrides or {})
     dataset, home, seen = _kept_otherwise(folder)
     subjects = read_subjects(dataset, home, seen).subjects if dataset else []
-    if len(subjects) == 1:
-        return subjects[0].with_files(given)
-    return subject_among_files(folder, given)
+    found = subjects[0].with_files(given) if len(subjects) == 1 else subject_among_files(folder, given)
+    return found if mask is None else found.with_mask(check_mask(mask))
 
 
 def find_subjects(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
@@ -60,13 +66,17 @@ def find_subjects(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
 
 
 def load_subject(
-    source: Path | str | SubjectFiles, *, segmentation: bool = False, mask: bool = True, **overrides: Path | str
+    source: Path | str | SubjectFiles,
+    *,
+    segmentation: bool = False,
+    mask: bool | Path | str = True,
+    **overrides: Path | str,
 ) -> "Subject":
     """Read the volumes of a subject.
 
     source        its folder, or what `find_subject` found there
     segmentation  whether to read the segmentation, if there is one
-    mask          whether to read the brain mask, if there is one
+    mask          whether to read the brain mask, if there is one; or the file to read as that
     overrides     t1=, t1ce=, t2=, flair=, ...: files to take instead of those found
     Raises InputError when a file cannot be used or does not lie on the grid of the first contrast.
     """
@@ -81,6 +91,9 @@ def load_subject(
         found = source.with_files(check_overrides(given))
     else:
         found = find_subject(source, given)
+    if not isinstance(mask, bool):
+        found = found.with_mask(check_mask(Path(mask)))
+    found = settle_masks(found) if mask else found
     first, *others = found.available
     reference = read_volume(found.files[first])
 
@@ -98,6 +111,42 @@ def load_subject(
     labels = on_same_grid(found.segmentation, labels=True) if segmentation and found.segmentation else None
     brain = on_same_grid(found.mask) if mask and found.mask else None
     return Subject(found.name, volumes, labels, brain)
+
+
+def settle_masks(found: SubjectFiles) -> SubjectFiles:
+    """Choose among several brain masks by reading them.
+
+    Those that are equal count once, those on another grid not at all. Of several that differ the one named like the
+    first contrast is taken, else none; what was not taken, and why, is in `left_out` and `notes`.
+    """
+    if found.mask is not None or not found.masks:
+        return found
+    from mrsynth.io.nifti import read_geometry, read_volume
+    from mrsynth.scans.volume import same_grid
+
+    first = found.available[0]
+    reference = read_geometry(found.files[first])
+    left_out = dict(found.left_out)
+    kept: dict[Path, Volume] = {}
+    for path in found.masks:
+        volume = read_volume(path, labels=True)
+        if not same_grid(reference, volume):
+            left_out[path] = f"a brain mask on another grid than the {first.label}"
+        elif twin := next((p for p, v in kept.items() if ((v.voxels != 0) == (volume.voxels != 0)).all()), None):
+            left_out[path] = f"the same brain mask as {twin.name}"
+        else:
+            kept[path] = volume
+    named = [path for path in kept if any(contrast_of_word(word) is first for word in name_words(path.name))]
+    chosen = list(kept) if len(kept) == 1 else named if len(named) == 1 else []
+    notes = list(found.notes)
+    for path in kept:
+        if path not in chosen:
+            left_out[path] = "one of several brain masks that differ"
+    if kept and len(kept) > 1:
+        taken = f"{chosen[0].name} is taken, named like the {first.label}" if chosen else "none is taken"
+        notes.append(f"Brain masks differ: {', '.join(p.name for p in kept)}; {taken}. --mask FILE chooses another.")
+    mask = chosen[0] if chosen else None
+    return replace(found, mask=mask, masks=(), left_out=left_out, notes=tuple(notes))
 
 
 def _kept_otherwise(root: Path) -> tuple[str, Path, Survey]:

@@ -116,6 +116,8 @@ class Report(Record):
     scores: tuple[Score, ...] = ()
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = Field(default=(), validate_default=True)
+    not_used: dict[str, str] = Field(default_factory=dict, description="image in the subject's folder -> why")
+    file_notes: tuple[str, ...] = Field(default=(), description="how files were understood, where that is not plain")
     timings: dict[str, float] = Field(default_factory=dict, description="stage -> seconds")
     preparation: dict[str, Any] = Field(default_factory=dict)
     software: dict[str, str] = Field(default_factory=dict)
@@ -193,12 +195,14 @@ def sidecar_json(
     rule: str,
     hounsfield: Window = HOUNSFIELD,
     warnings: Sequence[str] = (),
+    not_used: Mapping[str, str] | None = None,
     content: Content = "image",
 ) -> str:
     """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
 
     rule        from the inputs' intensities to what the network sees: `Prepared.record["rule"]`
     hounsfield  the window of a synthetic CT
+    not_used    images in the subject's folder that were not used, and why
     content     what the NIfTI holds: the image, or the mean or the spread of several samples
     """
     is_image = content != "spread"
@@ -229,6 +233,7 @@ def sidecar_json(
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
                 "Warnings": list(warnings),
+                "NotUsed": dict(not_used or {}),
                 "Notices": list(notices_for([target])),
             },
             indent=2,

@@ -20,9 +20,9 @@ class Inspection:
     choice: str | None
 
 
-def inspect(folder: Path, overrides: Mapping[Contrast, Path] | None = None) -> Inspection:
+def inspect(folder: Path, overrides: Mapping[Contrast, Path] | None = None, mask: Path | None = None) -> Inspection:
     """Look at one subject by its file names. Raises InputError as `complete` would."""
-    files = find_subject(folder, overrides)
+    files = find_subject(folder, overrides, mask)
     missing = files.missing(STANDARD)
     if not missing:
         return Inspection(files, (), None)

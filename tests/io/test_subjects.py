@@ -118,7 +118,7 @@ def test_layouts(tmp_path: Path, files: str, name: str, layout: str, found: str,
 
 
 def test_extensions_in_any_case_and_hidden_files(tmp_path: Path) -> None:
-    touch(tmp_path, "T1.nii T2.NII.GZ FLAIR.Nii ._T1.nii.gz .T1.nii t1ce.json t1ce.mha t1ce.nii.gz.part")
+    touch(tmp_path, "T1.nii T2.NII.GZ FLAIR.Nii ._T1.nii.gz .T1.nii t1ce.json t1ce.raw t1ce.nii.gz.part")
 
     assert names_of(find_subject(tmp_path)) == {"t1": "T1.nii", "t2": "T2.NII.GZ", "flair": "FLAIR.Nii"}
 
@@ -419,8 +419,8 @@ def test_find_subjects_where_there_is_none(tmp_path: Path) -> None:
             "one.nii two.nii.gz T1_mask.nii",
             ["no contrast recognised", "one.nii", "two.nii.gz", "mprage", "--t1ce FILE"],
         ),
-        ("T1_seg", ["no contrast recognised", "T1_seg", "segmentations"]),
-        (" ".join(f"x{i}.nii" for i in range(30)), ["and 22 more"]),
+        ("T1_seg", ["no contrast recognised", "T1_seg.nii.gz: a mask or segmentation"]),
+        (" ".join(f"x{i}.nii" for i in range(30)), [f"x{i}.nii: its name states no" for i in range(30)]),
     ],
 )
 def test_folders_without_a_contrast(tmp_path: Path, names: str, messages: list[str]) -> None:

@@ -10,7 +10,7 @@ NAMES = {
         t1 T1 t1n t1w T1W t1_pre T1_native mprage MPRAGE T1_MPRAGE_SAG spgr bravo 3DT1 axT1 t1_cor t1cor T1-weighted
         T1_brain T1_brain_n4 T1_masked PatT1 rT1 sub-01_T1w sub-T2a_T1w sub-01_ses-post_T1w sub-01_ce-none_T1w
         sub-01_space-T2w_T1w sub-01_desc-preproc_T1w x_T1_tse T1_PD_001 CT_001_T1 T1_pre_contrast T1_no_gd no_gd_T1
-        T1_post_op T1_postop post_T1 T1_to_MNI T1_regtoMNI IXI002-Guys-0828-T1 BraTS2021_00000_t1 patient_2_T1
+        T1_post_op T1_postop T1_to_MNI T1_regtoMNI IXI002-Guys-0828-T1 BraTS2021_00000_t1 patient_2_T1
         BraTS-GLI-00000-000-t1n TCGA-FG-6692_t1_raw T1_lesionfilled""",
     Contrast.T1CE: """
         t1c T1C t1ce T1ce T1CE t1gd T1Gd T1GD t1_gd t1post T1Post t1_post t1km t1wce T1wCE T1WKS t1-c T1+C cet1
@@ -34,7 +34,7 @@ NAMES = {
         sub-01_dseg sub-01_T1w_dseg sub-01_label-GM_probseg sub-01_desc-brain_mask T1_synthseg aparc+aseg T1_labels
         lesion lesion_mask T1_label1 flair_lesion FLAIR_roi tumor_segmentation T1_brain_pve_0 mask_T1
         T1map T1_map T2map T2starw T2_star T2* T2Star T1rho sub-01_inplaneT2 sub-01_UNIT1 subtraction_T1_subtraction
-        AX_T1_FLAIR T1FLAIR warp_to_T1 regtoT1
+        AX_T1_FLAIR T1FLAIR post_T1 warp_to_T1 regtoT1
         patient01 post direct struct product CT01 sub-T1 sub-CT_bold PDGM McDonaldPD MR_SWI adc swi perf CASE_0000 brain
         scan x 001""",
 }

@@ -208,6 +208,7 @@ def write_results(
     )
     software = versions()
     stripped = not has_skull(subject)
+    not_used = files.not_used()
 
     def write_image(name: str, target: Contrast, volume: Volume, content: Content) -> None:
         sidecar = sidecar_json(
@@ -221,6 +222,7 @@ def write_results(
             rule=completion.prepared.record["rule"],
             hounsfield=completion.prepared.hounsfield,
             warnings=completion.warnings,
+            not_used=not_used,
             content=content,
         )
         what = target.label if content == "image" else f"{target.label} {content}"
@@ -267,6 +269,8 @@ def write_results(
         outputs=tuple(outputs),
         scores=completion.scores,
         warnings=completion.warnings,
+        not_used=not_used,
+        file_notes=files.notes,
         timings={**completion.seconds, "total": time.perf_counter() - began},
         preparation=completion.prepared.record,
         software=software,

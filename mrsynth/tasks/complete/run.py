@@ -14,7 +14,7 @@ from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.nifti import read_volume
 from mrsynth.io.store import Resolved, available_entries, located, resolve
-from mrsynth.io.subjects import SubjectFiles, find_subject, load_subject
+from mrsynth.io.subjects import SubjectFiles, find_subject, load_subject, settle_masks
 from mrsynth.methods import METHODS
 from mrsynth.plain import Progress
 from mrsynth.sampling import Estimator, Sampling, mode_of
@@ -48,6 +48,7 @@ class CompleteOptions(Sampling):
     folder: Path
     out: Path | None = Field(None, description="None: `mrsynth` inside the subject's folder")
     overrides: Mapping[Contrast, Path] = Field({}, description="files to take, whatever their names")
+    mask: Path | None = Field(None, description="the brain mask to take; None: the one found, if there is one")
     method: str = AUTO
     weights: str | None = None
     targets: tuple[Contrast, ...] = ()
@@ -77,7 +78,7 @@ class Plan:
 def plan(options: CompleteOptions) -> Plan:
     """Look, and choose; of the scans only names are read. Raises as `complete` does."""
     check_request(options)
-    files = find_subject(options.folder, options.overrides)
+    files = find_subject(options.folder, options.overrides, options.mask)
     out = output_folder(options, files)
     entries = available_entries()
     if options.weights is None:
@@ -114,7 +115,8 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         return todo, None
     with results_folder(todo.out, result_names(todo.files, todo.targets), overwrite=options.overwrite) as folder:
         say("reading", 0, 1)
-        subject = load_subject(todo.files)
+        files = settle_masks(todo.files)
+        subject = load_subject(files)
         truths = references(options.reference, subject, todo.targets) if options.reference else {}
         trained = build(todo.checkpoint or fetched(todo.selection.entry.name, progress))
         seconds = {"reading": time.perf_counter() - began}
@@ -134,7 +136,7 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         say("writing", 0, 1)
         report = write_results(
             folder,
-            files=todo.files,
+            files=files,
             subject=subject,
             completion=replace(done, scores=tuple(rows), seconds=seconds),
             trained=trained,
@@ -269,7 +271,7 @@ def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
 
 def scan_folders(files: SubjectFiles) -> set[Path]:
     """Where scans lie: the folder that names each, and the one it is in, which differ where a scan is a link."""
-    scans = [path for path in (*files.files.values(), files.segmentation, files.mask) if path is not None]
+    scans = [path for path in (*files.files.values(), *files.masks, files.segmentation, files.mask) if path is not None]
     return {path.parent.resolve() for path in scans} | {path.resolve().parent for path in scans}
 
 

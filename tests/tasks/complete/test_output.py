@@ -53,7 +53,9 @@ def test_earlier_results_are_replaced_only_when_asked(run_cli, folder):
 
 def test_a_deviation_does_not_outlive_its_mean(run_cli, folder):
     assert run_cli("complete", folder, *QUICK, "--samples", 2)[0] == 0
-    assert (folder / "mrsynth" / "p1_t1ce_spread.nii.gz").exists() and (folder / "mrsynth" / "p1_t1ce_spread.json").exists()
+    assert (folder / "mrsynth" / "p1_t1ce_spread.nii.gz").exists() and (
+        folder / "mrsynth" / "p1_t1ce_spread.json"
+    ).exists()
     (folder / "mrsynth" / "notes.txt").write_text("mine")
 
     assert run_cli("complete", folder, *QUICK, "--overwrite")[0] == 0

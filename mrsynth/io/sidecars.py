@@ -1,0 +1,166 @@
+"""What stands beside a scan or in its place: JSON in any encoding, what dcm2niix wrote, pointers to a content."""
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mrsynth.contrasts import Contrast
+from mrsynth.io.formats import stem_of
+from mrsynth.io.naming import ScanName
+from mrsynth.io.reading import parse_json, read_bounded
+from mrsynth.io.vocabulary import UNNAMED, Verdict, judge_name
+
+POINTER = 2048  # bytes: no longer is what git-annex or Git LFS leaves in place of a file
+_AGENT_NONE = re.compile(r"(?i)no|none|n/?a|without|ohne|kein\w*|0")
+_KINDS = {  # of ImageType -> what such a file is
+    **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "a phase image"),
+    **dict.fromkeys(("R", "REAL", "I", "IMAGINARY"), "the real or imaginary part of an image"),
+    **dict.fromkeys(
+        ("ADC", "FA", "EADC", "TRACEW_ADC", "T1 MAP", "T2 MAP", "SUBTRACTION"), "a map computed from scans"
+    ),
+    **dict.fromkeys(("LOCALIZER", "SCOUT"), "a scout"),
+    **dict.fromkeys(("PROJECTION IMAGE", "MIP", "MINIP"), "a projection"),
+}
+
+
+def any_json(path: Path) -> Any:
+    """The content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without byte order mark, or in Latin-1.
+
+    None where the file is not there, cannot be read or is no JSON.
+    """
+    try:
+        text = read_bounded(path)
+    except OSError:
+        return None
+    for encoding in ("", "utf-16", "latin-1"):
+        with suppress(ValueError):
+            return parse_json(text.decode(encoding) if encoding else text)
+    return None
+
+
+def sidecar_of(path: Path) -> Mapping[str, Any]:
+    """The object in the JSON file of the same name beside an image; empty where there is none."""
+    stem = stem_of(path.name)
+    for ending in (".json", ".JSON"):
+        if isinstance(content := any_json(path.with_name(stem + ending)), dict):
+            return content
+    return {}
+
+
+def pointer_of(path: Path) -> str:
+    """How to get the content of a file that is but a pointer to it; "" for any other file, read or not."""
+    if path.is_symlink() and not path.exists():
+        target = str(path.readlink())
+        if ".git/annex/" in target.replace("\\", "/"):
+            return "a link of git-annex whose content is not here; fetch it with `datalad get` or `git annex get`"
+        return (
+            "a link to a file that is not there; fetch that file (for example with `datalad get`), or remove the link"
+        )
+    try:
+        if not 0 < path.stat().st_size <= POINTER:
+            return ""
+        start = path.read_bytes()
+    except OSError:
+        return ""
+    if re.match(rb"\s*(\.\./)*(\.git)?/?annex/objects/", start):
+        return "a pointer of git-annex, its content is not here; fetch it with `datalad get` or `git annex get`"
+    if start.startswith((b"version https://git-lfs", b"version https://hawser")):
+        return "a pointer of Git LFS, its content is not here; fetch it with `git lfs pull`"
+    return ""
+
+
+# What dcm2niix says --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Series:
+    """What the JSON file of dcm2niix says of a scan.
+
+    verdict  as of a name; with neither contrast nor reason where the JSON tells neither
+    agent    whether contrast agent was given, None where that is not said
+    words    what it was read from, for a reason: `SeriesDescription "AX T1 POST"`
+    """
+
+    verdict: Verdict
+    agent: bool | None
+    words: str
+
+
+def series_of(content: Mapping[str, Any]) -> Series | None:
+    """What dcm2niix, or a BIDS converter, wrote of a series; None for a JSON file that says nothing of that."""
+    said = {key: text for key in ("SeriesDescription", "ProtocolName") if (text := str(content.get(key) or "").strip())}
+    kinds = content.get("ImageType")
+    kinds = [str(kind).upper() for kind in kinds] if isinstance(kinds, list) else []
+    if kind := next((kind for kind in kinds if kind in _KINDS), ""):
+        return Series(Verdict(why=_KINDS[kind]), None, f"ImageType {kind}")
+    agent, words = _agent(content)
+    timing = _by_timing(content)
+    for key, text in said.items():
+        verdict = judge_name(re.sub(r"[\\/]", " ", text))
+        if verdict.contrast in (Contrast.T1, Contrast.T1CE) or Contrast.T1 in verdict.could_be:
+            if timing in verdict.could_be:
+                verdict = Verdict(timing)
+            if agent is not None and verdict.contrast is Contrast.T1 and not _says_without(text):
+                verdict = Verdict(Contrast.T1CE if agent else Contrast.T1)
+            return Series(verdict, agent, f'{key} "{text}"' + (f", {words}" if agent else ""))
+        if verdict.contrast or verdict.could_be or verdict.why != UNNAMED:
+            return Series(verdict, agent, f'{key} "{text}"')
+    if timing is not None:
+        found = Contrast.T1CE if timing is Contrast.T1 and agent else timing
+        return Series(Verdict(found), agent, "its echo and repetition times" + (f", {words}" if agent else ""))
+    return Series(Verdict(), agent, words) if agent is not None else None
+
+
+def weigh(name: ScanName | Verdict, series: Series | None) -> tuple[ScanName | Verdict, str]:
+    """What a file is by its name and by its JSON file, which outranks the name; and why, where the two disagree."""
+    named = name.contrast
+    if series is None or (isinstance(name, Verdict) and name.why != UNNAMED and not name.could_be):
+        return name, ""  # a mask or a map has the JSON file of the scan it was made from
+    said, enhanced = series.verdict, (Contrast.T1, Contrast.T1CE)
+    if said.why and not said.could_be:
+        return Verdict(why=f"{said.why}, as its JSON file says ({series.words})"), ""
+    if said.could_be:
+        return (name, "") if named in said.could_be else (said, "")
+    contrast = said.contrast
+    if contrast is None and series.agent is not None and named in enhanced:
+        contrast = Contrast.T1CE if series.agent else Contrast.T1
+    open_ = named or (Contrast.T1CE if isinstance(name, Verdict) and name.could_be == enhanced else None)
+    silent = contrast is Contrast.T1 and open_ is Contrast.T1CE and series.agent is None
+    if contrast is None or contrast is named or (silent and not _says_without(series.words)):
+        return name, ""
+    found = replace(name, contrast=contrast, pattern=None) if isinstance(name, ScanName) else ScanName(contrast)
+    less = f", the name says {named.label}" if named else ""
+    return found, f"taken for the {contrast.label}, as its JSON file says ({series.words}){less}"
+
+
+def _agent(content: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """Whether contrast agent was given, and the words that say so."""
+    for key in ("ContrastBolusAgent", "ContrastBolusIngredient"):
+        if text := str(content.get(key) or "").strip():
+            return not _AGENT_NONE.fullmatch(text), f'{key} "{text}"'
+    return None, ""
+
+
+def _says_without(text: str) -> bool:
+    return re.search(r"(?i)\b(pre|without|w/?o|native?|ohne|sans|non?)\b", text.replace("_", " ")) is not None
+
+
+def _by_timing(content: Mapping[str, Any]) -> Contrast | None:
+    """The contrast that echo, repetition and inversion time (in seconds) leave no doubt of, else None."""
+    echo, repetition, inversion = (_number(content.get(f"{kind}Time")) for kind in ("Echo", "Repetition", "Inversion"))
+    if echo is None or repetition is None:
+        return None
+    if inversion is not None and inversion > 1.5 and echo > 0.06 and repetition > 4:
+        return Contrast.FLAIR
+    if inversion is None and echo > 0.07 and repetition > 2:
+        return Contrast.T2
+    if echo < 0.025 and (repetition < 1 or (inversion is not None and 0.5 < inversion < 1.4)):
+        return Contrast.T1
+    return None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and value == value else None

@@ -1,0 +1,281 @@
+"""Names as public archives, converters and users write them: which file of a folder is which contrast."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.errors import InputError
+from mrsynth.io.naming import ScanName, read_names
+from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects
+
+T1, T1CE, T2, FLAIR = STANDARD
+SHORT = {"t1": T1, "t1ce": T1CE, "t2": T2, "flair": FLAIR}
+
+
+def touch(folder: Path, names: str) -> Path:
+    """Empty files: names tell."""
+    for name in names.split():
+        path = folder / (name if "." in Path(name).name else f"{name}.nii.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def found(subject: SubjectFiles) -> dict[str, str]:
+    names = {c.value: path.relative_to(subject.folder).as_posix() for c, path in subject.files.items() if c in STANDARD}
+    return {contrast: name.removesuffix(".nii.gz") for contrast, name in names.items()}
+
+
+def expected(text: str) -> dict[str, str]:
+    return dict(pair.split("=") for pair in text.split())
+
+
+# Archives ------------------------------------------------------------------------------------------------------------
+
+PDGM = "UCSF-PDGM-0004_"
+ARCHIVES = {  # archive -> the files of a subject ({} stands for the prefix they share), and which is which
+    "UCSF-PDGM": (
+        PDGM,
+        "{}T1 {}T1_bias {}T1c {}T1c_bias {}T2 {}T2_bias {}FLAIR {}FLAIR_bias {}ADC {}ASL {}SWI {}SWI_bias "
+        "{}DTI_eddy_FA {}brain_segmentation {}tumor_segmentation",
+        "t1={}T1 t1ce={}T1c t2={}T2 flair={}FLAIR",
+    ),
+    "UPENN-GBM": (
+        "UPENN-GBM-00001_11_",
+        "{}T1_unstripped {}T1GD_unstripped {}T2_unstripped {}FLAIR_unstripped",
+        "t1={}T1_unstripped t1ce={}T1GD_unstripped t2={}T2_unstripped flair={}FLAIR_unstripped",
+    ),
+    "LUMIERE": (
+        "",
+        "ct1_skull_strip flair_skull_strip t1_skull_strip t2_skull_strip brain_mask",
+        "t1=t1_skull_strip t1ce=ct1_skull_strip t2=t2_skull_strip flair=flair_skull_strip",
+    ),
+    "LUMIERE raw": ("", "CT1 FLAIR T1 T2", "t1=T1 t1ce=CT1 t2=T2 flair=FLAIR"),
+    "EGD": ("", "T1 T1GD T2 FLAIR MASK", "t1=T1 t1ce=T1GD t2=T2 flair=FLAIR"),
+    "RHUH-GBM": (
+        "RHUH-0001_0_",
+        "{}t1 {}t1ce {}t2 {}flair {}adc {}segmentations",
+        "t1={}t1 t1ce={}t1ce t2={}t2 flair={}flair",
+    ),
+    "MSSEG 2016": ("", "3DFLAIR 3DT1 3DT1GADO DP T2", "t1=3DT1 t1ce=3DT1GADO t2=T2 flair=3DFLAIR"),
+    "MSLesSeg": ("P14_T1_", "{}FLAIR {}T1 {}T2 {}MASK", "t1={}T1 t2={}T2 flair={}FLAIR"),
+    "IXI": ("IXI012-HH-1211-", "{}T1 {}T2 {}PD {}MRA", "t1={}T1 t2={}T2"),
+    "HCP": (
+        "_acpc_dc_restore_brain",
+        "T1w{} T2w{} brainmask_fs",
+        "t1=T1w{} t2=T2w{}",
+    ),
+    "dcm2niix": (
+        "",
+        "4_AX_T1_SE 5_AX_T2_FSE_FatSat 6_AX_T2_FLAIR 9_AX_T1_SE_POST_GAD 1_LOCALIZER 7_AX_DWI_ADC",
+        "t1=4_AX_T1_SE t1ce=9_AX_T1_SE_POST_GAD t2=5_AX_T2_FSE_FatSat flair=6_AX_T2_FLAIR",
+    ),
+    "dcm2niix, Philips": (
+        "",
+        "301_sT1W_3D_TFE 401_T2W_TSE 501_FLAIR_longTR 801_sT1W_3D_TFE_Gd",
+        "t1=301_sT1W_3D_TFE t1ce=801_sT1W_3D_TFE_Gd t2=401_T2W_TSE flair=501_FLAIR_longTR",
+    ),
+    "dcm2niix, +C": (
+        "",
+        "3_Sag_T1_CUBE 4_Ax_T2_FSE 6_Ax_T2_FLAIR 9_+C_Sag_T1_CUBE",
+        "t1=3_Sag_T1_CUBE t1ce=9_+C_Sag_T1_CUBE t2=4_Ax_T2_FSE flair=6_Ax_T2_FLAIR",
+    ),
+    "dcm2niix, plusC": (
+        "",
+        "4_Ax_T2_FSE 6_Ax_T2_FLAIR 9_plusC_Sag_T1_CUBE",
+        "t1ce=9_plusC_Sag_T1_CUBE t2=4_Ax_T2_FSE flair=6_Ax_T2_FLAIR",
+    ),
+    "BraTS-PED": (
+        "BraTS-PED-00002-000-",
+        "{}t1c {}t1n {}t2f {}t2w",
+        "t1={}t1n t1ce={}t1c t2={}t2w flair={}t2f",
+    ),
+    "SPM": ("", "mT1 rT2 rFLAIR c1T1 y_T1", "t1=mT1 t2=rT2 flair=rFLAIR"),
+    "SPM in lower case": ("", "mt1 rt2 rflair c1t1 c2t1 wc1t1 iy_t1", "t1=mt1 t2=rt2 flair=rflair"),
+    "SPM beside the scan": ("", "T1 mT1 c1T1 mwc1T1 y_T1 rFLAIR", "t1=T1 flair=rFLAIR"),
+    "ANTs": (
+        "",
+        "T1_N4_brain T1Gd_N4_regToT1_brain T2_regToT1_Warped FLAIR_regToT1_Warped",
+        "t1=T1_N4_brain t1ce=T1Gd_N4_regToT1_brain t2=T2_regToT1_Warped flair=FLAIR_regToT1_Warped",
+    ),
+    "BraTS toolkit": (
+        "hdbet_brats_",
+        "{}fla {}t1 {}t1c {}t2",
+        "t1={}t1 t1ce={}t1c t2={}t2 flair={}fla",
+    ),
+    "a study called Seg": ("VesSegTrial_012_", "{}t1 {}t2 {}flair", "t1={}t1 t2={}t2 flair={}flair"),
+    "a study called MASK": ("MASK_012_", "{}t1 {}t2 {}flair {}brain_mask", "t1={}t1 t2={}t2 flair={}flair"),
+    "a time point after the contrast": ("_T1", "P1_T1{} P1_T2{} P1_FLAIR{}", "t1=P1_T1{} t2=P1_T2{} flair=P1_FLAIR{}"),
+    "a time point within": (
+        "_brain",
+        "P1_T1_T1{} P1_T1_T2{} P1_T1_FLAIR{}",
+        "t1=P1_T1_T1{} t2=P1_T1_T2{} flair=P1_T1_FLAIR{}",
+    ),
+    "pre and post": ("", "PRE_T1 T1_POST T2", "t1=PRE_T1 t1ce=T1_POST t2=T2"),
+}
+
+
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_archives(tmp_path: Path, archive: str) -> None:
+    """Every file is taken for what it is, and every other image is named with a reason."""
+    prefix, files, which = (text.replace("{}", ARCHIVES[archive][0]) for text in ARCHIVES[archive])
+    subject = find_subject(touch(tmp_path / "p", files))
+
+    assert found(subject) == expected(which)
+    named = {*subject.files.values(), *subject.left_out, *subject.masks, subject.mask, subject.segmentation}
+    assert set((tmp_path / "p").iterdir()) <= named
+    assert all(subject.left_out.values()) and prefix == prefix.strip()
+
+
+def test_one_folder_a_contrast(tmp_path: Path) -> None:
+    """BraTS 2015: a folder for each .mha. A cohort of folders with one scan each is none of that."""
+    kinds = {
+        "flair": "MR_Flair.54512",
+        "t1": "MR_T1.54513",
+        "t1ce": "MR_T1c.54514",
+        "t2": "MR_T2.54515",
+        "": "OT.54517",
+    }
+    for kind in kinds.values():
+        touch(tmp_path / "brats_2013_pat0001_1", f"VSD.Brain.XX.O.{kind}/VSD.Brain.XX.O.{kind}.mha")
+    touch(tmp_path / "cohort", "P1/T1 P2/FLAIR")
+
+    subject = find_subject(tmp_path / "brats_2013_pat0001_1")
+    assert {c.value: path.stem.split(".O.")[1] for c, path in subject.files.items()} == {
+        name: kind for name, kind in kinds.items() if name
+    }
+    assert [s.name for s in find_subjects(tmp_path)[0]] == ["P1", "P2", "brats_2013_pat0001_1"]
+    with pytest.raises(InputError, match="Found P1/, P2/"):
+        find_subject(tmp_path / "cohort")
+
+
+def test_time_points_are_not_mixed(tmp_path: Path) -> None:
+    names = [f"BraTSReg_001_{time}_{c}" for time in ("00_0000", "01_0106") for c in SHORT]
+    with pytest.raises(InputError, match="2 subjects: BraTSReg_001_00_0000, BraTSReg_001_01_0106"):
+        find_subject(touch(tmp_path, " ".join(names)))
+
+
+def test_numbers_without_a_table_are_not_guessed(tmp_path: Path) -> None:
+    touch(tmp_path, "BRATS_001_0000 BRATS_001_0001 BRATS_001_0002 BRATS_001_0003")
+    with pytest.raises(InputError, match=r"BRATS_001_0000\.nii\.gz, BRATS_001_0001"):
+        find_subject(tmp_path)
+
+
+# Contrast agent, parts, maps -----------------------------------------------------------------------------------------
+
+ENHANCED = """
+    CT1 ct1 cT1 T1c T1C+ T1+C +C_T1 T1_+C T1+ T1+Gd 8_plusC_Ax_T1_FSPGR T1_KM T1KM nach_KM_T1 mit_KM_T1
+    T1_GADO GADO_T1 3DT1GADO T1-GADO T1_avec_gado T1_con_contraste post_contrast_T1 T1_POST T1_post_Gd T1_PC T1_mdc
+    T1_inj T1_enhanced enhanced_T1 T1_Gadovist T1_dotarem T1GdMPRAGE t1gdfs gd-DTPA_T1 T1wPost AX_T1_POST_FS
+    contrast-enhanced_T1
+    T1_w_contrast T1_iv_contrast"""
+NOT_ENHANCED = """
+    T1C- T1_pre T1_PRE_GAD pre_gad_T1 T1_without_contrast T1_wo_contrast T1_no_gad T1_ohne_KM ohne_KM_T1 T1_sans_gado
+    T1_sin_contraste T1_nativ T1_native T1_postop T1_post_op T1_post_surgery PRE_T1 vor_KM_T1 T1_cor t1cor T1_CUBE"""
+
+
+@pytest.mark.parametrize("name", ENHANCED.split())
+def test_what_marks_an_enhanced_t1(name: str) -> None:
+    name = f"{name}.nii.gz"
+    assert read_names([name], {})[name].contrast is T1CE
+    assert read_names([name, "p_t2.nii.gz"], {})[name].contrast is T1CE
+
+
+@pytest.mark.parametrize("name", NOT_ENHANCED.split())
+def test_what_does_not(name: str) -> None:
+    assert read_names([f"{name}.nii.gz"], {})[f"{name}.nii.gz"].contrast is T1
+
+
+NO_SCANS = """
+    sub-01_part-phase_T2w sub-01_part-real_T2w sub-01_part-imag_T2w T2_ph T2_phase T2_imaginary T2_real 5_T2_TSE_ph
+    T2star T2_star sub-01_T2starw T2_FFE T2_GRE T2_fl2d_hemo sub-01_MEGRE T2_swi T1_localizer LOCALIZER_T1 T1_scout
+    AAHead_Scout_T1 T1_map T1map T2_mapping T2_ADC ADC_T1 T1_prob c1T1 mwc1T1 y_T1 T1_MIP T1_csf T1_deformation
+    T1ce_synthetic SynthSR_T1 fake_T2 T1_probability T1_pve_0 T2_qsm TOF_T1"""
+
+
+@pytest.mark.parametrize("name", NO_SCANS.split())
+def test_parts_of_a_name_that_change_its_meaning(name: str) -> None:
+    found = read_names([f"{name}.nii.gz"], {})[f"{name}.nii.gz"]
+    assert not isinstance(found, ScanName) and found.why
+
+
+def test_the_magnitude_is_the_scan(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01_T1w sub-01_part-mag_T2w sub-01_part-phase_T2w")
+    subject = find_subject(tmp_path)
+    assert found(subject) == {"t1": "sub-01_T1w", "t2": "sub-01_part-mag_T2w"}
+    assert list(subject.left_out.values()) == ["a phase image"]
+
+
+@pytest.mark.parametrize(
+    ("names", "doubt"),
+    [
+        ("post_T1 T2", "could be the T1 or the T1ce"),
+        ("AX_T1_FLAIR T1 T2", "could be the T1 or the FLAIR"),
+        ("gd_012_T1 gd_012_T2 gd_012_FLAIR", "could be the T1 or the T1ce"),
+    ],
+)
+def test_nobody_guesses(tmp_path: Path, names: str, doubt: str) -> None:
+    with pytest.raises(InputError, match=doubt) as caught:
+        find_subject(touch(tmp_path, names))
+    assert names.split()[0] in str(caught.value)
+
+
+def test_what_a_doubtful_file_could_be_may_be_there_already(tmp_path: Path) -> None:
+    subject = find_subject(touch(tmp_path, "T1 T1_GD post_T1 T2 FLAIR AX_T1_FLAIR"))
+    assert subject.available == STANDARD and len(subject.left_out) == 2
+    subject = find_subject(touch(tmp_path / "x", "post_T1 T2"), {T1CE: tmp_path / "x/post_T1.nii.gz"})
+    assert subject.available == (T1CE, T2) and not subject.left_out
+
+
+def test_series_numbers_and_numbers_of_subjects(tmp_path: Path) -> None:
+    assert find_subject(touch(tmp_path / "series", "4_T1 7_T2 12_FLAIR")).available == (T1, T2, FLAIR)
+    touch(tmp_path / "people", "01_t1 01_t2 02_t1 02_t2")
+    assert [s.name for s in find_subjects(tmp_path / "people")[0]] == ["01", "02"]
+    assert find_subject(touch(tmp_path / "one", "012_t1 012_t2")).name == "012"
+
+
+def test_the_name_of_a_result_follows_names_with_a_time_point(tmp_path: Path) -> None:
+    subject = find_subject(touch(tmp_path, "P14_T1_T1 P14_T1_T2 P14_T1_FLAIR"))
+    assert subject.output_name(T1CE) == "P14_T1_T1ce.nii.gz"
+
+
+# What dcm2niix says --------------------------------------------------------------------------------------------------
+
+LONG = {"EchoTime": 0.1, "RepetitionTime": 9, "InversionTime": 2.5}
+SERIES: list[tuple[str, Mapping[str, object], Contrast | None, str]] = [
+    ("scan7", {"SeriesDescription": "AX T1 POST GAD"}, T1CE, "taken for the T1ce"),
+    ("scan7", {"ProtocolName": "t2_tse_dark-fluid_tra"}, FLAIR, "taken for the FLAIR"),
+    ("T1", {"SeriesDescription": "T1 MPRAGE", "ContrastBolusAgent": "Gadovist"}, T1CE, "the name says T1"),
+    ("T1", {"SeriesDescription": "T1 MPRAGE", "ContrastBolusAgent": "NONE"}, T1, ""),
+    ("T1", {"SeriesDescription": "T1 MPRAGE"}, T1, ""),
+    ("T1", {"ContrastBolusAgent": "Dotarem 10 ml"}, T1CE, "ContrastBolusAgent"),
+    ("T1_gd", {"SeriesDescription": "T1 MPRAGE"}, T1CE, ""),
+    ("T1_gd", {"SeriesDescription": "T1 MPRAGE pre"}, T1, "the name says T1ce"),
+    ("T2", {"SeriesDescription": "AX FLAIR"}, FLAIR, "the name says T2"),
+    ("T2", {"SeriesDescription": "AX T2", "ContrastBolusAgent": "Gadovist"}, T2, ""),
+    ("AX_T1_FLAIR", {"EchoTime": 0.01, "RepetitionTime": 2.0, "InversionTime": 0.86}, T1, "echo and repetition"),
+    ("post_T1", {"SeriesDescription": "T1", "ContrastBolusAgent": "Gd"}, T1CE, "taken for the T1ce"),
+    ("T2", {"SeriesDescription": "T2", "ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, None, "a phase image"),
+    ("T1", {"SeriesDescription": "3-plane localizer"}, None, "a scout"),
+    ("T2", {"SeriesDescription": "ADC", "ImageType": ["DERIVED", "ADC"]}, None, "a map computed"),
+    ("T2", {"Modality": "MR"}, T2, ""),
+    ("T1_FLAIR", {"SeriesDescription": "T1 FLAIR", **LONG}, FLAIR, "taken for the FLAIR"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "contrast", "said"), SERIES)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_json_file_outranks_the_name(
+    tmp_path: Path, name: str, content: Mapping[str, object], contrast: Contrast | None, said: str, encoding: str
+) -> None:
+    touch(tmp_path, f"{name} p_pd")
+    (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding=encoding)
+
+    subject = find_subject(tmp_path)
+
+    assert [c for c in subject.available if c in STANDARD] == ([contrast] if contrast else [])
+    told = "\n".join([*subject.notes, *subject.left_out.values()])
+    assert said in told and (bool(told) == bool(said) or contrast is not None)
