@@ -58,8 +58,8 @@ class MsgLdmConfig(ChainConfig):
     latent_scaling  channel: each channel of each contrast's latents is brought to variance 1; joint: all by one factor
     complete   also train on examples with nothing missing: their number of missing contrasts is uniform from 0
     seg        auto: segmentations are learnt from where there are any; on: they must be there; off: never
-    regions    overlapping regions, and the values of the label file that belong to each. The defaults hold for BraTS up
-               to 2021 (enhancing: 4) and from 2023 (enhancing: 3)
+    regions    overlapping regions, and the values of the label file that belong to each; None: those that the catalogue
+               names for the data set of the training subjects, and where there are no segmentations none
     """
 
     FORMER: ClassVar[Mapping[str, Any]] = {"prototypes": "running", "latent_scaling": "joint"}
@@ -79,7 +79,7 @@ class MsgLdmConfig(ChainConfig):
     complete: bool = True
     neighbours: int = Field(0, ge=0, description="slices below and above that the structure encoders read too")
     seg: Literal["auto", "on", "off"] = "auto"
-    regions: dict[str, tuple[int, ...]] = Field({"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (3, 4)})
+    regions: dict[str, tuple[int, ...]] | None = None
     betas: tuple[float, float] = Field((0.5, 0.9), description="of Adam in the first stage and the structure stage")
     T: int = Field(1000, gt=1, description="levels of the training chain")
     schedule: Literal["sqrt_linear", "cosine", "linear", "linear_scaled"] = "sqrt_linear"
@@ -93,7 +93,8 @@ class MsgLdmConfig(ChainConfig):
     def _fits_together(self) -> "MsgLdmConfig":
         if len(self.contrasts) < 2:
             raise ValueError("at least two contrasts are needed: one to make and one to make it from")
-        if self.seg != "off" and (not self.regions or any(min(v, default=0) < 1 for v in self.regions.values())):
+        empty = self.regions is not None and not self.regions
+        if self.seg != "off" and (empty or any(min(v, default=0) < 1 for v in (self.regions or {}).values())):
             raise ValueError(f"regions {self.regions}: each needs values, all above 0; seg: off learns without any")
         if self.seg == "on" and not self.losses.w_seg:
             raise ValueError("seg on with losses.w_seg 0 would learn nothing from the segmentations")
@@ -122,7 +123,7 @@ class MsgLdmConfig(ChainConfig):
     @property
     def segments(self) -> bool:
         """Whether there is a segmentation decoder."""
-        return self.seg != "off" and self.losses.w_seg > 0
+        return self.seg != "off" and self.losses.w_seg > 0 and bool(self.regions)
 
     @property
     def styled(self) -> bool:

@@ -61,7 +61,10 @@ class StructureStage(nn.Module):
             self.register_buffer("prototype_counts", torch.zeros(c))
         if config.styled and config.losses.w_sc:
             self.log_temperature = nn.Parameter(torch.tensor(INITIAL_LOG_TEMPERATURE))
-        self.segmenter = SegmentationDecoder(sizes, 1 + len(config.regions)) if config.segments else None
+        if config.seg == "on" and not config.regions:
+            raise ValueError("seg is on, but it is not said which values of a segmentation are which region: regions")
+        self.regions = config.regions or {}
+        self.segmenter = SegmentationDecoder(sizes, 1 + len(self.regions)) if config.segments else None
 
     # --- In use ---------------------------------------------------------------------------------------------------
 
@@ -139,7 +142,7 @@ class StructureStage(nn.Module):
                 gamma, beta = reconstructor.modulation(codes)
                 terms["pull"] = terms["pull"] + pull_to_normal(gamma - 1, beta).mean()
         terms["consistency"] = self.consistency(styles, batch.present)
-        terms["regions"] = self.regions(found.levels, batch)
+        terms["regions"] = self.region_loss(found.levels, batch)
         weights_of = {"image": losses.w_sa * losses.w_rec, "frequency": losses.w_sa * losses.w_freq}
         weights_of["pull"] = losses.w_kl
         weights_of |= {"consistency": losses.w_sc, "regions": losses.w_seg}
@@ -167,7 +170,7 @@ class StructureStage(nn.Module):
             return torch.zeros((), device=present.device)
         return style_consistency(styles[present], present.nonzero()[:, 1], self.log_temperature)
 
-    def regions(self, features: list[Tensor], batch: Batch) -> Tensor:
+    def region_loss(self, features: list[Tensor], batch: Batch) -> Tensor:
         """L_seg over the examples that have a segmentation. Raises InputError where seg=on and one has none."""
         if self.segmenter is None:
             return torch.zeros((), device=batch.images.device)
@@ -182,7 +185,7 @@ class StructureStage(nn.Module):
         if not bool(labelled.any()):
             return torch.zeros((), device=batch.images.device)
         logits = self.segmenter([level[labelled] for level in features])
-        return segmentation_loss(logits, region_targets(labels[labelled], self.config.regions))
+        return segmentation_loss(logits, region_targets(labels[labelled], self.regions))
 
     @torch.no_grad()
     def remember(self, styles: Tensor, present: Tensor) -> None:

@@ -36,6 +36,7 @@ from mrsynth.tasks.train.cohort import Cohort, card_of, examples_of, gather, ref
 from mrsynth.tasks.train.config import RunConfig, build_trainable, read_run_file, refuse_another_run, yaml_text
 from mrsynth.tasks.train.judging import judge_of
 from mrsynth.tasks.train.log import RunLog
+from mrsynth.tasks.train.regions import with_regions
 from mrsynth.tasks.train.stages import Plan, take_over
 from mrsynth.training.loop import Callbacks, TrainingState, begin, processes, train
 
@@ -78,6 +79,8 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     if not options.resume and (state_file.exists() or (out / "checkpoint.safetensors").exists()):
         raise UsageError(f"{out} already holds a run. Give --resume to go on with it, or another --out.")
     config = read_config(options)
+    if not options.resume or config.method.get("regions", ...) is None:
+        config = with_regions(config, options.data)
     saved = read_run_file(out / "config.yaml", options.method, begun=True) if options.resume else config
     refuse_another_run(saved, config, out)
     method = fresh_method(config)

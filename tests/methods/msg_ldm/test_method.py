@@ -29,13 +29,14 @@ from mrsynth.training.validation import fill_in_every_pattern
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "methods" / "msg-ldm.md"
 T1, T1CE, T2, FLAIR = STANDARD
-REGIONS = MsgLdmConfig().regions
+REGIONS = {"WT": (1, 2, 3, 4), "TC": (1, 3, 4), "ET": (3, 4)}
 SMALL = {
     "first_stage": {"kind": "identity", "multipliers": (1, 1, 1)},
     "structure": {"widths": (8, 16), "fold": 2, "style_width": 4, "decoder_blocks": 1},
     "network": {"width": 16, "multipliers": (1,), "blocks": 1, "groups": 8, "attention": ()},
     "losses": {"w_gan": 0.0, "w_freq": 0.0},
     "seg": "off",
+    "regions": REGIONS,
     "T": 50,
     "schedule": "cosine",
     "param": "x0",
@@ -44,7 +45,7 @@ SMALL = {
 
 
 def small(**options):
-    inner = {k: {**SMALL[k], **v} for k, v in options.items() if isinstance(SMALL.get(k), dict)}
+    inner = {k: {**SMALL[k], **v} for k, v in options.items() if isinstance(SMALL.get(k), dict) and k != "regions"}
     return {"method": "msg-ldm", **SMALL, **options, **inner}
 
 
@@ -287,7 +288,15 @@ def test_check_8_segmentations_can_be_demanded(wake):
 
     for missing, given in ((4, None), (3, labels)):
         with pytest.raises(InputError, match=f"seg is on, but {missing} of 4 .* no segmentation.*auto or off"):
-            model.structure.regions(features, batch_of(labels=given))
+            model.structure.region_loss(features, batch_of(labels=given))
+
+
+def test_check_8_without_regions_nothing_is_learnt_from_segmentations(wake):
+    """0.1.0 took those of BraTS, whatever the file."""
+    model = wake(small(seg="auto", regions=None))
+    assert MsgLdmConfig().regions is None and not model.wants_labels and model.structure.segmenter is None
+    with pytest.raises(ValueError, match="not said which values"):
+        build_method(small(seg="on", regions=None))
 
 
 def test_dice_of_the_regions_is_written_out():
