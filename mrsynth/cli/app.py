@@ -76,6 +76,12 @@ def complete(
     target: Annotated[
         list[Contrast] | None, typer.Option(help="Write only this missing contrast; repeatable.", show_default="all")
     ] = None,
+    replace: Annotated[
+        list[Contrast] | None,
+        typer.Option(
+            help="Make this contrast although it is there, because it is spoiled; repeatable.", show_default="none"
+        ),
+    ] = None,
     mode: ModeOption = None,
     steps: Steps = None,
     sampler: Sampler = None,
@@ -127,10 +133,11 @@ def complete(
         folder=folder,
         out=out,
         overrides=given(t1, t1ce, t2, flair),
-        mask=mask,
         method=method,
         weights=weights,
         targets=tuple(dict.fromkeys(target or ())),
+        replaced=tuple(dict.fromkeys(replace or ())),
+        mask=mask,
         mode=mode,
         steps=steps,
         sampler=sampler,
@@ -157,7 +164,7 @@ def complete(
     say(f"Missing: {', '.join(c.label for c in plan.targets)}. {plan.selection.reason}")
     if written is None:
         for contrast in plan.targets:
-            print_result(f"Would write {plan.out / plan.files.output_name(contrast)}")
+            print_result(f"Would write {plan.out / plan.output_name(contrast)}")
         return
     from mrsynth.reports.trust import assess
 

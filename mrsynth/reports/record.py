@@ -56,6 +56,7 @@ class OutputRecord(Record):
     file: str
     mean_file: str | None = None
     spread_file: str | None = None
+    replaces: str | None = Field(None, description="the scan of this contrast that is there, not read and not changed")
     sidecar: str
     sha256: str
 
@@ -197,12 +198,14 @@ def sidecar_json(
     warnings: Sequence[str] = (),
     not_used: Mapping[str, str] | None = None,
     content: Content = "image",
+    replaces: str | None = None,
 ) -> str:
     """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
 
     rule        from the inputs' intensities to what the network sees: `Prepared.record["rule"]`
     hounsfield  the window of a synthetic CT
     not_used    images in the subject's folder that were not used, and why
+    replaces    the scan of this contrast that is there, and was not read
     content     what the NIfTI holds: the image, or the mean or the spread of several samples
     """
     is_image = content != "spread"
@@ -220,6 +223,7 @@ def sidecar_json(
                 "Content": content,
                 "Estimator": sampler.words,
                 "Target": target.value,
+                **({"Replaces": replaces} if replaces else {}),
                 "Inputs": [{"contrast": i.contrast.value, "file": i.file, "sha256": i.sha256} for i in inputs],
                 "Method": weights.method,
                 "Weights": weights.model_dump(mode="json", include={"name", "sha256", "licence"}),

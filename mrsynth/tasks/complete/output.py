@@ -30,7 +30,6 @@ from mrsynth.io.locks import locked
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import is_ours
 from mrsynth.io.store import sha256_of
-from mrsynth.io.subjects import SubjectFiles
 from mrsynth.reports.montage import Kind, Panel, montage
 from mrsynth.reports.record import (
     Content,
@@ -51,6 +50,7 @@ from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import to_unit
 from mrsynth.tasks.complete.completion import Completion, in_u, spread
+from mrsynth.tasks.complete.plan import Plan
 from mrsynth.tasks.memory import peak_memory_mb
 from mrsynth.tasks.models import TrainedMethod
 
@@ -69,10 +69,10 @@ class Written:
     html: Path
 
 
-def result_names(files: SubjectFiles, targets: Sequence[Contrast]) -> list[str]:
-    """Every file name that results for these targets may have, in the order they are moved into place."""
+def result_names(todo: Plan) -> list[str]:
+    """Every file name that the results may have, in the order they are moved into place."""
     tags = ("", "mean", "spread", "std")  # std: what 0.1.0 wrote; an --overwrite takes it away
-    images = [files.output_name(target, tag) for target in targets for tag in tags]
+    images = [todo.output_name(target, tag) for target in todo.targets for tag in tags]
     return [name for image in images for name in (sidecar_name(image), image)] + list(REPORT_FILES)
 
 
@@ -181,18 +181,18 @@ def _put_back(copy: Path, path: Path) -> None:
 def write_results(
     folder: Path,
     *,
-    files: SubjectFiles,
+    todo: Plan,
     subject: Subject,
     completion: Completion,
     trained: TrainedMethod,
-    selection: str,
     truths: Mapping[Contrast, Volume],
     options: dict[str, Any],
     command: str,
     began: float,
 ) -> Report:
     """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
-    card, how = trained.card, completion.how
+    card, how, files = trained.card, completion.how, todo.files
+    selection = todo.selection.reason if todo.selection is not None else ""
     used = [c for c in subject.available if c in card.contrasts]
     inputs = tuple(input_record(files.files[c], c, subject.volumes[c]) for c in used)
     weights = WeightsRecord.of(card, trained.sha256)
@@ -210,6 +210,9 @@ def write_results(
     stripped = not has_skull(subject)
     not_used = files.not_used()
 
+    def replaced(target: Contrast) -> str | None:
+        return str(todo.replaced[target]) if target in todo.replaced else None
+
     def write_image(name: str, target: Contrast, volume: Volume, content: Content) -> None:
         sidecar = sidecar_json(
             target=target,
@@ -224,6 +227,7 @@ def write_results(
             warnings=completion.warnings,
             not_used=not_used,
             content=content,
+            replaces=replaced(target),
         )
         what = target.label if content == "image" else f"{target.label} {content}"
         write_text(folder / sidecar_name(name), sidecar)
@@ -233,7 +237,7 @@ def write_results(
 
     outputs = []
     for target, volume in completion.volumes.items():
-        name = files.output_name(target)
+        name = todo.output_name(target)
         write_image(name, target, volume, "image")
         beside: dict[Content, str] = {}
         several: tuple[tuple[Content, Mapping[Contrast, Volume]], ...] = (
@@ -242,7 +246,7 @@ def write_results(
         )
         for content, found in several:
             if target in found:
-                beside[content] = files.output_name(target, content)
+                beside[content] = todo.output_name(target, content)
                 write_image(beside[content], target, found[target], content)
         outputs.append(
             OutputRecord(
@@ -250,6 +254,7 @@ def write_results(
                 file=name,
                 mean_file=beside.get("mean"),
                 spread_file=beside.get("spread"),
+                replaces=replaced(target),
                 sidecar=sidecar_name(name),
                 sha256=sha256_of(folder / name),
             )

@@ -1,23 +1,22 @@
 """`mrsynth complete`: find a subject, make what it lacks, write it with a report. The Python API lives here too."""
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from mrsynth.contrasts import STANDARD, Contrast, pattern_name
+from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.nifti import read_volume
-from mrsynth.io.store import Resolved, available_entries, located, resolve
-from mrsynth.io.subjects import SubjectFiles, find_subject, load_subject, settle_masks
+from mrsynth.io.store import Resolved, resolve
+from mrsynth.io.subjects import find_subject, load_subject, settle_masks
 from mrsynth.methods import METHODS
 from mrsynth.plain import Progress
-from mrsynth.sampling import Estimator, Sampling, mode_of
+from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.preparation import PreparationConfig, prepare
@@ -26,11 +25,12 @@ from mrsynth.scans.volume import Volume, same_grid
 from mrsynth.scores.metrics import ends
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import Score
-from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
+from mrsynth.selection import AUTO, named
 from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
 from mrsynth.tasks.complete.completion import Completion, spread, written
 from mrsynth.tasks.complete.output import Written, refuse_what_is_there, result_names, results_folder, write_results
+from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose
 from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
@@ -42,65 +42,18 @@ SELF_CHECK_SLICES = 5
 FAST_SELF_CHECK_SLICES = 2
 
 
-class CompleteOptions(Sampling):
-    """The request of the command line; None leaves the choice to the checkpoint."""
-
-    folder: Path
-    out: Path | None = Field(None, description="None: `mrsynth` inside the subject's folder")
-    overrides: Mapping[Contrast, Path] = Field({}, description="files to take, whatever their names")
-    mask: Path | None = Field(None, description="the brain mask to take; None: the one found, if there is one")
-    method: str = AUTO
-    weights: str | None = None
-    targets: tuple[Contrast, ...] = ()
-    fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
-    reference: Path | None = None
-    self_check: bool = True
-    overwrite: bool = False
-    dry_run: bool = False
-    command: str = Field("", description="what was typed, for the report")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would be done.
-
-    selection   the checkpoint and why; None when nothing is missing
-    checkpoint  its file; None while it is only published, and is to be downloaded
-    """
-
-    files: SubjectFiles
-    targets: tuple[Contrast, ...]
-    selection: Selection | None
-    out: Path
-    checkpoint: Resolved | None = None
-
-
 def plan(options: CompleteOptions) -> Plan:
     """Look, and choose; of the scans only names are read. Raises as `complete` does."""
     check_request(options)
-    files = find_subject(options.folder, options.overrides, options.mask)
-    out = output_folder(options, files)
-    entries = available_entries()
-    if options.weights is None:
-        targets = options.targets or files.missing(STANDARD)
-        if not targets:
-            return Plan(files, (), None, out)
-        selection = select(entries, files.available, targets, options.method, METHODS, downloads=options.fetch)
-        entry = next(e for e in entries if e is selection.entry)
-        checkpoint = located(entry) if is_at_hand(entry) else None
-    else:
-        published = [e for e in entries if e.name == options.weights and not is_at_hand(e)]
-        checkpoint = None if published and options.fetch else resolve(options.weights, entries)
-        card = published[0] if checkpoint is None else checkpoint.card
-        targets = options.targets or files.missing(card.contrasts)
-        if not targets:
-            return Plan(files, (), None, out)
-        selection = named(card, files.available, targets, options.method)
-    mode_of(selection.entry.sampling, options, selection.entry.name)
-    if out.resolve() in scan_folders(files):
-        raise UsageError(f"{out} holds the scans; synthetic images never lie beside acquired ones. Give another --out.")
-    refuse_what_is_there(out, result_names(files, targets), options.overwrite)
-    return Plan(files, targets, selection, out, checkpoint)
+    todo = choose(options, METHODS)
+    if todo.selection is None:
+        return todo
+    if todo.out.resolve() in scan_folders(todo):
+        raise UsageError(
+            f"{todo.out} holds the scans; synthetic images never lie beside acquired ones. Give another --out."
+        )
+    refuse_what_is_there(todo.out, result_names(todo), options.overwrite)
+    return todo
 
 
 def complete(options: CompleteOptions, progress: Progress | None = None) -> tuple[Plan, Written | None]:
@@ -113,7 +66,7 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
     todo = plan(options)
     if todo.selection is None or options.dry_run:
         return todo, None
-    with results_folder(todo.out, result_names(todo.files, todo.targets), overwrite=options.overwrite) as folder:
+    with results_folder(todo.out, result_names(todo), overwrite=options.overwrite) as folder:
         say("reading", 0, 1)
         files = settle_masks(todo.files)
         subject = load_subject(files)
@@ -136,11 +89,10 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         say("writing", 0, 1)
         report = write_results(
             folder,
-            files=files,
+            todo=replace(todo, files=files),
             subject=subject,
-            completion=replace(done, scores=tuple(rows), seconds=seconds),
+            completion=replace(done, scores=tuple(rows), seconds=seconds, warnings=(*said_of(todo), *done.warnings)),
             trained=trained,
-            selection=todo.selection.reason,
             truths=truths,
             options=options.model_dump(mode="json", exclude={"command"}),
             command=options.command,
@@ -261,17 +213,20 @@ def fetched(name: str, progress: Progress | None) -> Resolved:
     return resolve(name)
 
 
-def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
-    """What --out says, else `mrsynth` in the subject's folder, and in that `NAME` where the folder is not its own."""
-    if options.out is not None:
-        return options.out.expanduser()
-    home = files.folder / "mrsynth"
-    return home if options.folder.expanduser().is_dir() else home / files.name
+def said_of(todo: Plan) -> list[str]:
+    """What must be said of contrasts that were made although there is a scan of them."""
+    return [
+        f"{c.label} was made although {path.name} is there, as asked for by --replace: that file was neither read nor "
+        "changed, and what is true in it may be wrong here."
+        for c, path in todo.replaced.items()
+    ]
 
 
-def scan_folders(files: SubjectFiles) -> set[Path]:
+def scan_folders(todo: Plan) -> set[Path]:
     """Where scans lie: the folder that names each, and the one it is in, which differ where a scan is a link."""
-    scans = [path for path in (*files.files.values(), *files.masks, files.segmentation, files.mask) if path is not None]
+    files = todo.files
+    all_files = (*files.files.values(), *todo.replaced.values(), *files.masks, files.segmentation, files.mask)
+    scans = [path for path in all_files if path is not None]
     return {path.parent.resolve() for path in scans} | {path.resolve().parent for path in scans}
 
 

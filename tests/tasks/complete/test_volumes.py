@@ -401,6 +401,6 @@ def test_a_request_that_cannot_be_met_costs_no_download(folder, published):
         complete(options(folder, fetch=True, sampler="euler"))
     (folder / "mrsynth").mkdir()
     (folder / "mrsynth" / "report.json").write_text("{}")
-    with pytest.raises(UsageError, match="holds report.json, which mrsynth did not write"):
+    with pytest.raises(UsageError, match=r"holds report\.json, which mrsynth did not write"):
         complete(options(folder, fetch=True))
     assert published == []

@@ -1,0 +1,109 @@
+"""What `mrsynth complete` would do: files, contrasts to make, the checkpoint and why. Loads no torch."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import Field
+
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.errors import UsageError
+from mrsynth.io.store import Resolved, available_entries, located, resolve
+from mrsynth.io.subjects import SubjectFiles, find_subject
+from mrsynth.sampling import Sampling, mode_of
+from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
+
+
+class CompleteOptions(Sampling):
+    """The request of the command line; None leaves the choice to the checkpoint."""
+
+    folder: Path
+    out: Path | None = Field(None, description="None: `mrsynth` inside the subject's folder")
+    overrides: Mapping[Contrast, Path] = Field({}, description="files to take, whatever their names")
+    mask: Path | None = Field(None, description="the brain mask to take; None: the one found, if there is one")
+    method: str = AUTO
+    weights: str | None = None
+    targets: tuple[Contrast, ...] = ()
+    replaced: tuple[Contrast, ...] = Field((), description="contrasts to make although they are there: spoiled ones")
+    fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
+    reference: Path | None = None
+    self_check: bool = True
+    overwrite: bool = False
+    dry_run: bool = False
+    command: str = Field("", description="what was typed, for the report")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done.
+
+    files       what is read
+    selection   the checkpoint and why; None when nothing is missing
+    checkpoint  its file; None while it is only published, and is to be downloaded
+    replaced    contrasts that are made although this file of theirs is there; it is not among `files`
+    """
+
+    files: SubjectFiles
+    targets: tuple[Contrast, ...]
+    selection: Selection | None
+    out: Path
+    checkpoint: Resolved | None = None
+    replaced: Mapping[Contrast, Path] = field(default_factory=dict)
+
+    def output_name(self, target: Contrast, tag: str = "") -> str:
+        """The file name for a target, or what belongs to it (`mean`, `spread`); another where a scan is replaced."""
+        return self.files.output_name(target, ("remade" if target in self.replaced else "") + tag)
+
+
+def choose(options: CompleteOptions, methods: Collection[str] = ()) -> Plan:
+    """Look, and choose; of the scans only names are read.
+
+    methods   names of methods that exist even if no checkpoint is of them
+    Raises InputError, UsageError and WeightsError as `complete` does.
+    """
+    files, replaced = found(options)
+    out = output_folder(options, files)
+    entries = available_entries()
+    if options.weights is None:
+        if not (targets := wanted(options, files, STANDARD)):
+            return Plan(files, (), None, out, replaced=replaced)
+        selection = select(entries, files.available, targets, options.method, methods, downloads=options.fetch)
+        entry = next(e for e in entries if e is selection.entry)
+        checkpoint = located(entry) if is_at_hand(entry) else None
+    else:
+        published = [e for e in entries if e.name == options.weights and not is_at_hand(e)]
+        checkpoint = None if published and options.fetch else resolve(options.weights, entries)
+        card = published[0] if checkpoint is None else checkpoint.card
+        if not (targets := wanted(options, files, card.contrasts)):
+            return Plan(files, (), None, out, replaced=replaced)
+        selection = named(card, files.available, targets, options.method)
+    mode_of(selection.entry.sampling, options, selection.entry.name)
+    return Plan(files, targets, selection, out, checkpoint, replaced)
+
+
+def found(options: CompleteOptions) -> tuple[SubjectFiles, dict[Contrast, Path]]:
+    """The files to read, and those that are there but are to be replaced. Raises InputError or UsageError."""
+    files = find_subject(options.folder, options.overrides, options.mask)
+    if absent := [c.value for c in options.replaced if c not in files.files]:
+        raise UsageError(
+            f"--replace {','.join(absent)}: {files.name} has no such scan, so it is made without that option. "
+            f"Found: {', '.join(files.available)}."
+        )
+    replaced = {c: files.files[c] for c in Contrast if c in options.replaced}
+    if len(replaced) == len(files.files):
+        raise UsageError(f"--replace {','.join(replaced)}: nothing would be left of {files.name} to make them from.")
+    return replace(files, files={c: p for c, p in files.files.items() if c not in replaced}), replaced
+
+
+def wanted(options: CompleteOptions, files: SubjectFiles, contrasts: Collection[Contrast]) -> tuple[Contrast, ...]:
+    """The contrasts to make: those asked for and those to replace; where none is asked for, all that are missing."""
+    targets = {*options.targets, *options.replaced} if options.targets else set(files.missing(contrasts))
+    return tuple(c for c in Contrast if c in targets)
+
+
+def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
+    """What --out says, else `mrsynth` in the subject's folder, and in that `NAME` where the folder is not its own."""
+    if options.out is not None:
+        return options.out.expanduser()
+    home = files.folder / "mrsynth"
+    return home if options.folder.expanduser().is_dir() else home / files.name

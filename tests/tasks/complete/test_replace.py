@@ -1,0 +1,63 @@
+"""A spoiled contrast: there, but to be made from the others; the scan itself is neither read nor touched."""
+
+import json
+
+import pytest
+
+from mrsynth.contrasts import STANDARD
+from mrsynth.errors import UsageError
+from mrsynth.io.subjects import find_subject
+from mrsynth.reports.record import Report
+from mrsynth.tasks.complete.run import CompleteOptions, complete, plan
+
+T1, T1CE, T2, FLAIR = STANDARD
+QUICK = {"self_check": False, "precision": "fp32", "device": "cpu"}
+
+pytestmark = pytest.mark.usefixtures("only_tiny", "no_pictures")
+
+
+@pytest.mark.parametrize("layout", ["brats21", "bids"])
+def test_the_scan_stays_and_what_is_made_has_another_name(write_subject_folder, tmp_path, layout):
+    folder = write_subject_folder(tmp_path, "sub-p1", layout)
+    scan = find_subject(folder).files[T2]
+    scan.write_bytes(b"spoiled")  # not even readable
+    _, written = complete(CompleteOptions(folder=folder, replaced=(T2,), **QUICK))
+
+    image = written.images[T2]
+    assert scan.read_bytes() == b"spoiled" and "remade" in image.name and image.name != scan.name
+    report = Report.model_validate_json((written.folder / "report.json").read_text())
+    assert report.available == (T1, T1CE, FLAIR) and report.outputs[0].replaces == str(scan)
+    assert json.loads((written.folder / report.outputs[0].sidecar).read_text())["Replaces"] == str(scan)
+    assert any("T2 was made although" in warning for warning in report.warnings)
+    assert find_subject(folder).files[T2] == scan  # what was made is never taken for a scan
+
+
+def test_what_is_missing_is_made_too_unless_targets_are_named(write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[T1CE])
+
+    def names(**options):
+        todo = plan(CompleteOptions(folder=folder, replaced=(T2,), **options))
+        return [todo.output_name(target) for target in todo.targets]
+
+    assert names() == ["p1_t1ce.nii.gz", "p1_t2_remade.nii.gz"]
+    assert names(targets=(T2,)) == ["p1_t2_remade.nii.gz"]
+    assert "t2_remadespread.nii.gz" in plan(CompleteOptions(folder=folder, replaced=(T2,))).output_name(T2, "spread")
+
+
+def test_the_result_equals_that_of_a_subject_without_the_scan(write_subject_folder, tmp_path):
+    whole = write_subject_folder(tmp_path / "a", "p1")
+    lacking = write_subject_folder(tmp_path / "b", "p1", without=[T2])
+    made = [
+        complete(CompleteOptions(folder=whole, replaced=(T2,), **QUICK))[1],
+        complete(CompleteOptions(folder=lacking, **QUICK))[1],
+    ]
+
+    assert made[0].images[T2].read_bytes() == made[1].images[T2].read_bytes()
+
+
+def test_requests_that_make_no_sense(write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[T1CE])
+    with pytest.raises(UsageError, match="--replace t1ce: p1 has no such scan"):
+        plan(CompleteOptions(folder=folder, replaced=(T1CE,)))
+    with pytest.raises(UsageError, match=r"--replace t1,t2,flair: nothing would be left"):
+        plan(CompleteOptions(folder=folder, replaced=(T1, T2, FLAIR)))
