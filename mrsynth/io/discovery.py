@@ -114,6 +114,7 @@ def subject_among_files(folder: Path | str, overrides: Mapping[Contrast, Path] |
             f"Give one of them, for example {folder / min(groups)}, or name the files: {FLAGS}."
         )
     if not groups and not given:
+        _refuse_doubt(content, {}, lambda path: True)
         raise InputError(nothing_found(content))
     key, scans = next(iter(groups.items()), ("", {}))
     return _subject(content, key, scans, given, alone=True)
@@ -138,7 +139,11 @@ def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str
         seen |= {path.parent for path in content.scans if path.parent.name != "anat"}
         groups = _subjects_among(content.scans)
         if not groups and (content.unused or content.broken or content.unsure):
-            reasons.append(nothing_found(content))
+            try:
+                _refuse_doubt(content, {}, lambda path: True)
+                reasons.append(nothing_found(content))
+            except InputError as error:
+                reasons.append(str(error))
         for key, scans in groups.items():
             try:
                 subjects.append(_subject(content, key, scans, {}, alone=len(groups) == 1))

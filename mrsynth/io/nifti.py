@@ -1,4 +1,4 @@
-"""NIfTI files in and out. Nothing else in mrsynth knows nibabel."""
+"""NIfTI files in and out, and images of other formats in, as if they were NIfTI."""
 
 import gzip
 import math
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from mrsynth.errors import InputError
 from mrsynth.io.files import write_bytes
+from mrsynth.io.formats import is_nifti, is_volume
+from mrsynth.io.other_formats import read_header, read_voxels
+from mrsynth.io.sidecars import pointer_of
 from mrsynth.scans.volume import Volume, same_grid
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -53,12 +56,14 @@ class _Image:
     header   as nibabel understands it
     offset   of the first voxel in the file, unpacked, in bytes
     packed   whether the file is gzip
+    foreign  whether it is in another format; the header is then one that says the same
     """
 
     path: Path
     header: Any
     offset: int
     packed: bool
+    foreign: bool = False
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -153,7 +158,11 @@ def _open(path: Path) -> _Image:
         raise InputError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz).")
     if not path.is_file():
         raise InputError(f"{path} is a pipe or a device; expected a NIfTI file (.nii or .nii.gz).")
-    if not name.lower().endswith(SUFFIXES):
+    if why := pointer_of(path):
+        raise InputError(f"{path} is {why}.")
+    if is_volume(name) and not is_nifti(name):
+        return _as_nifti(path)
+    if not is_nifti(name):
         raise InputError(
             f"{path}: expected a NIfTI file (.nii or .nii.gz). Convert it first, for example with dcm2niix."
         )
@@ -185,6 +194,20 @@ def _open(path: Path) -> _Image:
     return _Image(path, header, offset, packed)
 
 
+def _as_nifti(path: Path) -> _Image:
+    """An image of another format, with the NIfTI header that says the same of it."""
+    said, header = read_header(path), nib.Nifti1Header()
+    try:
+        header.set_data_shape(said.shape)
+        header.set_data_dtype(said.dtype)
+        header.set_xyzt_units("mm")
+        header.set_sform(said.affine, code="scanner")
+        header.set_qform(said.affine, code="scanner", strip_shears=True)
+    except (*UNREADABLE, np.linalg.LinAlgError) as error:
+        raise _unreadable(path, error) from error
+    return _Image(path, header, 0, packed=False, foreign=True)
+
+
 def _header(path: Path, begin: bytes) -> Any:
     """The header of a NIfTI-1 or NIfTI-2 file, from its first bytes. Raises InputError, or what nibabel raises."""
     for kind, magic in KINDS:
@@ -205,6 +228,8 @@ def _header(path: Path, begin: bytes) -> Any:
 
 def _voxels(image: _Image, count: int) -> NDArray[np.float32]:
     """The voxels in the order of the file, scaled, read piece by piece. Raises as `read_volume`, or gzip, does."""
+    if image.foreign:
+        return np.asarray(read_voxels(image.path), np.float32).reshape(-1, order="F")
     _check_length(image)
     slope, inter = image.header.get_slope_inter()
     # as nibabel's `dataobj` has it: no factor means 1 and 0, in double precision
@@ -234,6 +259,8 @@ def _skip(file: Any, count: int) -> None:
 
 def _check_length(image: _Image) -> None:
     """Raise InputError for a file that cannot hold what its header claims, before anything of it is read."""
+    if image.foreign:
+        return
     size, promised = image.path.stat().st_size, image.promised()
     if size * (MOST_PACKED if image.packed else 1) < promised:
         raise _unreadable(image.path, EOFError())

@@ -177,11 +177,11 @@ def refusal(path: Path) -> str:
 
 
 def test_missing_file_folder_and_foreign_suffix(tmp_path: Path) -> None:
-    (tmp_path / "a.mha").touch()
+    (tmp_path / "a.mnc").touch()
 
     assert "no such file" in refusal(tmp_path / "none.nii.gz")
     assert "is a folder" in refusal(tmp_path)
-    assert "expected a NIfTI" in refusal(tmp_path / "a.mha")
+    assert "expected a NIfTI" in refusal(tmp_path / "a.mnc")
 
 
 def test_unreadable_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
