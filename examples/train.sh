@@ -3,7 +3,7 @@
 # usage: bash examples/train.sh DATA RUN [CONFIG.yaml]
 #
 # DATA    holds one folder per subject (the layouts are in docs/data.md); subjects that lack a contrast take part too
-# RUN     receives checkpoints, losses, validation scores and pictures; when it is there already, training resumes
+# RUN     receives checkpoints, losses, validation scores and pictures; when a state was saved there, training resumes
 # CONFIG  settings of the run; without it, the defaults
 #
 # SIGTERM, which a scheduler sends before it ends a job, saves the state and ends the run with status 130; starting this
@@ -18,6 +18,6 @@ fi
 data=$1 run=$2
 options=(--method fgc2f --data "$data" --out "$run")
 [ $# -eq 3 ] && options+=(--config "$3")
-[ -d "$run" ] && options+=(--resume)
+[ -e "$run/state.pt" ] && options+=(--resume)
 
 exec mrsynth train "${options[@]}"

@@ -26,6 +26,7 @@ class Card(Plain):
 
     requires   target -> the inputs it needs at least; None when any non-empty subset of `contrasts` will do
     intensity  contrast -> normalised histogram (fractions, sum 1) of brain voxels of the training data over u in [0, 1]
+    subjects   contrast -> training subjects that had it, once each; none is neither made nor read. None: not recorded
     scores     means over validation subjects
     sampling   how to sample unless told otherwise: the default `mode`, all `modes`, sampler and steps of mode sample
                (mrsynth/sampling.py). Files of 0.1.0 name no mode: {"sampler": "ddim", "steps": 1, "samples": 4}
@@ -36,6 +37,7 @@ class Card(Plain):
     contrasts: tuple[Contrast, ...]
     requires: dict[Contrast, tuple[Contrast, ...]] | None = None
     licence: str
+    subjects: dict[Contrast, int] | None = None
     sampling: dict[str, Any] = Field({})
     training_data: tuple[DataSource, ...] = ()
     run_file: str | None = None
@@ -59,9 +61,14 @@ class Card(Plain):
                 raise ValueError(f"the histogram of {contrast} should hold finite fractions, at least one")
         return shares
 
+    @property
+    def learnt(self) -> tuple[Contrast, ...]:
+        """The contrasts that some training subject had: what can be made, and what may be read."""
+        return tuple(c for c in self.contrasts if self.subjects is None or self.subjects.get(c, 0))
+
     def supports(self, available: frozenset[Contrast] | set[Contrast], target: Contrast) -> bool:
         """Whether this checkpoint can make `target` from exactly the contrasts at hand."""
-        if target not in self.contrasts or target in available or not available & set(self.contrasts):
+        if target not in self.learnt or target in available or not available & set(self.learnt):
             return False
         if self.requires is None:
             return True
@@ -71,7 +78,9 @@ class Card(Plain):
     def ability(self) -> str:
         """What it makes from what, in words: `t1ce from t1+t2+flair`."""
         if self.requires is None:
-            return f"any of {', '.join(self.contrasts)} from one or more of the others"
+            unknown = [c for c in self.contrasts if c not in self.learnt]
+            never = f" (it was trained without any {', '.join(unknown)})" if unknown else ""
+            return f"any of {', '.join(self.learnt)} from one or more of the others{never}"
         return ", ".join(f"{target} from {pattern_name(inputs)}" for target, inputs in self.requires.items())
 
 

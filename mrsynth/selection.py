@@ -123,7 +123,7 @@ def _can(card: Card, available: Collection[Contrast], targets: Collection[Contra
 
 def _inputs(card: Card, available: Collection[Contrast], target: Contrast) -> set[Contrast]:
     """The available contrasts the checkpoint looks at."""
-    return set(available) & set(card.contrasts) if card.requires is None else set(card.requires[target])
+    return set(available) & set(card.learnt) if card.requires is None else set(card.requires[target])
 
 
 def _rank(card: Card, available: Collection[Contrast], targets: Collection[Contrast]) -> tuple[bool, float, bool]:

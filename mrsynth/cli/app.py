@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -33,8 +33,9 @@ from mrsynth.cli.console import (
     validated,
 )
 from mrsynth.cli.dicom import dicom
+from mrsynth.cli.train import train
 from mrsynth.cli.weights import weights_app
-from mrsynth.contrasts import Contrast, contrasts_named
+from mrsynth.contrasts import Contrast
 from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app.add_typer(weights_app, name="weights")
 app.command()(benchmark)
 app.command()(compare)
 app.command()(dicom)
+app.command()(train)
 
 
 class Lesion(StrEnum):
@@ -251,61 +253,6 @@ def phantom(
         print_result(str(path))
 
 
-@app.command()
-def train(
-    data: Annotated[list[Path], typer.Option(metavar="ROOT", help="Folder of subjects, any depth; repeatable.")],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
-    method: Annotated[str | None, typer.Option(help="Method to train.", show_default=False)] = None,
-    segmenter: Annotated[
-        bool, typer.Option("--segmenter", help="Train the tumour segmenter of the benchmark instead of a method.")
-    ] = False,
-    config: Annotated[Path | None, typer.Option(help="Run file (YAML).", show_default="the paper's settings")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file; repeatable.")
-    ] = None,
-    contrasts: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Such as ct,mr: --set method.contrasts.", show_default=False)
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH", help="Begin with the weights of a checkpoint (fine-tuning).", show_default=False
-        ),
-    ] = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Tokens of `weights embed-text`, for a method that reads text.", show_default=False
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    no_progress: NoProgress = False,
-) -> None:
-    """Train on folders of subjects. Stops cleanly on SIGTERM or Ctrl-C; --resume goes on exactly."""
-    speak(quiet, verbose)
-    changes = settings(set_ or [])
-    if segmenter:
-        given_too = {"--method": method, "--contrasts": contrasts, "--init": init, "--tokens": tokens}
-        if wrong := [option for option, value in given_too.items() if value is not None]:
-            raise UsageError(f"--segmenter is no method: leave {' and '.join(wrong)} out.")
-        method = "segmenter"
-    if method is None:
-        raise UsageError("Give --method NAME, the method to train, or --segmenter.")
-    if contrasts is not None:
-        if "method.contrasts" in changes:
-            raise UsageError("--contrasts and --set method.contrasts say the same thing: leave one of them out.")
-        changes["method.contrasts"] = [c.value for c in contrasts_named(contrasts)]
-    from mrsynth.tasks.train import run as task
-
-    options = task.TrainOptions(method, tuple(data), out, config, changes, resume, device, init, tokens)
-    with progress_bar(no_progress) as progress:
-        checkpoint = task.run(options, progress)
-    print_result(str(checkpoint))
-
-
 @app.command(name="rank-contrasts")
 def rank_contrasts(
     data: Annotated[list[Path], typer.Argument(metavar="ROOT...", help="Folders of subjects.")],
@@ -374,19 +321,3 @@ def told(notes: Sequence[str], not_used: Mapping[str, str]) -> None:
         say("Not used:")
     for name, why in not_used.items():
         say(f"  {name}: {why}")
-
-
-def settings(pairs: list[str]) -> dict[str, Any]:
-    """`training.iterations=12` as {"training.iterations": 12}; values are YAML."""
-    from mrsynth.tasks.train.config import value_of
-
-    found = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        try:
-            found[key] = value_of(value)
-        except ValueError as error:
-            raise UsageError(f"--set {pair}: {value} is no YAML value.") from error
-        if not key or "=" not in pair:
-            raise UsageError(f"--set {pair}: expected KEY=VALUE, as in training.iterations=1000.")
-    return found

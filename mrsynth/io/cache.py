@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class CachedSubject:
     histograms  (C, 64): share of the brain voxels in each of 64 bins of u over [0, 1]
     labels      a `.npy` file (K, I, J) uint8, the values of the segmentation; None if there is none or nobody asked
     values      those that its segmentation file holds
+    hashes      (C,) of the prepared voxels of each contrast, hexadecimal; "" where it is not present
     """
 
     name: str
@@ -43,6 +44,13 @@ class CachedSubject:
     histograms: tuple[tuple[float, ...], ...]
     labels: Path | None = None
     values: tuple[int, ...] = ()
+    hashes: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when what is learnt from does: a prepared image, or the segmentation."""
+        drawn = hashlib.blake2b(self.labels.read_bytes(), digest_size=8).hexdigest() if self.labels else ""
+        return hashlib.blake2b("/".join((*self.hashes, drawn)).encode(), digest_size=8).hexdigest()
 
     @property
     def stored(self) -> NDArray[np.uint16]:
@@ -105,6 +113,9 @@ def cached(
     segmentation = files.segmentation if labels else None
     drawn = None if segmentation is None else folder / f"{array.stem}-labels-{_label_key(segmentation)}.npy"
     known, values = _read(array), None if drawn is None else (_read(drawn) or {}).get("values")
+    if known is not None and "hashes" not in known:  # as mrsynth 0.1.0 wrote it
+        known |= {"hashes": _hashes(np.load(array, mmap_mode="r"), known["present"])}
+        write_text(array.with_suffix(".json"), json.dumps(known))
     if known is None or (drawn is not None and values is None):
         ensure_folder(folder)
         subject = load_subject(files, segmentation=drawn is not None)
@@ -121,6 +132,7 @@ def cached(
         tuple(tuple(histogram) for histogram in known["histograms"]),
         drawn,
         tuple(values or ()),
+        tuple(known["hashes"]),
     )
 
 
@@ -129,12 +141,20 @@ def _write(array: Path, prepared: Prepared) -> dict[str, Any]:
     brain = u.any(axis=1)
     counts = [np.histogram(u[:, c][brain], bins=BINS, range=(0, LEVELS))[0] for c in range(u.shape[1])]
     facts: dict[str, Any] = {
+        "hashes": _hashes(u, prepared.available),
         "present": prepared.available.tolist(),
         "slices": np.flatnonzero(prepared.mask.mean(axis=(0, 1)) > FOREGROUND).tolist(),
         "histograms": [(count / max(count.sum(), 1)).tolist() for count in counts],
     }
     _save(array, u, facts)
     return facts
+
+
+def _hashes(u: NDArray[np.uint16], present: Iterable[bool]) -> list[str]:
+    """Of each channel of (K, C, I, J): of its shape and voxels."""
+    shape = repr((u.shape[0], *u.shape[2:])).encode()
+    each = (shape + np.ascontiguousarray(u[:, c]).tobytes() if there else b"" for c, there in enumerate(present))
+    return [hashlib.blake2b(content, digest_size=8).hexdigest() if content else "" for content in each]
 
 
 def _write_labels(array: Path, prepared: Prepared, labels: NDArray[np.uint8]) -> list[int]:

@@ -221,7 +221,7 @@ def _synthrad23(path: Path) -> Place | None:
 _IXI = re.compile(r"IXI\d+-[A-Za-z]+-\d+")
 _ISLES15 = re.compile(r"(?i)^VSD\..*\.(?:MR_(Flair|DWI|T1|T2)|OT)\..*nii(?:\.gz)?$")
 _SYNTHRAD = re.compile(r"[12][BP][A-Z]\d{3}")
-_SEVERAL_TIMES = re.compile(r"(sub-[A-Za-z0-9]+(?=_ses-)|BraTS-[A-Z]+-\d+(?=-\d{3}$))")
+_SEVERAL_TIMES = re.compile(r"(sub-[A-Za-z0-9]+(?=_ses-)|BraTS-[A-Z]+-\d+(?=-\d{3}$)|UPENN-GBM-\d+(?=_\d\d$))")
 _EXAMINATION = re.compile(r"BraTS(?:2021_|-GLI-)(\d+)(?:-(\d+))?")
 
 LAYOUTS: dict[str, Layout] = {
@@ -364,7 +364,7 @@ def _without_strangers(
     """Leave out what is of another data set, and examinations that are there under two names."""
     kept, problems = [], []
     looks = {subject.name: looks_like(next(iter(subject.files.values()))) for subject in subjects}
-    own = {_examination(name): name for name, look in looks.items() if look == dataset}
+    own = {examination(name): name for name, look in looks.items() if look == dataset}
     for subject in subjects:
         look = looks[subject.name]
         if look not in ("", dataset, *layout.kin):
@@ -374,7 +374,7 @@ def _without_strangers(
                 f"{subject.name}: not named as in {dataset} ({layout.example}), so that nobody knows what its label 4 "
                 "means. Open it with --dataset folder."
             )
-        elif look in layout.kin and (same := own.get(_examination(subject.name))):
+        elif look in layout.kin and (same := own.get(examination(subject.name))):
             problems.append(
                 f"{subject.name}: the same examination as {same}, under its other name. Remove one of them."
             )
@@ -383,7 +383,7 @@ def _without_strangers(
     return kept, problems
 
 
-def _examination(name: str) -> tuple[str, int]:
+def examination(name: str) -> tuple[str, int]:
     """Patient and time point in the names of BraTS 2021 and 2023: BraTS2021_00027 is BraTS-GLI-00027-000."""
     match = _EXAMINATION.match(name)
     return (match[1], int(match[2] or 0)) if match else (name, 0)

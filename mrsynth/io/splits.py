@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from mrsynth.errors import InputError
 from mrsynth.io.datasets import Dataset
 from mrsynth.io.files import write_text
 from mrsynth.io.folders import few
-from mrsynth.io.layouts import LAYOUTS, in_test_folder, patient_of
+from mrsynth.io.layouts import LAYOUTS, examination, in_test_folder, patient_of
 from mrsynth.io.yaml_files import read_yaml
 
+ANOTHER_STUDY = 100  # BraTS 2024 gives examinations of its patients numbers from here on, and counts patients anew
 PARTS = {"train": 0.8, "validation": 0.9, "test": 1.0}  # part -> where it ends, of a patient's number in [0, 1)
 PARTS_BESIDE_A_TEST_SET = {"train": 0.9, "validation": 1.0}
 
@@ -85,6 +86,31 @@ def write_split(path: Path, split: Mapping[str, Sequence[str]]) -> None:
     write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
+def person_of(subject: str) -> str:
+    """The person a subject is of, when nobody says which data set it belongs to.
+
+    `sub-01_ses-2` -> `sub-01`; BraTS2021_00027 and BraTS-GLI-00027-000, the same scans under two names -> `BraTS 00027`
+    """
+    patient, time = examination(subject)
+    return f"BraTS {patient}" if patient != subject and time < ANOTHER_STUDY else patient_of("", subject)
+
+
+def refuse_shared_people(parts: Mapping[str, Sequence[str]], person: Callable[[str], str], where: str) -> None:
+    """Raise InputError when two parts share what `person` makes of a name: a patient, or the content of a scan.
+
+    where  begins the message
+    """
+    homes: dict[str, tuple[str, str]] = {}
+    for part, names in parts.items():
+        for name in names:
+            other, first = homes.setdefault(person(name), (name, part))
+            if first != part:
+                raise InputError(
+                    f"{where}: {other} in {first} and {name} in {part} are one patient. Divide by patient: scores on "
+                    "someone a model has seen say nothing."
+                )
+
+
 def _check_split(split: Mapping[str, Sequence[str]], where: str) -> None:
     seen: dict[str, str] = {}
     for part, ids in split.items():
@@ -111,15 +137,7 @@ def _split_from(dataset: Dataset, file: Path) -> Split:
                 f"{dataset.root}. Found there: {known}. Named but absent: {few(absent) or 'nobody'}. "
                 "Correct the names, or remove the part."
             )
-    homes: dict[str, tuple[str, str]] = {}
-    for part, names in parts.items():
-        for name in names:
-            other, where = homes.setdefault(patient_of(dataset.spec.name, name), (name, part))
-            if where != part:
-                raise InputError(
-                    f"{file}: {other} in {where} and {name} in {part} are one patient. Divide by patient: scores on "
-                    "someone a model has seen say nothing."
-                )
+    refuse_shared_people(parts, lambda name: patient_of(dataset.spec.name, name), str(file))
     return Split(parts, absent)
 
 

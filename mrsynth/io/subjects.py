@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mrsynth.scans.subject import Subject
     from mrsynth.scans.volume import Volume
 
+FEW_VALUES = 5  # of a label map at most; any scan has more
+SAMPLED = 20_000  # voxels looked at first: a scan is known by them
+
 __all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_subject", "settle_masks"]
 
 
@@ -96,6 +99,7 @@ def load_subject(
     found = settle_masks(found) if mask else found
     first, *others = found.available
     reference = read_volume(found.files[first])
+    refuse_label_map(found.files[first], reference)
 
     def on_same_grid(path: Path, labels: bool = False) -> "Volume":
         volume = read_volume(path, labels=labels)
@@ -108,6 +112,8 @@ def load_subject(
         return volume
 
     volumes = {first: reference} | {contrast: on_same_grid(found.files[contrast]) for contrast in others}
+    for contrast in others:
+        refuse_label_map(found.files[contrast], volumes[contrast])
     labels = on_same_grid(found.segmentation, labels=True) if segmentation and found.segmentation else None
     brain = on_same_grid(found.mask) if mask and found.mask else None
     return Subject(found.name, volumes, labels, brain)
@@ -147,6 +153,18 @@ def settle_masks(found: SubjectFiles) -> SubjectFiles:
         notes.append(f"Brain masks differ: {', '.join(p.name for p in kept)}; {taken}. --mask FILE chooses another.")
     mask = chosen[0] if chosen else None
     return replace(found, mask=mask, masks=(), left_out=left_out, notes=tuple(notes))
+
+
+def refuse_label_map(path: Path, volume: "Volume") -> None:
+    """Raise InputError for an image of a few values: a mask or a segmentation, whatever its name says."""
+    import numpy as np
+
+    some = np.unique(volume.voxels.ravel()[:: max(volume.voxels.size // SAMPLED, 1)])
+    if len(some) <= FEW_VALUES and len(values := np.unique(volume.voxels)) <= FEW_VALUES:
+        raise InputError(
+            f"{path} has only the values {', '.join(f'{v:g}' for v in values)}: a mask or a segmentation, not a scan. "
+            "Move it elsewhere or rename it, so that it is not taken for the scan."
+        )
 
 
 def _kept_otherwise(root: Path) -> tuple[str, Path, Survey]:

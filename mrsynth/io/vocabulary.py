@@ -53,6 +53,11 @@ _AFTER_TREATMENT = re.compile(r"op.*|surg.*|treat.*|therap.*|chemo.*|radi.*|rt|t
 
 # What is no scan -----------------------------------------------------------------------------------------------------
 
+# After the contrast they mean a drawing on it, `p1_flair_GT`; before it they may be a name, `wmh_07_flair`.
+_OF_AN_EXPERT = {
+    *("gt", "groundtruth", "truth", "manual", "consensus", "expert", "rater", "annotation", "annotated", "wmh", "wmhs"),
+    *("pred", "preds", "prediction", "predicted", "prob", "probs", "probability"),
+}
 _LABELS = {
     *("label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "segm"),
     *("pve", "pveseg", "parc", "parcellation", "atlas"),
@@ -114,6 +119,8 @@ def judge_name(filename: str) -> Verdict:
         faint = _faint_contrast(words)
         return Verdict(faint, why="" if faint else UNNAMED)
     last = max(hits)
+    if set(words[last + 1 :]) & _OF_AN_EXPERT:
+        return Verdict(why="drawn on a scan, or predicted from one", label=True)
     first, together = last, {hits[last]}  # hits side by side describe one contrast: T2 FLAIR, T1 MPRAGE
     for i in range(last - 1, -1, -1):
         if i in hits:

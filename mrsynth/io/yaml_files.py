@@ -1,5 +1,6 @@
 """YAML of others. It can be written so that few bytes stand for more than any memory, so it is measured before use."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,15 @@ class _Loader(yaml.SafeLoader):
     """Plain types only, and no deeper than needed: the package's own is slow at some hundred levels."""
 
     depth = 0
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping. No key may stand twice: the package's own keeps the last, and what the first said is lost."""
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            name, line = key.value, key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and name != "<<" and lines.setdefault(name, line) != line:
+                raise ValueError(f"the key {name!r} of line {lines[name]} is there again in line {line}")
+        return super().construct_mapping(node, deep=deep)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.depth += 1

@@ -45,8 +45,8 @@ def sampler_names() -> tuple[str, ...]:
 
 def preset(method: str, name: str) -> dict[str, Any]:
     """The configuration of a named preset as plain data."""
-    module = import_module(METHODS[method].split(":")[0]) if method in METHODS else None
-    presets = getattr(module, "PRESETS", {})
+    method_class(method)  # an unknown one is named as such
+    presets = getattr(import_module(METHODS[method].split(":")[0]), "PRESETS", {})
     if name not in presets:
         raise UsageError(f"{method} has no preset {name!r}; there are {', '.join(presets) or 'none'}.")
     return {"method": method, **presets[name]}

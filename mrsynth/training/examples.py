@@ -1,9 +1,10 @@
 """What a method learns from: slices or boxes, augmented, in an order that only the seed decides."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,10 +14,13 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mrsynth.errors import MemoryExhausted
 from mrsynth.methods.base import Batch, Trainable
 from mrsynth.plain import Plain
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
+
+PATIENCE = 2.0  # seconds after which a wait for a worker is interrupted to ask whether to stop
 
 
 class TrainingConfig(Plain):
@@ -33,7 +37,9 @@ class TrainingConfig(Plain):
     warmup: int = Field(0, ge=0, description="iterations of linear warm-up")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights used for inference")
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the device multiplies it natively; settled when the run begins"
+    )
     seed: int = Field(0, ge=0)
     workers: int = Field(0, ge=0, description="processes that load examples")
     log_every: int = Field(50, gt=0)
@@ -78,21 +84,74 @@ def example_batches(
     config: TrainingConfig,
     process: int = 0,
     processes: int = 1,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Iterator[Batch]]:
-    """The batches that one process of so many still has to see after so many iterations."""
+    """The batches that one process of so many still has to see after so many iterations.
+
+    stopped   asked while waiting for a worker; a yes raises StoppedWaiting
+    The iterator raises LoaderLost when a worker was killed.
+    """
     loader: DataLoader[Any] = DataLoader(
         Examples(source, method, config, processes),
         batch_sampler=PositionSampler(len(source), config, iteration, process, processes),
-        collate_fn=collate,
+        collate_fn=as_arrays,
         num_workers=config.workers,
         worker_init_fn=leave_signals_to_the_parent,
+        timeout=PATIENCE if config.workers else 0,
     )
-    batches = iter(loader)
+    with as_lost_loader():
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches = iter(loader)
+        if config.workers and threading.current_thread() is threading.main_thread():
+            # torch's own raises wherever we are, half a step done; we ask between iterations instead
+            signal.signal(signal.SIGCHLD, handler)
     try:
-        yield batches
+        yield patient(batches, stopped)
     finally:
         if config.workers:  # now, not when it is collected: the program would wait for workers that ignore its SIGTERM
             batches._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in batches._workers:  # type: ignore[attr-defined]
+                worker.kill()  # one that hangs does not hear that it is over
+
+
+class StoppedWaiting(Exception):
+    """Somebody asked to stop while a worker was waited for."""
+
+
+class LoaderLost(MemoryExhausted):
+    """A worker is gone, or could not be begun."""
+
+
+@contextmanager
+def as_lost_loader() -> Iterator[None]:
+    """What torch and the system say of workers that die, or find no room, as LoaderLost."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        text = str(error)
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in text and "shared memory" not in text:
+            raise
+        raise LoaderLost(
+            f"A process that loads examples is gone ({text.splitlines()[0]}). Most often memory ran out, or the shared "
+            "memory in /dev/shm is too small (in Docker: --shm-size). Set training.workers to 0, which needs neither."
+        ) from error
+
+
+def patient(loader: Iterator[Any], stopped: Callable[[], bool]) -> Iterator[Batch]:
+    """The batches of a loader, which gives up waiting every few seconds so that we can look around."""
+    while True:
+        try:
+            with as_lost_loader():
+                arrays = next(loader)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            if stopped():
+                raise StoppedWaiting from error
+            continue
+        yield Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 class Examples(Dataset[dict[str, Tensor]]):
@@ -177,7 +236,15 @@ def collate(examples: Sequence[Mapping[str, Tensor]]) -> Batch:
     return Batch(**columns, **flags)
 
 
+def as_arrays(examples: Sequence[Mapping[str, Tensor]]) -> dict[str, NDArray[Any]]:
+    """A batch by name, as arrays: workers send these through a pipe, tensors through /dev/shm, which may be small."""
+    batch = collate(examples)
+    names = [field.name for field in fields(batch) if getattr(batch, field.name) is not None]
+    return {name: np.ascontiguousarray(getattr(batch, name).numpy()) for name in names}
+
+
 def leave_signals_to_the_parent(worker: int) -> None:
     """A signal to the whole group (Ctrl-C, scancel) must not kill a worker under the process that is about to save."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

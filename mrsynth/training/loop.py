@@ -6,6 +6,7 @@ stopped and resumed gives the losses of one that never stopped, whatever the num
 
 import copy
 import hashlib
+import logging
 import math
 import os
 import time
@@ -21,10 +22,15 @@ from torch import Tensor
 from mrsynth.devices import choose_device
 from mrsynth.errors import Interrupted, MrsynthError, UsageError
 from mrsynth.methods.base import Batch, Objective, Trainable
-from mrsynth.training.examples import ExampleSource, TrainingConfig, example_batches
+from mrsynth.training.examples import ExampleSource, LoaderLost, StoppedWaiting, TrainingConfig, example_batches
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
+
+
+log = logging.getLogger(__name__)
+
+OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass
@@ -136,9 +142,20 @@ def train(
     if state.iteration and accelerator.is_main_process and config.due(config.validate_every, state.iteration):
         callbacks.validate(state.average, state.iteration)
     began, used, finished = time.perf_counter(), time.process_time(), state.iteration
-    with example_batches(state.method, state.iteration, source, config, process, number) as batches:
+    saved = -1  # of several processes all must stop together, so none may give up waiting alone
+    may_stop = callbacks.stop if number == 1 else lambda: False
+    with example_batches(state.method, state.iteration, source, config, process, number, may_stop) as batches:
         while state.iteration < config.iterations:
-            terms = descend(state, [next(batches).to(place) for _ in range(config.accumulation)], config, accelerator)
+            try:
+                micro = [next(batches).to(place) for _ in range(config.accumulation)]
+            except (StoppedWaiting, LoaderLost) as reason:
+                if accelerator.is_main_process and saved != state.iteration:
+                    callbacks.save(state)
+                if isinstance(reason, StoppedWaiting):
+                    break
+                done = f"{state.iteration} of {config.iterations} iterations{state.of_stage}"
+                raise LoaderLost(f"{reason} Saved after {done}; --resume goes on.") from reason
+            terms = descend(state, micro, config, accelerator)
             save_due = config.due(config.save_every, state.iteration)
             if accelerator.is_main_process:
                 if config.due(config.log_every, state.iteration):
@@ -148,6 +165,7 @@ def train(
                     began, used, finished = time.perf_counter(), time.process_time(), state.iteration
                 if save_due:
                     callbacks.save(state)
+                    saved = state.iteration
                 if config.due(config.validate_every, state.iteration):
                     callbacks.validate(state.average, state.iteration)
                     began, used, finished = time.perf_counter(), time.process_time(), state.iteration
@@ -281,6 +299,14 @@ def processes(device: str) -> "PartialState":
     from accelerate import PartialState
 
     expected = int(os.environ.get("WORLD_SIZE", "1"))
+    left = [f"{name}={os.environ[name]}" for name in OF_A_LAUNCHER if name in os.environ]
+    if left and "WORLD_SIZE" not in os.environ:
+        raise UsageError(
+            f"The environment says {', '.join(left)}, as a launcher of several processes does, but no WORLD_SIZE. "
+            "Start with `accelerate launch` or torchrun, or take them out of the environment with `unset`."
+        )
+    if expected > 1:
+        log.warning("Waiting for %d processes, as the environment says: %s.", expected, ", ".join(left) or "WORLD_SIZE")
     # While the main process prepares data or validates, the others wait: hours, with a large cohort.
     state = PartialState(cpu=expected > 1 and device == "cpu", timeout=timedelta(days=1))
     if state.num_processes != expected:

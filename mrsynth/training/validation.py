@@ -66,7 +66,7 @@ def fill_in_every_pattern(
 
 
 def score_patterns(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> list[Score]:
-    """PSNR and SSIM by `brain2d` per pattern and target, over the slices that have the contrasts of both; none without.
+    """PSNR, also fitted, and SSIM by `brain2d` per pattern and target, over the slices that have all their contrasts.
 
     The truth is what the network would be given, u in [0, 1]. What is not finite is not measured.
     """
@@ -84,7 +84,7 @@ def score_patterns(method: Method, batch: Batch, made: Mapping[Pattern, Tensor])
                 if np.isfinite(p[brain]).all():
                     case = Case(p, y, brain, window=(0.0, 1.0))
                     found = measure(case, ["brain2d"], pattern=pattern_name(pattern), target=target)
-                    rows += [row for row in found if row.metric in ("PSNR", "SSIM")]
+                    rows += [row for row in found if row.metric in ("PSNR", "SSIM", "PSNR_FIT")]
     return rows
 
 

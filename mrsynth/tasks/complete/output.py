@@ -193,7 +193,7 @@ def write_results(
     """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
     card, how, files = trained.card, completion.how, todo.files
     selection = todo.selection.reason if todo.selection is not None else ""
-    used = [c for c in subject.available if c in card.contrasts]
+    used = [c for c in subject.available if c in card.learnt]
     inputs = tuple(input_record(files.files[c], c, subject.volumes[c]) for c in used)
     weights = WeightsRecord.of(card, trained.sha256)
     sampler = SamplerRecord(

@@ -119,7 +119,7 @@ def complete_subject(
     Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
     """
     method, card = trained.method, trained.card
-    wanted = subject.missing(card.contrasts) if targets is None else tuple(targets)
+    wanted = subject.missing(card.learnt) if targets is None else tuple(targets)
     if not wanted:
         raise UsageError(f"{subject.name} lacks none of the contrasts that {card.name} makes.")
     named(card, subject.available, wanted)
@@ -127,7 +127,8 @@ def complete_subject(
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     try:
-        prepared = prepare(subject, method.contrasts, trained.prepared_with(sampling.crop))
+        unknown = [c for c in card.contrasts if c not in card.learnt]  # its network never saw them: they are not read
+        prepared = prepare(subject.without(*unknown), method.contrasts, trained.prepared_with(sampling.crop))
         seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
         method.to(how.device).optimise(how.precision)
         made = synthesise_volume(method, prepared, subject.name, how, progress=progress)

@@ -1,95 +1,25 @@
-"""The subjects of a training run: found, prepared, divided, and addressed slice by slice or box by box."""
+"""The subjects of a training run: found, prepared, divided into those who train and those who judge, and refused."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mrsynth.card import Card
-from mrsynth.contrasts import Contrast, patterns
 from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.io.cache import CachedSubject, cached
 from mrsynth.io.discovery import check_names
+from mrsynth.io.splits import person_of, refuse_shared_people
 from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.io.yaml_files import read_yaml
-from mrsynth.methods.base import Method, Trainable
+from mrsynth.methods.base import Trainable
 from mrsynth.plain import Progress
-from mrsynth.tasks.train.config import RunConfig
-from mrsynth.training.examples import ExampleSource, Slab
+from mrsynth.tasks.train.config import DataConfig, RunConfig
 
 log = logging.getLogger(__name__)
 
-EMPTY = 0.1  # boxes with less brain than this share of their voxels are not worth training on
-
-
-def examples_of(
-    subjects: Sequence[CachedSubject], method: Trainable, crop: Sequence[int] | None = None
-) -> ExampleSource:
-    """What the method learns from in these subjects: slices, or boxes for a method of three dimensions.
-
-    crop   voxels of the boxes; None for whole volumes
-    With labels, where the method wants them and any of the subjects has a segmentation.
-    """
-    labels = method.wants_labels and any(subject.labels is not None for subject in subjects)
-    if method.dimensions == 3:
-        return Boxes(subjects, crop, labels)
-    return Slices(subjects, method.neighbours, labels)
-
-
-class Slices:
-    """Every training slice of a cohort, addressed by one index."""
-
-    def __init__(self, subjects: Sequence[CachedSubject], neighbours: int, labels: bool = False):
-        self.subjects, self.neighbours, self.labels = subjects, neighbours, labels
-        self.places = [(s, k) for s, subject in enumerate(subjects) for k in subject.slices]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Slab:
-        s, k = self.places[index]
-        subject = self.subjects[s]
-        labels = subject.label_slice(k) if self.labels else None
-        return Slab(subject.slab(k, self.neighbours), np.array(subject.present), labels)
-
-
-class Boxes:
-    """Boxes of a cohort's volumes, half overlapping and none of them empty; or the whole volumes."""
-
-    def __init__(self, subjects: Sequence[CachedSubject], size: Sequence[int] | None, labels: bool = False):
-        self.subjects, self.labels = subjects, labels
-        self.places: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []  # subject, corner, size
-        for s, subject in enumerate(subjects):
-            whole = subject.shape
-            if size is None:
-                self.places.append((s, (0, 0, 0), whole))
-                continue
-            brain: NDArray[np.bool_] = (subject.stored[::4, :, ::4, ::4] > 0).max(axis=1).transpose(1, 2, 0)
-            for corner in product(*(corners(n, own) for n, own in zip(whole, size, strict=True))):
-                part = tuple(slice(c // 4, math.ceil((c + n) / 4)) for c, n in zip(corner, size, strict=True))
-                if brain[part].mean() > EMPTY:
-                    self.places.append((s, corner, tuple(size)))
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Slab:
-        s, corner, size = self.places[index]
-        subject = self.subjects[s]
-        labels = subject.label_box(corner, size) if self.labels else None
-        return Slab(subject.box(corner, size)[:, None], np.array(subject.present), labels)
-
-
-def corners(whole: int, size: int) -> list[int]:
-    """Where boxes begin along an axis, so that they cover it and overlap by about a half."""
-    room = max(whole - size, 0)
-    return [round(c) for c in np.linspace(0, room, 1 + math.ceil(2 * room / size)).tolist()]
+SHOWN = 10  # reasons on the screen; subjects.yaml has them all
+PARTS = ("training", "validation")
 
 
 @dataclass(frozen=True)
@@ -101,13 +31,15 @@ class Cohort:
     left_out: list[str]
 
     def listing(self) -> dict[str, Any]:
-        """As plain data: {training: [{name: slices}, ...], validation: ..., left out: ...}.
+        """As plain data: {training: [{name: slices}, ...], validation: ..., contents: {name: hash}, left out: ...}.
 
         With `labelled: [name, ...]` where segmentations are learned from.
         """
-        named = {part: [{s.name: len(s.slices)} for s in getattr(self, part)] for part in ("training", "validation")}
+        named = {part: [{s.name: len(s.slices)} for s in getattr(self, part)] for part in PARTS}
         labelled = list(dict.fromkeys(s.name for s in self.training if s.labels is not None))
-        return {**named, **({"labelled": labelled} if labelled else {}), "left out": self.left_out}
+        contents = {s.name: s.fingerprint for s in (*self.training, *self.validation)}
+        more = {"labelled": labelled} if labelled else {}
+        return {**named, **more, "contents": contents, "left out": self.left_out}
 
 
 def gather(
@@ -117,72 +49,178 @@ def gather(
     cache: Path,
     report: Progress,
     stopped: Callable[[], bool] = lambda: False,
+    least: int | None = None,
 ) -> Cohort:
-    """Find and prepare every subject below the roots. Raises InputError, and Interrupted when stopped."""
+    """Find and prepare every subject below the roots.
+
+    least   how many must be usable; None: half of what was found
+
+    Raises InputError, naming everything that is wrong with the data at once, and Interrupted when stopped.
+    """
+    found, left_out = find(roots, config.data)
+    wanted: list[SubjectFiles] = []
+    unusable: dict[str, str] = {}
+    for files in found:
+        if files.name in config.data.exclude:
+            left_out.append(f"{files.name}: excluded by the configuration")
+        elif why := useless(files, method):
+            unusable[files.name] = why
+        else:
+            wanted.append(files)
+    if judges := [f"\n  {name}: {unusable[name]}" for name in config.data.validation if name in unusable]:
+        raise InputError(f"data.validation names subjects that cannot be used:{''.join(judges)}\nLeave them out of it.")
+    excluded = sum(files.name in config.data.exclude for files in found)
+    total = len(found) + len(left_out) - 2 * excluded
+    left_out += [f"{name}: {why}" for name, why in unusable.items()]
+    say_who_is_left_out(left_out)
+    asked = (total + 1) // 2 if least is None else least
+    learners = any(files.name not in config.data.validation for files in wanted)
+    if len(wanted) < asked and (learners or least is not None):
+        reasons = "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
+        raise InputError(
+            f"Only {len(wanted)} of {total} subjects can be used; expected at least {asked}. Left out:{reasons}\n"
+            f"Mend these, name in data.exclude what is not meant to train, or give --min-subjects {len(wanted)}."
+        )
+    prepared = prepare_all(wanted, config, method, cache, report, stopped)
+    training = [
+        s for s in prepared if s.name not in config.data.validation for _ in range(config.data.repeat.get(s.name, 1))
+    ]
+    validation = [s for s in prepared if s.name in config.data.validation]
+    refuse_useless_cohort(training, method, found, roots, config.data, left_out)
+    refuse_known_judges(training, validation)
+    return Cohort(training, validation, left_out)
+
+
+def find(roots: Sequence[Path], data: DataConfig) -> tuple[list[SubjectFiles], list[str]]:
+    """Every subject below the roots once, and for each left out, why.
+
+    Raises InputError when names are not unique, or when the configuration names somebody who is not there.
+    """
     found: dict[tuple[Path, ...], SubjectFiles] = {}  # by files: roots may overlap
     left_out: list[str] = []
     for root in roots:
         subjects, reasons = find_subjects(root)
         found |= {tuple(sorted(p.resolve() for p in s.files.values())): s for s in subjects}
-        left_out += reasons
+        left_out += [reason for reason in reasons if reason not in left_out]
     check_names(sorted(found.values(), key=lambda files: files.name))
     names = {subject.name for subject in found.values()}
     for part in ("validation", "exclude", "repeat"):
-        if unknown := set(getattr(config.data, part)) - names:
+        if unknown := set(getattr(data, part)) - names:
             raise InputError(
                 f"data.{part} names subjects that are not there: {', '.join(sorted(unknown))}. "
                 f"Below {', '.join(map(str, roots))} there are {len(names)} others."
             )
-    wanted = []
-    for files in found.values():
-        if files.name in config.data.exclude:
-            left_out.append(f"{files.name}: excluded by the configuration")
-        elif not method.learns_from(files.files):
-            seen = ", ".join(c for c in method.contrasts if c in files.files) or "none"
-            left_out.append(f"{files.name}: {seen} of {', '.join(method.contrasts)} is not enough to learn from")
-        elif method.only_labelled and files.segmentation is None:
-            left_out.append(f"{files.name}: has no segmentation, and nothing else can be learnt from here")
-        else:
-            wanted.append(files)
-    if lacking := len(found) - len(wanted):
-        log.warning("%d of %d subjects are left out; subjects.yaml says which, and why.", lacking, len(found))
-    prepared = []
+    if both := sorted(set(data.validation) & set(data.exclude)):
+        raise InputError(
+            f"{', '.join(both)}: in data.validation and in data.exclude. Leave them out of one of the two."
+        )
+    return list(found.values()), left_out
+
+
+def useless(files: SubjectFiles, method: Trainable) -> str:
+    """Why a subject cannot train a method, in words; empty when it can."""
+    if not method.learns_from(files.files):
+        seen = ", ".join(c for c in method.contrasts if c in files.files) or "none"
+        return f"{seen} of {', '.join(method.contrasts)} is not enough to learn from"
+    if method.only_labelled and files.segmentation is None:
+        return "has no segmentation, and nothing else can be learnt from here"
+    return ""
+
+
+def say_who_is_left_out(left_out: Sequence[str]) -> None:
+    """On the screen, before anything is prepared."""
+    if left_out:
+        some = "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
+        more = f"\n  and {len(left_out) - SHOWN} more; subjects.yaml names all." if len(left_out) > SHOWN else ""
+        log.warning("%d of what was found do not train:%s%s", len(left_out), some, more)
+
+
+def prepare_all(
+    wanted: Sequence[SubjectFiles],
+    config: RunConfig,
+    method: Trainable,
+    cache: Path,
+    report: Progress,
+    stopped: Callable[[], bool],
+) -> list[CachedSubject]:
+    """Prepare them one by one. Raises one InputError for all that cannot be read, and Interrupted when stopped."""
+    prepared: list[CachedSubject] = []
+    wrong: dict[str, str] = {}
     for done, files in enumerate(wanted):
         if stopped():
             raise Interrupted(f"Stopped after preparing {done} of {len(wanted)} subjects; they need not be done again.")
         report(f"preparing {files.name}", done, len(wanted))
-        subject = cached(files, method.contrasts, config.preparation, cache, method.wants_labels)
-        if subject.labels is not None:
-            method.check_labels(subject.values, str(files.segmentation))
-        prepared.append(subject)
-    training = [
-        s for s in prepared if s.name not in config.data.validation for _ in range(config.data.repeat.get(s.name, 1))
-    ]
-    if not any(s.slices for s in training):
-        why = "".join(f"\n  {reason}" for reason in left_out[:10])
-        labelled = " and a segmentation" if method.only_labelled else ""
-        enough = "at least two" if method.learns_from(method.contrasts[:2]) else "all"
+        try:
+            subject = cached(files, method.contrasts, config.preparation, cache, method.wants_labels)
+            if subject.labels is not None:
+                method.check_labels(subject.values, str(files.segmentation))
+        except InputError as error:
+            wrong[files.name] = str(error)
+        else:
+            prepared.append(subject)
+    if wrong:
+        each = "".join(f"\n  {name}: {why}" for name, why in wrong.items())
+        exclude = ", ".join((*config.data.exclude, *wrong))
         raise InputError(
-            f"Nothing to train on below {', '.join(map(str, roots))}. Expected subjects with {enough} of "
+            f"{len(wrong)} of {len(wanted)} subjects cannot be read:{each}\n"
+            f"Mend their files, or train without them: --set 'data.exclude=[{exclude}]'"
+        )
+    return prepared
+
+
+def refuse_useless_cohort(
+    training: Sequence[CachedSubject],
+    method: Trainable,
+    found: Sequence[SubjectFiles],
+    roots: Sequence[Path],
+    data: DataConfig,
+    left_out: Sequence[str],
+) -> None:
+    """Raise InputError when nothing is left to learn from."""
+    where = ", ".join(map(str, roots))
+    if not any(s.slices for s in training):
+        why = "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
+        enough = "at least two" if method.learns_from(method.contrasts[:2]) else "all"
+        labelled = " and a segmentation" if method.only_labelled else ""
+        raise InputError(
+            f"Nothing to train on below {where}. Expected subjects with {enough} of "
             f"{', '.join(method.contrasts)}{labelled}; found {len(found)} subjects, "
-            f"{len(config.data.validation)} of them for validation.{' Left out:' if why else ''}{why}"
+            f"{len(data.validation)} of them for validation.{' Left out:' if why else ''}{why}"
         )
     if method.needs_labels and all(s.labels is None for s in training):
         raise InputError(
-            f"None of the {len(training)} training subjects below {', '.join(map(str, roots))} has a segmentation, and "
+            f"None of the {len(training)} training subjects below {where} has a segmentation, and "
             "the method is configured to need one. Expected a file such as NAME_seg.nii.gz beside the scans of at "
             "least one subject; or configure the method to do without."
         )
-    return Cohort(training, [s for s in prepared if s.name in config.data.validation], left_out)
 
 
-def refuse_other_subjects(cohort: Cohort, listing: Path) -> None:
-    """Raise UsageError when a resumed run would see other slices, in another order."""
+def refuse_known_judges(training: Sequence[CachedSubject], validation: Sequence[CachedSubject]) -> None:
+    """Raise InputError when somebody is on both sides: by name, or by an image that is the same.
+
+    Figures on someone a model has seen say nothing. The rule is that of the benchmark's splits.
+    """
+    parts = {"training": training, "validation": validation}
+    names = {part: [subject.name for subject in subjects] for part, subjects in parts.items()}
+    where = "The names of the subjects"
+    refuse_shared_people(names, person_of, where)
+    channels = len(training[0].hashes)
+    for channel in range(channels):
+        having = {s.name: s.hashes[channel] for s in (*training, *validation) if s.hashes[channel]}
+        listed = {part: [name for name in of if name in having] for part, of in names.items()}
+        refuse_shared_people(listed, having.__getitem__, "The same image under two names")
+
+
+def refuse_other_subjects(cohort: Cohort, listing: Path, accepted: bool = False) -> list[str]:
+    """Raise UsageError when a resumed run would see other slices, in another order, or other content.
+
+    accepted   go on with other content all the same; the names of those who changed are returned
+    """
     if not listing.exists():
-        return
+        return []
     try:
         before, now = dict(read_yaml(listing)), cohort.listing()
-        before.update({part: list(before[part]) for part in ("training", "validation")})
+        before.update({part: list(before[part]) for part in PARTS})
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UsageError(f"{listing} is damaged ({error}), so the run cannot be resumed. Begin a new run.") from error
     if (had := before.get("labelled", [])) != (have := now.get("labelled", [])):
@@ -190,48 +228,21 @@ def refuse_other_subjects(cohort: Cohort, listing: Path) -> None:
             f"Not the same training subjects have a segmentation as when the run was begun. Then: "
             f"{', '.join(had) or 'none'}. Now: {', '.join(have) or 'none'}. Put the files back, or begin a new run."
         )
-    for part in ("training", "validation"):
+    known = before.get("contents", {})
+    changed = sorted(name for name, content in now["contents"].items() if known.get(name, content) != content)
+    for part in PARTS:
         old, new = ([str(subject) for subject in data[part]] for data in (before, now))
+        if accepted:  # their slices may be others, but not they
+            old, new = ([next(iter(subject)) for subject in data[part]] for data in (before, now))
         if old != new:
             gone, come = (", ".join(s.strip("{}") for s in a if s not in b) for a, b in ((old, new), (new, old)))
             raise UsageError(
                 f"The {part} subjects (and their numbers of slices) are not those the run was begun with. Missing: "
                 f"{gone or 'none'}. New: {come or 'none'}. Give the same --data in the same order, or begin a new run."
             )
-
-
-def card_of(config: RunConfig, method: Trainable, training: Sequence[CachedSubject]) -> Card:
-    """What the checkpoint will say of itself, with the intensity histograms of its training data."""
-    intensity: dict[Contrast, tuple[float, ...]] = {}
-    for channel, contrast in enumerate(method.contrasts):
-        having = [s.histograms[channel] for s in training if s.present[channel]]
-        if having:
-            intensity[contrast] = tuple(np.mean(having, axis=0).round(6).tolist())
-    return Card(
-        name=config.name,
-        method=config.method["method"],
-        contrasts=method.contrasts,
-        requires=requirements(method) if isinstance(method, Method) else {},  # a segmenter makes no contrast
-        licence=config.licence,
-        sampling=sampling_of(method) if isinstance(method, Method) else {},
-        training_data=config.data.sources,
-        intensity=intensity,
-    )
-
-
-def sampling_of(method: Method) -> dict[str, Any]:
-    """What its card says of sampling: the modes, the default first, and the chain of mode sample if it has one."""
-    sampler, steps = method.chain
-    chain = {"sampler": sampler, "steps": steps} if "sample" in method.modes else {}
-    return {"mode": method.modes[0], "modes": list(method.modes), **chain}
-
-
-def requirements(method: Method) -> dict[Contrast, tuple[Contrast, ...]] | None:
-    """The inputs that each target needs: those of every pattern it can be made from. None when any subset will do."""
-    cases = [(set(p), t) for p in patterns(method.contrasts) for t in method.contrasts if t not in p]
-    if all(method.supports(given, t) for given, t in cases):
-        return None
-    able = {t: [given for given, target in cases if target is t and method.supports(given, t)] for t in method.targets}
-    return {
-        t: tuple(c for c in method.contrasts if all(c in given for given in sets)) for t, sets in able.items() if sets
-    }
+    if changed and not accepted:
+        raise UsageError(
+            f"The images or segmentations of {', '.join(changed)} are not those the run was begun with. Put the files "
+            "back, begin a new run, or give --accept-changed-data to go on; subjects.yaml then records it."
+        )
+    return changed

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, PositiveInt, ValidationError
 
 from mrsynth.card import DataSource
+from mrsynth.devices import choose_precision
 from mrsynth.errors import UsageError
 from mrsynth.io.checkpoint import FORMAT
 from mrsynth.io.yaml_files import parse_yaml, read_yaml
@@ -75,6 +76,21 @@ class RunConfig(Plain):
         different = {key: value for key, value in self.stages.get(stage, {}).items() if key != "init"}
         return TrainingConfig.model_validate(merged(self.training.model_dump(mode="json"), different))
 
+    def settled(self, device: str, begun: "RunConfig | None" = None) -> "RunConfig":
+        """With `precision: auto` settled: as the run was begun, else by what the device multiplies natively."""
+
+        def precision(wanted: TrainingConfig, before: TrainingConfig | None) -> str:
+            if wanted.precision == "auto" and before is not None:
+                return before.precision
+            return choose_precision(wanted.precision, device)
+
+        training = {"precision": precision(self.training, begun.training if begun else None)}
+        stages = {
+            stage: {**options, **({"precision": training["precision"]} if options.get("precision") == "auto" else {})}
+            for stage, options in self.stages.items()
+        }
+        return self.model_copy(update={"training": self.training.model_copy(update=training), "stages": stages})
+
     def plain(self) -> dict[str, Any]:
         """As plain data, for YAML; without stages where none differs. What `read_run_file` reads."""
         text = self.model_dump(mode="json", exclude=None if self.stages else {"stages"})
@@ -95,14 +111,19 @@ def build_trainable(config: Mapping[str, Any]) -> Trainable:
 
 
 def read_run_file(
-    file: Path | None, method: str, overrides: Mapping[str, Any] | None = None, begun: bool = False
+    file: Path | None,
+    method: str,
+    overrides: Mapping[str, Any] | None = None,
+    begun: bool = False,
+    base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """The configuration of a run of `method`, whole and valid. Raises UsageError.
 
     method   `segmenter` for the segmenter, whose run file has a key `segmenter` in the place of `method`
     begun    the file is that of a run folder: what it lacks means what it meant to the version that began the run
+    base     keys below those of the file
     """
-    text, kind = run_text(file, overrides or {}), trainable_class(method)
+    kind, text = trainable_class(method), run_text(file, overrides or {}, base or {})
     if text.pop("format", None) is None and begun:
         text = text_of_format_1(text, method, str(file))
     place = KIND if method == KIND else "method"
@@ -158,13 +179,13 @@ def value_of(text: str) -> Any:
     return parse_yaml(text)
 
 
-def run_text(file: Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def run_text(file: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The keys of a run file, not yet judged, changed by `overrides` (dotted keys). Raises UsageError.
 
     A file may name another as its `base`, by a path from where it lies itself; its keys are then laid over those of
     the other.
     """
-    text = {} if file is None else keys_of(file, ())
+    text = merged(base or {}, {} if file is None else keys_of(file, ()))
     for dotted, value in overrides.items():
         text = merged(text, nested(str(dotted).split("."), value))
     return text
@@ -179,6 +200,7 @@ def keys_of(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     text = {} if text is None else text
     if not isinstance(text, dict):
         raise UsageError(f"{file} is no run file: expected keys such as method, training, data.")
+    text = with_own_paths(text, file)
     base = text.pop("base", None)
     if base is None:
         return text
@@ -188,6 +210,28 @@ def keys_of(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if (below := file.parent / base).resolve() in above:
         raise UsageError(f"{file} leads back to itself by its base {base}.")
     return merged(keys_of(below, above), text)
+
+
+def with_own_paths(text: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The keys of a run file with its `init`s as seen from where we are: a path is one from where the file lies.
+
+    What is no path to a file from there is the name of a checkpoint, or a path from where we are, and stays.
+    """
+
+    def seen(init: Any) -> Any:
+        there = isinstance(init, str) and (file.parent / Path(init).expanduser()).is_file()
+        return str(file.parent / Path(init).expanduser()) if there else init
+
+    text = {key: seen(value) if key in ("init", "tokens") else value for key, value in text.items()}
+    stages = text.get("stages")
+    if isinstance(stages, Mapping):
+        text["stages"] = {
+            stage: {**options, "init": seen(options["init"])}
+            if isinstance(options, Mapping) and "init" in options
+            else options
+            for stage, options in stages.items()
+        }
+    return text
 
 
 def checked_stages(config: RunConfig, known: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -222,11 +266,13 @@ def complaints(error: ValidationError, *place: str) -> list[str]:
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, key by key at every depth."""
+    """`over` laid on `base`, key by key at every depth; an empty mapping empties what it lies on."""
     result = dict(base)
     for key, value in over.items():
         inner = result.get(key)
-        result[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping) and value:
+            value = merged(inner, value)
+        result[key] = value
     return result
 
 

@@ -1,19 +1,22 @@
 """How a run is judged while it goes on: the validation subjects, and the figures and pictures made of them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
+from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.io.cache import CachedSubject
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.scores.rows import Score
 from mrsynth.segmenter.learner import SegmenterLearner
 from mrsynth.segmenter.network import dice_and_hd95
-from mrsynth.tasks.train.cohort import examples_of
+from mrsynth.tasks.train.sources import examples_of
 from mrsynth.training.validation import ValidationSlices, fill_in_every_pattern, picture, score_patterns
 
 Rows = list[dict[str, Any]]
+Table = Sequence[Mapping[str, str]]  # rows of validation.csv, as they are read
 Figures = tuple[Rows, bytes | None]
 
 
@@ -22,21 +25,56 @@ class Judge(Protocol):
 
     def __len__(self) -> int: ...
 
+    def best(self, known: Table) -> int | None:
+        """The iteration whose weights did best, by the mean of one figure; the first of equals."""
+
+    def choice(self, known: Table) -> str:
+        """What the curve would have chosen, for the card; nothing before the first validation."""
+
     def figures(self, average: Trainable, stage: str, bf16: bool, stopped: Callable[[], bool]) -> Figures | None:
         """Rows of validation.csv and a picture, if there is one to show; None when told to stop meanwhile."""
 
 
-def judge_of(method: Trainable, subjects: Sequence[CachedSubject], spacing: float) -> Judge:
-    """What judges a method, or the segmenter, on these subjects."""
+def judge_of(method: Trainable, subjects: Sequence[CachedSubject], spacing: float, learnt: Sequence[Contrast]) -> Judge:
+    """What judges a method, or the segmenter, on these subjects; what nobody it learns from has is left out."""
     if isinstance(method, SegmenterLearner):
         return SegmentationJudge(method, subjects, spacing)
-    return SynthesisJudge(method, subjects)
+    return SynthesisJudge(method, subjects, learnt)
 
 
-class SynthesisJudge:
+def means(known: Table, figure: str) -> dict[int, float]:
+    """Iteration -> mean of a figure over its rows."""
+    values: dict[int, list[float]] = {}
+    for row in known:
+        if row.get(figure):
+            values.setdefault(int(row["iteration"]), []).append(float(row[figure]))
+    return {iteration: float(np.mean(each)) for iteration, each in values.items()}
+
+
+class Curve:
+    """The choice of the iteration with the highest mean of one figure of validation.csv, `figure`, said in `words`."""
+
+    figure: str
+    words: str
+
+    def best(self, known: Table) -> int | None:
+        """The first iteration with the highest mean; None where there is none."""
+        mean = means(known, self.figure)
+        return max(mean, key=lambda iteration: (mean[iteration], -iteration)) if mean else None
+
+    def choice(self, known: Table) -> str:
+        """A sentence."""
+        at, mean = self.best(known), means(known, self.figure)
+        return "" if at is None else f"Best on validation: iteration {at} ({self.words.format(mean[at])})."
+
+
+class SynthesisJudge(Curve):
     """Every pattern of missing contrasts on a few slices of each subject, or on whole volumes."""
 
-    def __init__(self, method: Trainable, subjects: Sequence[CachedSubject]):
+    figure, words = "psnr_fit", "mean fitted brain PSNR {:.2f} dB"
+
+    def __init__(self, method: Trainable, subjects: Sequence[CachedSubject], learnt: Sequence[Contrast]):
+        self.learnt = {pattern_name([c]) for c in learnt}
         each = [examples_of([s], method) for s in subjects]
         self.slices = ValidationSlices.whole(each) if method.dimensions == 3 else ValidationSlices.of(each)
 
@@ -51,11 +89,15 @@ class SynthesisJudge:
             if stopped():
                 return None
             made[pattern] = images
-        return lines(score_patterns(average, batch, made)), picture(average, batch, made)
+        rows = lines(score_patterns(average, batch, made))
+        known = [row for row in rows if {row["target"], *row["pattern"].split("+")} <= self.learnt]
+        return known, picture(average, batch, made)
 
 
-class SegmentationJudge:
+class SegmentationJudge(Curve):
     """Each subject segmented from all its contrasts, on the grid of the training."""
+
+    figure, words = "dice", "mean Dice {:.3f}"
 
     def __init__(self, method: Trainable, subjects: Sequence[CachedSubject], spacing: float):
         self.source, self.spacing = examples_of(subjects, method), spacing
@@ -86,6 +128,7 @@ def lines(rows: Iterable[Score]) -> list[dict[str, Any]]:
     """One line per pattern and target, each metric a column under its name in small letters."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
-        line = found.setdefault((row.pattern, row.target), {"pattern": row.pattern, "target": row.target})
+        place = {name: getattr(row, name) for name in ("pattern", "target", "region", "protocol")}
+        line = found.setdefault((row.pattern, row.target), place)
         line[row.metric.lower()] = row.value
     return list(found.values())

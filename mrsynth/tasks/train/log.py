@@ -31,12 +31,12 @@ class RunLog:
         self.scalars(iteration, {f"{group}/{name}": value for name, value in terms.items()})
 
     def validation(self, iteration: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of `validation.csv`: words say what was scored, numbers are its figures."""
+        """Rows of `validation.csv`: words say what was scored, the first two of them where; numbers are its figures."""
         if not rows:
             return
         self.add("validation.csv", [{"iteration": iteration, **row} for row in rows])
         for metric in (name for name, value in rows[0].items() if isinstance(value, float)):
-            values = {":".join(str(v) for v in row.values() if isinstance(v, str)): row[metric] for row in rows}
+            values = {":".join(str(v) for v in list(row.values())[:2]): row[metric] for row in rows}
             self.scalars(iteration, {f"validation_{metric}/{name}": value for name, value in values.items()})
             self.scalars(iteration, {f"validation/{metric}": float(np.mean(list(values.values())))})
 

@@ -2,6 +2,7 @@
 
 A run folder holds
     checkpoint.safetensors   the averaged weights, for use
+    best.safetensors         those that did best on the validation subjects
     state.pt                 all that --resume needs
     config.yaml              the whole configuration
     subjects.yaml            who trains, who validates, who was left out and why
@@ -13,32 +14,46 @@ A run folder holds
 A method of several stages is trained in one stage after the other; iterations are then counted over all of them.
 """
 
-import io
+import logging
 import pickle
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mrsynth.contrasts import Contrast
 from mrsynth.devices import choose_device
-from mrsynth.errors import Interrupted, UsageError, WeightsError
-from mrsynth.io.checkpoint import FORMAT, WRITTEN_BY, Checkpoint, write_checkpoint
-from mrsynth.io.files import ensure_folder, write_bytes, write_text
+from mrsynth.errors import UsageError, WeightsError
+from mrsynth.io.checkpoint import WRITTEN_BY
+from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.io.locks import locked, sweep_leftovers
 from mrsynth.io.tokens import read_tokens
+from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.plain import Progress
-from mrsynth.tasks.train.cohort import Cohort, card_of, examples_of, gather, refuse_other_subjects
-from mrsynth.tasks.train.config import RunConfig, build_trainable, read_run_file, refuse_another_run, yaml_text
-from mrsynth.tasks.train.judging import judge_of
-from mrsynth.tasks.train.log import RunLog
+from mrsynth.segmenter.network import KIND
+from mrsynth.tasks.models import load_method
+from mrsynth.tasks.train.cards import counts
+from mrsynth.tasks.train.cohort import Cohort, gather, refuse_other_subjects
+from mrsynth.tasks.train.config import (
+    RunConfig,
+    build_trainable,
+    read_run_file,
+    refuse_another_run,
+    run_text,
+    yaml_text,
+)
 from mrsynth.tasks.train.regions import with_regions
 from mrsynth.tasks.train.stages import Plan, take_over
-from mrsynth.training.loop import Callbacks, TrainingState, begin, processes, train
+from mrsynth.tasks.train.stopping import stop_signals
+from mrsynth.tasks.train.work import work
+from mrsynth.training.loop import TrainingState, begin, learning_rate, processes
+
+log = logging.getLogger(__name__)
 
 DAMAGE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # of a saved state
 
@@ -53,7 +68,7 @@ class TrainOptions:
     tokens     file of `mrsynth weights embed-text`; None leaves it to the run file
     """
 
-    method: str  # or segmenter
+    method: str | None  # or segmenter; None: that of `init`
     data: tuple[Path, ...]
     out: Path
     config: Path | None = None
@@ -62,116 +77,163 @@ class TrainOptions:
     device: str = "auto"
     init: str | None = None
     tokens: Path | None = None
+    min_subjects: int | None = None
+    accept_changed_data: bool = False
 
 
 def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     """Train, or go on training, and return the checkpoint's path.
 
     Raises UsageError for a request or configuration that makes no sense, InputError for data that cannot train,
-    WeightsError for a damaged state.pt, Interrupted when stopped by SIGTERM or SIGINT (after saving).
+    WeightsError for a damaged state.pt, MemoryExhausted when a loader was killed, Interrupted when stopped by a signal
+    (see `stop_signals`), both after saving.
     """
     if missing := [package for package in ("accelerate", "tensorboard") if find_spec(package) is None]:
         raise UsageError(f"Training needs {' and '.join(missing)}: pip install 'mrsynth[train]'")
-    choose_device(options.device)  # now, not after an hour of preparation
-    out, state_file = options.out, options.out / "state.pt"
-    if options.resume and not state_file.exists():
-        raise UsageError(f"{out} holds no run to resume: state.pt is missing. Leave --resume out to begin one.")
-    if not options.resume and (state_file.exists() or (out / "checkpoint.safetensors").exists()):
-        raise UsageError(f"{out} already holds a run. Give --resume to go on with it, or another --out.")
-    config = read_config(options)
-    if not options.resume or config.method.get("regions", ...) is None:
-        config = with_regions(config, options.data)
-    saved = read_run_file(out / "config.yaml", options.method, begun=True) if options.resume else config
+    options = at_home(options)
+    device = choose_device(options.device)  # now, not after an hour of preparation
+    out = options.out
+    refuse_wrong_folder(options)
+    config, saved = configurations(options, device)
     refuse_another_run(saved, config, out)
     method = fresh_method(config)
     plan = Plan.of(config, method)
     if isinstance(method, Method) and not options.resume:
         for stage, init in ([(None, config.init)] if config.init else []) + list(config.given.items()):
-            take_over(method, init, stage)
+            take_over(method, init, config.preparation, stage)
         give_text(method, config)
-    state = begin(method, plan.stages[0])
-    if options.resume:
-        load_state(state, state_file, plan)
-        plan.refuse_changed_past(saved, state)
-    ensure_folder(out)
-    process = processes(options.device)
-    report: Progress = progress if progress is not None and process.is_main_process else lambda *_: None
-    with stop_signals() as stopped:
-        with process.main_process_first():  # the others find everything in the cache
-            cohort = gather(options.data, config, state.method, out / "cache", report, stopped)
+    with ExitStack() as stack:
+        stopped = stack.enter_context(stop_signals())
+        process = processes(options.device)
+        ensure_folder(out)
         if process.is_main_process:
-            if options.resume:
-                refuse_other_subjects(cohort, out / "subjects.yaml")
-            write_text(out / "subjects.yaml", yaml_text(cohort.listing()))
-            write_text(out / "config.yaml", yaml_text(config.plain()))
+            stack.enter_context(alone_in(out))
+            refuse_wrong_folder(options)  # another may have worked here until a moment ago
+        state = begin(method, plan.stages[0])
+        if options.resume:
+            load_state(state, out / "state.pt", plan)
+            plan.refuse_changed_past(saved, state)
+            say_what_is_longer(saved, config, state)
+        report: Progress = progress if progress is not None and process.is_main_process else lambda *_: None
+        with process.main_process_first():  # the others find everything in the cache
+            cohort = gather(options.data, config, state.method, out / "cache", report, stopped, options.min_subjects)
+        if process.is_main_process:
+            keep_record(cohort, config, options)
         work(state, cohort, config, plan, out, report, stopped, options.device)
     return out / "checkpoint.safetensors"
 
 
-def work(
-    state: TrainingState,
-    cohort: Cohort,
-    config: RunConfig,
-    plan: Plan,
-    out: Path,
-    report: Progress,
-    stopped: Callable[[], bool],
-    device: str,
-) -> None:
-    """Everything is ready: train one stage after the other, and keep the run folder up to date."""
-    card = card_of(config, state.method, cohort.training)
-    judged = state.method.stages if state.method.judged_stages is None else state.method.judged_stages
-    judge = judge_of(state.method, cohort.validation, config.preparation.spacing)
-    log = RunLog(out, plan.done(state))
+def at_home(options: TrainOptions) -> TrainOptions:
+    """The request with `~` read as the home folder, which no shell does in `--out=~/run`."""
+    paths = {name: getattr(options, name) for name in ("out", "config", "tokens")}
+    known = {name: path.expanduser() for name, path in paths.items() if path is not None}
+    return replace(options, data=tuple(root.expanduser() for root in options.data), **known)
 
-    def save(state: TrainingState) -> None:
-        buffer = io.BytesIO()  # torch.save into a file hides a full disk behind an error of its own
-        torch.save({"format": FORMAT, **state.state_dict()}, buffer)
-        write_bytes(out / "state.pt", buffer.getvalue())
-        current = card.model_copy(update={"iterations": plan.done(state), "note": plan.note(state)})
-        tensors = state.average.saved_state()
-        content = Checkpoint(current, config.method, config.preparation.model_dump(mode="json"), tensors)
-        write_checkpoint(out / "checkpoint.safetensors", content)
 
-    def validate(average: Trainable, iteration: int) -> None:
-        iteration += plan.before(state.stage)
-        if state.stage not in judged or not len(judge) or log.has("validation.csv", iteration):
-            return
-        report(plan.text("validating", state.stage), iteration, plan.total)
-        bf16 = plan.training[state.stage].precision == "bf16"
-        found = judge.figures(average, state.stage, bf16, stopped)
-        if found is None:
-            return
-        rows, shown = found
-        log.validation(iteration, rows)
-        if shown is not None:
-            log.picture(iteration, shown)
+def refuse_wrong_folder(options: TrainOptions) -> None:
+    """Raise UsageError when there is no run to resume, or one that would be overwritten."""
+    out = options.out
+    if options.resume and not (out / "state.pt").exists():
+        raise UsageError(f"{out} holds no run to resume: state.pt is missing. Leave --resume out to begin one.")
+    if not options.resume and any((out / name).exists() for name in ("state.pt", "checkpoint.safetensors")):
+        raise UsageError(f"{out} already holds a run. Give --resume to go on with it, or another --out.")
 
-    def note(iteration: int, terms: dict[str, float]) -> None:
-        iteration += plan.before(state.stage)
-        log.losses(iteration, terms, state.stage if plan.named else "")
-        report(f"{plan.text('training', state.stage)}, loss {terms['loss']:.4f}", iteration, plan.total)
 
-    callbacks = Callbacks(note, save, validate, stopped)
-    try:
-        for stage in plan.stages[plan.stages.index(state.stage) :]:
-            if stage != state.stage:
-                state.enter(stage)
-            training = plan.training[stage]
-            source = examples_of(cohort.training, state.method, training.crop)
-            report(plan.text("training", stage), plan.done(state), plan.total)
-            if train(state, source, training, callbacks, device) and stage != plan.stages[-1]:
-                raise Interrupted(f"Stopped after the stage {stage}, which is finished; --resume goes on.")
-    finally:
-        log.close()
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold the run folder, and sweep what killed runs left there. Raises UsageError when another run holds it."""
+    with ExitStack() as stack:
+        try:
+            if stack.enter_context(locked(out)):
+                for folder in (out / "cache", out / "samples"):
+                    if folder.is_dir():
+                        sweep_leftovers(folder)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another training is at work in {out}. Wait until it ends, or give this one another --out."
+            ) from None
+        yield
+
+
+def keep_record(cohort: Cohort, config: RunConfig, options: TrainOptions) -> None:
+    """Write who trains and how; say which contrasts nobody has. Raises UsageError when a resumed run would differ."""
+    listing, file = cohort.listing(), options.out / "subjects.yaml"
+    if options.resume:
+        changed = refuse_other_subjects(cohort, file, options.accept_changed_data)
+        before = dict(read_yaml(file)).get("changed", []) if file.exists() else []
+        if changed := sorted({*before, *changed}):
+            listing["changed"] = changed
+            log.warning("The data of %s changed since the run was begun; subjects.yaml records it.", ", ".join(changed))
+    contrasts = [Contrast(c) for c in config.method["contrasts"]]
+    seen = counts(contrasts, cohort.training)
+    if never := [c.label for c in contrasts if not seen[c]]:
+        log.warning("No training subject has %s: the checkpoint will neither make nor read it.", ", ".join(never))
+    write_text(file, yaml_text(listing))
+    write_text(options.out / "config.yaml", yaml_text(config.plain()))
+
+
+def say_what_is_longer(saved: RunConfig, config: RunConfig, state: TrainingState) -> None:
+    """Say what another number of iterations changes in the stage that goes on."""
+    had, asked = (c.training_of(state.stage) for c in (saved, config))
+    if had.iterations == asked.iterations:
+        return
+    before, now = (learning_rate(state.iteration, training) for training in (had, asked))
+    rate = f"; the learning rate goes on at {now:.3g} instead of {before:.3g}" if before != now else ""
+    log.warning(
+        "%d iterations are asked for instead of %d: what depends on the share that is done (a curriculum, the cosine "
+        "of the learning rate) is stretched%s.",
+        *(asked.iterations, had.iterations, rate),
+    )
+
+
+def configurations(options: TrainOptions, device: str) -> tuple[RunConfig, RunConfig]:
+    """That which is asked for, and that of the run to resume (the same without one); `auto` is settled in both."""
+    config = read_config(options)
+    if not options.resume or config.method.get("regions", ...) is None:
+        config = with_regions(config, options.data)
+    if not options.resume:
+        return config.settled(device), config.settled(device)
+    saved = read_run_file(options.out / "config.yaml", method_of(options), begun=True).settled(device)
+    return config.settled(device, saved), saved
+
+
+def method_of(options: TrainOptions) -> str:
+    """The method to train: as asked for, else that of the run to resume or of the checkpoint to begin with.
+
+    Raises UsageError when nothing says.
+    """
+    if options.method is not None:
+        return options.method
+    text = run_text(config_file(options), options.overrides or {})
+    said = KIND if KIND in text else (text.get("method") or {}).get("method") or ""
+    if not said and (init := options.init or text.get("init")):
+        said = load_method(str(init)).card.method
+    if not said:
+        raise UsageError("Give --method NAME, the method to train, or --segmenter.")
+    return str(said)
+
+
+def config_file(options: TrainOptions) -> Path | None:
+    """The run file: the one given, or that of the run to resume."""
+    return options.config or (options.out / "config.yaml" if options.resume else None)
 
 
 def read_config(options: TrainOptions) -> RunConfig:
-    """Defaults, then the preset, then the run file, then the overrides; unknown keys are refused with their place."""
-    file = options.config or (options.out / "config.yaml" if options.resume else None)
+    """Defaults, then the preset, then the run file, then the overrides; unknown keys are refused with their place.
+
+    Without a run file, --init gives the configuration of its checkpoint.
+    """
+    file, method = config_file(options), method_of(options)
     said = {"init": options.init, "tokens": options.tokens and str(options.tokens)}
     overrides = {**(options.overrides or {}), **{key: value for key, value in said.items() if value}}
-    return read_run_file(file, options.method, overrides, begun=options.resume and options.config is None)
+    base: dict[str, Any] = {}
+    if options.init and file is None:
+        found = load_method(options.init)
+        if found.card.method != method:
+            raise UsageError(f"{options.init} is a checkpoint of {found.card.method}, not of {method}.")
+        settings: Any = found.method.config
+        base = {"method": settings.model_dump(mode="json"), "preparation": found.preparation.model_dump(mode="json")}
+    return read_run_file(file, method, overrides, begun=options.resume and options.config is None, base=base)
 
 
 def give_text(method: Trainable, config: RunConfig) -> None:
@@ -229,16 +291,3 @@ def load_state(state: TrainingState, file: Path, plan: Plan) -> None:
             f"{file.parent} has {state.iteration} iterations{state.of_stage} already; training.iterations asks for "
             f"only {asked}."
         )
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Within the block SIGTERM and SIGINT only set a flag; the value says whether it is set."""
-    received: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in numbers}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,12 +7,16 @@ from typing import Any
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.methods.cwdm.official import cwdm_for_target
+from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.models import load_method, tensors_misfit
 from mrsynth.tasks.train.config import RunConfig, flat
 from mrsynth.training.examples import TrainingConfig
 from mrsynth.training.loop import TrainingState
 
-MEANING = ("method", "contrasts", "wavelet", "low_scale")  # of a network's inputs, which the shapes do not show
+# Of a network's inputs and outputs, which the shapes of its tensors do not show.
+MEANING = ("method", "contrasts", "wavelet", "low_scale")
+OF_THE_CHAIN = ("param", "predict", "schedule", "T", "kappa", "p", "m", "E", "inscale", "noisy_input", "begin")
+OF_THE_IMAGES = ("axes", "spacing", "intensity", "quantile")  # of the preparation
 
 
 @dataclass(frozen=True)
@@ -82,18 +86,24 @@ class Plan:
                 )
 
 
-def take_over(method: Method, init: str, stage: str | None = None) -> None:
+def take_over(method: Method, init: str, preparation: PreparationConfig, stage: str | None = None) -> None:
     """Take the weights of a checkpoint: all of them, or those of one stage, which it stands in for.
 
-    Raises WeightsError when there is no such checkpoint, or when it is one of another network.
+    preparation   of the run
+
+    Raises WeightsError when there is no such checkpoint, or when its network means something else: by the shapes of its
+    tensors, by what it predicts along which chain, or by how its images are scaled.
     """
     found = load_method(init)
     tensors = found.method.saved_state()  # parts for training only are not in the file: those of `method` stay
     if found.card.method == "cwdm" and len(found.method.targets) > 1 and len(method.targets) == 1:
         tensors = cwdm_for_target(tensors, method.contrasts.index(method.targets[0]))
     theirs, ours = options_of(found.method), options_of(method)
-    keys = (*MEANING, *method.meaning(stage))
+    keys = dict.fromkeys((*MEANING, *(OF_THE_CHAIN if stage is None else ()), *method.meaning(stage)))
     wrong = [f"{key} is {theirs.get(key)}, here {ours.get(key)}" for key in keys if theirs.get(key) != ours.get(key)]
+    for key in OF_THE_IMAGES:
+        if (their := getattr(found.preparation, key)) != (our := getattr(preparation, key)):
+            wrong.append(f"preparation.{key} is {their}, here {our}")
     wanted = ("",) if stage is None else method.stage_tensors(stage)
     tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(wanted)}
     if wrong := wrong + tensors_misfit(method, tensors, wanted):

@@ -82,12 +82,11 @@ def test_subjects_that_lack_a_contrast_are_left_out_with_a_count(finished_boxes,
 
     assert [name for entry in subjects["training"] for name in entry] == ["whole"]
     assert [name for entry in subjects["validation"] for name in entry] == ["judge"]
-    assert [line.split(":")[0] for line in subjects["left out"]] == ["lacking", "secret", "useless"]
+    assert [line.split(":")[0] for line in subjects["left out"]] == ["secret", "lacking", "useless"]
     with caplog.at_level(logging.WARNING):
         run(box_options(tmp_path, training__iterations=1, data__validation=[]))
-    assert [m for m in caplog.messages if "left out" in m] == [
-        "3 of 5 subjects are left out; subjects.yaml says which, and why."
-    ]
+    (said,) = [m for m in caplog.messages if "do not train" in m]
+    assert said.startswith("3 of what was found do not train:") and "lacking: t1, t2, flair of" in said
     assert not (tmp_path / "validation.csv").exists()
 
 
@@ -126,7 +125,7 @@ def test_a_run_begins_with_the_weights_it_is_given(box_options, finished_boxes, 
         assert state.iteration == 0 and same(begun[0], state.method.state_dict())
         raise Interrupted
 
-    monkeypatch.setattr("mrsynth.tasks.train.run.train", watching)
+    monkeypatch.setattr("mrsynth.tasks.train.work.train", watching)
     init = str(finished_boxes / "checkpoint.safetensors")
     with pytest.raises(Interrupted):
         run(box_options(tmp_path / "one", init=init, method__target="t2"))
@@ -140,7 +139,7 @@ def test_the_same_network_takes_the_weights_as_they_are(box_options, finished_bo
     wanted = box_options(tmp_path, init=str(finished_boxes / "checkpoint.safetensors"))
     method = fresh_method(read_config(wanted))
     before = {name: t.clone() for name, t in method.state_dict().items()}
-    take_over(method, wanted.init)
+    take_over(method, wanted.init, read_config(wanted).preparation)
 
     assert same(dict(method.state_dict()), average(finished_boxes)) and not same(before, average(finished_boxes))
 

@@ -15,8 +15,9 @@ from mrsynth.errors import InputError, MrsynthError, UsageError, WeightsError
 from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.tasks.train import run as task
-from mrsynth.tasks.train.cohort import Slices, gather
+from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.run import read_config, run
+from mrsynth.tasks.train.sources import Slices
 from mrsynth.training.examples import TrainingConfig
 from mrsynth.training.loop import choose_device, processes
 

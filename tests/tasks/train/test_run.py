@@ -97,7 +97,7 @@ def test_figures_are_in_tables_and_in_tensorboard(finished_run):
     assert [int(row["iteration"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all(np.isfinite(float(row["loss"])) for row in rows)
     scores = table(finished_run / "validation.csv")
-    assert list(scores[0]) == ["iteration", "pattern", "target", "psnr", "ssim"]
+    assert list(scores[0]) == ["iteration", "pattern", "target", "region", "protocol", "psnr", "psnr_fit", "ssim"]
     assert [row["iteration"] for row in scores] == ["3"] * 28 + ["6"] * 28
     assert all(0 < float(row["psnr"]) < 60 and -1 < float(row["ssim"]) <= 1 for row in scores)
 

@@ -23,9 +23,10 @@ from mrsynth.scans.volume import Volume
 from mrsynth.segmenter.learner import SegmenterLearner
 from mrsynth.segmenter.network import REGIONS, SegmenterConfig, dice_and_hd95, region_masks
 from mrsynth.tasks.benchmark.segmentation import open_segmenter
-from mrsynth.tasks.train.cohort import examples_of, gather
+from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.config import build_trainable, read_run_file
 from mrsynth.tasks.train.run import TrainOptions, run
+from mrsynth.tasks.train.sources import examples_of
 from mrsynth.training.examples import Examples
 
 RUN_FILE = """
@@ -139,7 +140,7 @@ def test_validation_scores_what_the_checkpoint_finds(finished, data):
     for row in rows:
         brain = subject.foreground()
         dice, _ = dice_and_hd95(found[row["region"]], truth[row["region"]] & brain, (1, 1, 1))
-        assert float(row["dice"]) == pytest.approx(dice, abs=0.02)
+        assert float(row["dice"]) == pytest.approx(dice, abs=0.05)  # stored in 16 bits: a voxel near 0 may turn
 
 
 def test_a_stopped_run_goes_on_as_if_it_never_stopped(finished, options, tmp_path):
@@ -278,7 +279,7 @@ def test_data_that_cannot_train_is_refused(options, tmp_path, write_subject_fold
     with pytest.raises(InputError, match=r"data\.validation names subjects that are not there: nobody"):
         run(options(tmp_path / "a", data__validation=["nobody"]))
     with pytest.raises(InputError, match=r"Nothing to train on .*(?s:.*)unlabelled: has no segmentation"):
-        run(options(tmp_path / "b", data__exclude=["one", "two", "secret"]))
+        run(options(tmp_path / "b", data__exclude=["one", "two", "secret"], min_subjects=1))
     lesions = write_subject_folder(tmp_path / "ms", "ms01", segmentation=True).parent
     known = {"segmenter__regions": [{"name": "WT", "labels": [1]}], "data__validation": [], "data__exclude": []}
     with pytest.raises(InputError, match=r"found the labels 2, 4, which belong to no region \(WT: \[1\]\)"):

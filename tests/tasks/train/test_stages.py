@@ -22,6 +22,7 @@ from mrsynth.io.checkpoint import read_checkpoint, read_header, write_checkpoint
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.methods import METHODS, build_method
 from mrsynth.methods.base import Method, MethodConfig, Objective
+from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.volume import Volume
 from mrsynth.tasks.models import config_of, load_method
 from mrsynth.tasks.train.config import merged
@@ -251,7 +252,7 @@ def test_the_checkpoint_holds_what_synthesis_needs_and_nothing_more(finished):
     checkpoint = read_checkpoint(finished / "checkpoint.safetensors")
     state = saved(finished)
 
-    assert (checkpoint.card.iterations, checkpoint.card.note) == (9, "")
+    assert checkpoint.card.iterations == 9 and checkpoint.card.note.startswith("Best on validation: iteration ")
     assert (state["stage"], state["iteration"]) == ("head", 5)
     assert set(state["average"]) - set(checkpoint.tensors) == {"aid.weight", "aid.bias"}
     assert all(torch.equal(state["average"][name], tensor) for name, tensor in checkpoint.tensors.items())
@@ -468,10 +469,11 @@ def test_weights_that_would_mean_something_else_are_not_taken_over(stage, key, c
     """Shapes agree, so that nothing else would notice."""
     file = Path(__file__).resolve().parents[2] / "golden" / "old-msg-ldm.safetensors"
     config = config_of(read_header(file))
+    prepared = PreparationConfig.model_validate(read_header(file).preparation)
     same, other = build_method(config), build_method(merged(config, change))
-    take_over(same, str(file), stage)
+    take_over(same, str(file), prepared, stage)
 
     with pytest.raises(WeightsError, match=re.escape(key)):
-        take_over(other, str(file), stage)
+        take_over(other, str(file), prepared, stage)
     if stage == "structure":
-        take_over(other, str(file), "diffusion")  # which does not depend on it
+        take_over(other, str(file), prepared, "diffusion")  # which does not depend on it

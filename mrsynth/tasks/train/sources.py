@@ -1,0 +1,78 @@
+"""Prepared subjects as the loop sees them: addressed slice by slice or box by box."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsynth.io.cache import CachedSubject
+from mrsynth.methods.base import Trainable
+from mrsynth.training.examples import ExampleSource, Slab
+
+EMPTY = 0.1  # boxes with less brain than this share of their voxels are not worth training on
+
+
+def examples_of(
+    subjects: Sequence[CachedSubject], method: Trainable, crop: Sequence[int] | None = None
+) -> ExampleSource:
+    """What the method learns from in these subjects: slices, or boxes for a method of three dimensions.
+
+    crop   voxels of the boxes; None for whole volumes
+    With labels, where the method wants them and any of the subjects has a segmentation.
+    """
+    labels = method.wants_labels and any(subject.labels is not None for subject in subjects)
+    if method.dimensions == 3:
+        return Boxes(subjects, crop, labels)
+    return Slices(subjects, method.neighbours, labels)
+
+
+class Slices:
+    """Every training slice of a cohort, addressed by one index."""
+
+    def __init__(self, subjects: Sequence[CachedSubject], neighbours: int, labels: bool = False):
+        self.subjects, self.neighbours, self.labels = subjects, neighbours, labels
+        self.places = [(s, k) for s, subject in enumerate(subjects) for k in subject.slices]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Slab:
+        s, k = self.places[index]
+        subject = self.subjects[s]
+        labels = subject.label_slice(k) if self.labels else None
+        return Slab(subject.slab(k, self.neighbours), np.array(subject.present), labels)
+
+
+class Boxes:
+    """Boxes of a cohort's volumes, half overlapping and none of them empty; or the whole volumes."""
+
+    def __init__(self, subjects: Sequence[CachedSubject], size: Sequence[int] | None, labels: bool = False):
+        self.subjects, self.labels = subjects, labels
+        self.places: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []  # subject, corner, size
+        for s, subject in enumerate(subjects):
+            whole = subject.shape
+            if size is None:
+                self.places.append((s, (0, 0, 0), whole))
+                continue
+            brain: NDArray[np.bool_] = (subject.stored[::4, :, ::4, ::4] > 0).max(axis=1).transpose(1, 2, 0)
+            for corner in product(*(corners(n, own) for n, own in zip(whole, size, strict=True))):
+                part = tuple(slice(c // 4, math.ceil((c + n) / 4)) for c, n in zip(corner, size, strict=True))
+                if brain[part].mean() > EMPTY:
+                    self.places.append((s, corner, tuple(size)))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Slab:
+        s, corner, size = self.places[index]
+        subject = self.subjects[s]
+        labels = subject.label_box(corner, size) if self.labels else None
+        return Slab(subject.box(corner, size)[:, None], np.array(subject.present), labels)
+
+
+def corners(whole: int, size: int) -> list[int]:
+    """Where boxes begin along an axis, so that they cover it and overlap by about a half."""
+    room = max(whole - size, 0)
+    return [round(c) for c in np.linspace(0, room, 1 + math.ceil(2 * room / size)).tolist()]

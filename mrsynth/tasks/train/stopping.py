@@ -1,0 +1,25 @@
+"""Signals that end a run: they only set a flag, so that what was learnt is saved first."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# what Ctrl-C, a scheduler before its time limit (--signal of SLURM too), and a closed terminal send
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 only set a flag; the value says whether it is set.
+
+    One that is ignored already, as SIGHUP is under nohup, stays ignored.
+    """
+    received: list[int] = []
+    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in heard}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
