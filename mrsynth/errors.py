@@ -49,6 +49,6 @@ class OutputError(MrsynthError):
 
 
 class Interrupted(MrsynthError):
-    """Stopped by SIGINT or SIGTERM, after what could be saved was saved."""
+    """Stopped by SIGINT, SIGTERM or SIGHUP, after what could be saved was saved."""
 
     exit_code = 130

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
 
+def visible(text: str) -> str:
+    """Text of others as a terminal may print it: what would move its cursor, turn its letters or break is spelt out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 class Plain(BaseModel):
     """Frozen data that rejects keys it does not know.
 

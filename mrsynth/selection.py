@@ -3,12 +3,14 @@
 Reads only what checkpoints say of themselves (`card`): no tensors, no disk, no network. The rule, among those at hand
 that can make every wanted contrast from the available ones:
 
-1. the best measured brain PSNR for these inputs, averaged over the targets; unmeasured checkpoints come after measured;
+1. the best measured brain PSNR for these inputs, averaged over the targets, where it is plausible; unmeasured
+   checkpoints come after measured;
 2. without a measurement, a network made for one target when one is wanted and three contrasts are there, else one
    network for all patterns;
 3. the order given, which is the manifest's.
 """
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.errors import UsageError, WeightsError
 
 AUTO = "auto"
+PLAUSIBLE = (0.0, 50.0)  # dB: noise has more than the first, a copy of the truth in 8 bits little more than the second
+MOST_SUBJECTS = 100_000
 DECIDES = ("brain", "PSNR")  # region and metric
 
 
@@ -102,10 +106,13 @@ def check_targets(available: Collection[Contrast], targets: Iterable[Contrast]) 
 def measured(card: Card, available: Collection[Contrast], targets: Collection[Contrast]) -> Measured | None:
     """What a checkpoint that can do this scored in it; None unless it was measured for every target.
 
-    Available contrasts that the checkpoint does not look at do not count in the pattern.
+    A score that no checkpoint can have is no measurement: whoever wrote the file wrote the score. Available contrasts
+    that the checkpoint does not look at do not count in the pattern.
     """
     patterns = {target: pattern_name(_inputs(card, available, target)) for target in targets}
     scores = [s for s in card.scores if (s.region, s.metric) == DECIDES and patterns.get(s.made) == s.pattern]
+    low, high = PLAUSIBLE
+    scores = [s for s in scores if low < s.value < high and s.subjects <= MOST_SUBJECTS]
     if {s.target for s in scores} != set(targets):
         return None
     each = [[s.value for s in scores if s.target == target] for target in targets]
@@ -146,7 +153,13 @@ def _sentence(card: Card, available: Collection[Contrast], targets: Sequence[Con
         return f"{case}, {why}; no score was measured for this case."
     mean = "a mean of " if len(targets) > 1 else ""
     subjects = f"{score.subjects} validation subject{'s' if score.subjects > 1 else ''}"
-    return f"{case} with {mean}{score.value:.1f} dB brain PSNR on {subjects}, {why}."
+    return f"{case} with {mean}{score.value:.1f} dB brain PSNR on {subjects}{_claimed_by(card)}, {why}."
+
+
+def _claimed_by(card: Card) -> str:
+    """Who says how good a checkpoint is, where that is not mrsynth's own manifest."""
+    ours = isinstance(card, ManifestEntry) and (card.repository is not None or not os.path.isabs(card.file or ""))
+    return "" if ours else " (as the checkpoint itself claims)"
 
 
 def _why(

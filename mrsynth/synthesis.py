@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrsynth.diffusion.noise import SeededNoise
+from mrsynth.errors import WeightsError
 from mrsynth.methods.base import Method
 from mrsynth.plain import Array, Progress
 from mrsynth.sampling import Estimator
@@ -45,6 +46,7 @@ def synthesise_volume(
     subject     its name, which seeds the noise
     available   (C,) what the method may read; None for all that the subject has. Hiding a contrast makes a self-check
     slices      indices along K to make, by a method that works on slices; None for all with foreground. The rest stay 0
+    Raises WeightsError when the network gives numbers that are not finite.
     """
     flags = np.asarray(prepared.available if available is None else available, dtype=bool)
     missing = torch.from_numpy(~flags)
@@ -59,6 +61,11 @@ def synthesise_volume(
                 progress(f"synthesising {what}", sample * total + done, how.samples * total)
 
         for where, made in parts(method, prepared, flags, slices, noise, how, tell):
+            if not bool(made[missing][:, torch.from_numpy(prepared.mask[..., where])].isfinite().all()):
+                raise WeightsError(
+                    f"What the network makes of {subject} is not finite, so nothing was kept. "
+                    "Its weights may be damaged, or too large for the precision: try --precision fp32."
+                )
             u = ((made[missing] + 1) / 2).clamp(0, 1)
             # running mean and sum of squared deviations: Welford 1962
             change = u - mean[..., where]

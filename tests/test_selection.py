@@ -267,3 +267,26 @@ def test_a_download_that_would_not_help_is_not_chosen():
 def test_two_missing_contrasts_asked_of_cwdm_name_who_can(own, error, downloads):
     with pytest.raises(error, match=r"t1ce and flair from t1\+t2.*Others at hand that can: fgc2f-ship \(fgc2f: any of"):
         select([unified(), *own], [T1, T2], [T1CE, FLAIR], "cwdm", downloads=downloads)
+
+
+@pytest.mark.parametrize("value", [1e9, float("inf"), float("nan"), -3, 0, 50, 99])
+def test_a_score_that_no_checkpoint_can_have_is_no_measurement(value):
+    boasting = unified("boasting", score(value))
+    assert measured(boasting, THREE, [T1CE]) is None
+    for entries in ([boasting, unified("a", score(20))], [unified("a", score(20)), boasting]):
+        chosen = select(entries, THREE, [T1CE])
+        assert chosen.entry.name == "a" and "1 of 2" in chosen.reason
+    assert measured(unified("crowd", score(20, subjects=10**9)), THREE, [T1CE]) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "claimed"),
+    [
+        (unified("ours", score(20)), False),
+        (unified("ours", score(20)).model_copy(update={"file": "/x/ours.safetensors", "repository": "a/b"}), False),
+        (unified("theirs", score(20), file="/x/theirs.safetensors"), True),
+        (Card(name="theirs", method="m", contrasts=STANDARD, licence="x", scores=(score(20),)), True),
+    ],
+)
+def test_the_reason_says_whose_claim_a_score_is(entry, claimed):
+    assert ("(as the checkpoint itself claims)" in select([entry], THREE, [T1CE]).reason) == claimed

@@ -8,6 +8,7 @@ import torch
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.diffusion.noise import SeededNoise
+from mrsynth.errors import WeightsError
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Method, MethodConfig
 from mrsynth.sampling import Estimator
@@ -322,3 +323,17 @@ def test_the_fast_network_of_bf16_gives_nearly_the_same(three, cwdm, monkeypatch
     full, half, again = made
     assert np.array_equal(full, again)
     assert not np.array_equal(full, half) and np.abs(full - half).mean() < 0.02
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_an_error(prepared, value):
+    """One voxel inside the brain is enough; clipping would hide an infinite one."""
+    i, j, k = (axis[len(axis) // 2] for axis in prepared.mask.nonzero())
+
+    def answer(images, context, noise):
+        made = torch.zeros_like(images)
+        made[:, :, i, j] = value
+        return made
+
+    with pytest.raises(WeightsError, match="is not finite, so nothing was kept"):
+        synthesise_volume(Recorder(answer), prepared, "s", ONCE, slices=[k])

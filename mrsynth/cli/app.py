@@ -2,7 +2,6 @@
 
 import logging
 import shlex
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -33,10 +32,12 @@ from mrsynth.cli.console import (
     validated,
 )
 from mrsynth.cli.dicom import dicom
+from mrsynth.cli.stopping import Stop
 from mrsynth.cli.train import train
 from mrsynth.cli.weights import weights_app
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
+from mrsynth.plain import visible
 
 app = typer.Typer(
     help="Synthesise the missing contrasts of a brain MRI study. Synthetic images are for research, not for diagnosis.",
@@ -272,7 +273,7 @@ def rank_contrasts(
 
 def main() -> None:
     """Run the program and end it with the exit status of what happened."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that stops us is heard like Ctrl-C
+    stop = Stop()
     try:
         status = app(standalone_mode=False)
         if status == Interrupted.exit_code:  # typer makes this of KeyboardInterrupt, and says nothing
@@ -283,8 +284,8 @@ def main() -> None:
         status = failed("Interrupted.", Interrupted.exit_code)
     except MemoryError:
         status = failed("Memory ran out. Close other programs, or use a machine with more.", MemoryExhausted.exit_code)
-    except Exception as error:
-        status = unexpected(error)
+    except Exception as error:  # libraries in other languages make errors of their own of a KeyboardInterrupt
+        status = failed("Interrupted.", Interrupted.exit_code) if stop.asked else unexpected(error)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -303,7 +304,7 @@ def failed(what: str, status: int) -> int:
     """Print an error on stderr, and give its exit status back."""
     out = console(stderr=True)
     out.print("Error:", style="bold red", end=" ")
-    out.print(what, soft_wrap=True)
+    out.print(visible(what), soft_wrap=True)
     return status
 
 

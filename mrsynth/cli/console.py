@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mrsynth.errors import UsageError
+from mrsynth.plain import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,22 +55,32 @@ class Verbosity:
     verbose = False
 
 
+class Visible(logging.Formatter):
+    """Log lines may hold names of others, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as a terminal may print it."""
+        return visible(super().format(record))
+
+
 def speak(quiet: bool, verbose: bool) -> None:
     """Set how much is printed and logged by this command."""
     Verbosity.quiet, Verbosity.verbose = quiet, verbose
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s")
+    for handler in (h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler):
+        handler.setFormatter(Visible("%(levelname)s: %(message)s"))
 
 
 def say(text: str) -> None:
     """Print for people; silent under -q."""
     if not Verbosity.quiet:
-        console().print(text, soft_wrap=True)
+        console().print(visible(text), soft_wrap=True)
 
 
 def print_result(text: str) -> None:
     """Print what a script would read: plain, unwrapped, also under -q."""
-    typer.echo(text)
+    typer.echo(visible(text))
 
 
 def console(stderr: bool = False) -> "Console":
@@ -95,7 +106,7 @@ def progress_bar(hidden: bool) -> "Iterator[Progress | None]":
         def progress(what: str, done: int, total: int) -> None:
             if what.split(",")[0] != bar.tasks[0].description.split(",")[0]:  # another stage: its own clock
                 bar.reset(task, description=what, total=total)
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=visible(what), completed=done, total=total)
 
         yield progress
 

@@ -16,7 +16,7 @@ from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import WARNINGS, Contrast
 from mrsynth.plain import Plain
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
-from mrsynth.scores.rows import Score
+from mrsynth.scores.rows import Score, csv_text
 
 SCHEMA_VERSION: Literal[1] = 1
 Content = Literal["image", "mean", "spread"]
@@ -160,7 +160,7 @@ def metrics_csv(report: Report) -> str:
     table.writerow(CSV_COLUMNS)
     for row in report.scores:
         seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
-        source = (report.subject, row.pattern, row.target, report.weights.method)
+        source = (csv_text(report.subject), row.pattern, row.target, csv_text(report.weights.method))
         figure = (row.region, row.metric, f"{row.value:.6g}", row.protocol, row.kind)
         table.writerow([*source, *figure, seconds, report.sampler.seed])
     return text.getvalue()

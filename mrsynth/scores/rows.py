@@ -26,6 +26,8 @@ REAL, LEFT_OUT = "real", "left-out"  # segmentation only: all inputs true; the m
 
 _BEFORE = re.compile(r"([a-z]+)(_brain)?(_fit)?")  # how 0.1.0 spelt a metric in cards: psnr, psnr_brain, psnr_brain_fit
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would work out
+
 
 class Score(Plain):
     """One figure of one synthetic volume, or the mean over several.
@@ -111,8 +113,13 @@ def results_csv(rows: Iterable[Score]) -> str:
     writer.writerow(COLUMNS)
     for row in rows:
         values = [getattr(row, name) for name in COLUMNS]
-        writer.writerow(["" if value is None else value for value in values])
+        writer.writerow(["" if value is None else csv_text(value) for value in values])
     return text.getvalue()
+
+
+def csv_text(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: text that begins as one does gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
 def read_results(text: str, where: str) -> list[Score]:
@@ -136,5 +143,12 @@ def read_results(text: str, where: str) -> list[Score]:
 
 
 def _cell(name: str, text: Any) -> Any:
+    if (
+        isinstance(text, str)
+        and text[:1] == "'"
+        and text[1:2] in FORMULA
+        and Score.model_fields[name].annotation is str
+    ):
+        text = text[1:]
     optional = Score.model_fields[name].default is None
     return None if optional and text == "" else text

@@ -19,6 +19,7 @@ from mrsynth.methods.base import Method
 from mrsynth.sampling import FAST_STEPS, ONE_CALL, Estimator, Sampling, fast_steps, mode_of
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.checkpoints.former import import_again, outdated
+from mrsynth.tasks.scrutiny import check_card, check_finite, check_settings, no_larger_than
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +97,17 @@ def load_method(name_or_path: str | Path) -> TrainedMethod:
 def build(found: Resolved) -> TrainedMethod:
     """The method of a located checkpoint. Raises WeightsError."""
     checkpoint = read_checkpoint(found.path)
+    check_finite(found.path, checkpoint.tensors)
+    check_card(found.path, found.card)
+    check_settings(found.path, {**checkpoint.config, "preparation": checkpoint.preparation})
     try:
-        method = build_method(config_of(checkpoint))
+        with no_larger_than(found.path, checkpoint.tensors):
+            method = build_method(config_of(checkpoint))
         preparation = preparation_of(checkpoint)
         if checkpoint.format == 1:
             checkpoint = replace(checkpoint, tensors=method.tensors_of_format_1(checkpoint.tensors))
-    except (ValueError, UsageError) as error:
+    except (ValueError, UsageError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError) as error:
+        # the last five of networks that cannot be built: nobody foresees every nonsense in a configuration
         raise WeightsError(
             f"{found.path} was written by {checkpoint.written_by}; this version of mrsynth cannot use its "
             f"configuration: {error} Use the version that wrote it, or train it again."

@@ -406,3 +406,42 @@ def test_phantoms_from_the_command_line(run_cli, tmp_path, monkeypatch):
     assert (status, out) == (0, f"{tmp_path / 'x'}\n")
     (options,) = asked
     assert (options.seed, options.without, options.lesion, options.subjects) == (7, (T1CE,), "ms", 1)
+
+
+# Signals, and texts of others ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["heard", "while a library is at work"])
+def test_every_wish_to_stop_is_status_130(run_cli, tmp_path, monkeypatch, name, wrapped):
+    """Also where a library makes an error of its own of it, as pydantic does while it serialises."""
+
+    def stopped(*_, **__):
+        try:
+            signal.raise_signal(getattr(signal, name))
+        except KeyboardInterrupt as error:
+            if not wrapped:
+                raise
+            raise ValueError("Error calling function: KeyboardInterrupt") from error
+
+    monkeypatch.setattr("mrsynth.tasks.inspect.inspect", stopped)
+    status, _, err = run_cli("inspect", tmp_path)
+    assert (status, err.strip()) == (130, "Error: Interrupted.")
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As SIGHUP under nohup."""
+    program = (
+        "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); sys.argv = ['mrsynth', '--help']\n"
+        "from mrsynth.cli.app import main\n"
+        "try: main()\n"
+        "finally: assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN"
+    )
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+def test_what_others_wrote_moves_no_cursor(run_cli, tmp_path):
+    folder = tmp_path / "a\x1b[2J\x9b31m\u202eb"
+    folder.mkdir()
+    status, out, err = run_cli("inspect", folder)
+    assert status == 4 and not set("\x1b\x9b\u202e") & set(out + err) and "\\x1b[2J\\x9b31m\\u202e" in err

@@ -1,5 +1,7 @@
 """One row type: what is written reads back, and what an older version wrote is understood."""
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 from mrsynth.card import Card
 from mrsynth.contrasts import Contrast, contrasts_in, pattern_name, patterns, spelled
 from mrsynth.scores.protocols import PROTOCOLS
-from mrsynth.scores.rows import Score
+from mrsynth.scores.rows import FORMULA, Score, read_results, results_csv
 
 PLAIN: dict[str, Any] = {
     "pattern": "t1+t2", "target": "flair", "protocol": "brain3d", "region": "brain", "metric": "PSNR", "value": 20.5,
@@ -53,3 +55,14 @@ def test_a_pattern_and_its_contrasts_are_two_spellings_of_one_thing() -> None:
 
 def test_every_protocol_has_its_own_name() -> None:
     assert all(protocol.name == name for name, protocol in PROTOCOLS.items())
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", "sub-01", "it's", 'a,b\n"c'])
+def test_no_spreadsheet_takes_a_name_for_a_formula_and_it_reads_back(name: str) -> None:
+    rows = [Score(**PLAIN | {"subject": name, "method": name, "value": -3.5})]
+    text = results_csv(rows)
+
+    cells = next(csv.DictReader(io.StringIO(text)))
+    assert cells["subject"][:1] not in FORMULA and cells["method"][:1] not in FORMULA and cells["value"] == "-3.5"
+    back = read_results(text, "here")
+    assert (back[0].subject, back[0].method, back[0].value) == (name, name, -3.5)

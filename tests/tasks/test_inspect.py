@@ -79,7 +79,8 @@ def test_a_network_for_just_this_contrast_is_the_choice_and_why(
     one = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
     two = write_subject_folder(tmp_path, "p2", without=[Contrast.T1CE, Contrast.T2])
 
-    why = "special: makes t1ce from t1+t2+flair with 24.5 dB brain PSNR on 4 validation subjects, the best of those"
+    why = "special: makes t1ce from t1+t2+flair with 24.5 dB brain PSNR on 4 validation subjects (as the checkpoint "
+    why += "itself claims), the best of those"
     assert inspect(one).choice.startswith(why)
     assert inspect(two).choice.startswith("tiny: makes t1ce and t2 from t1+flair, the only checkpoint at hand")
     assert f"Checkpoint: {why}" in " ".join(run_cli("inspect", one)[1].split())

@@ -1,5 +1,9 @@
 """From a checkpoint's file to a method that runs, and what is refused on the way."""
 
+import json
+import resource
+import time
+
 import pytest
 import torch
 
@@ -177,3 +181,89 @@ def test_models_is_where_the_api_comes_from():
     import mrsynth
 
     assert mrsynth.load_method is models.load_method
+
+
+# Checkpoints that are not believed -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_weights_that_are_not_finite_are_refused(tiny_checkpoint, rewritten, value, dtype):
+    """One number of one tensor is enough; written as float32, since half precision is not written with such numbers."""
+    weight = read_checkpoint(tiny_checkpoint).tensors[STEM].clone()
+    weight[0, 0, 0, 0] = value
+    path = rewritten(tensors={STEM: weight if dtype is None else weight.half()})
+    with pytest.raises(WeightsError, match=f"1 of {weight.numel()} numbers of the tensor '{STEM}' are not finite"):
+        load_method(path)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        *({"steps": v} for v in ("abc", 0, -1, 1.5, True, 10**12, [4], float("nan"))),
+        *({"samples": v} for v in ("two", 0, 10**9)),
+        *({"sampler": v} for v in ("rm -rf", 4, ["ddim"], {"a": 1})),
+    ],
+)
+def test_ways_to_sample_that_there_are_not(rewritten, sampling):
+    name = next(iter(sampling))
+    with pytest.raises(WeightsError, match=rf"its way to sample has {name} |expected finite"):
+        load_method(unsound(rewritten(), card={"sampling": sampling}))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *({"T": v} for v in (10**12, 1e300, 0, -5, "many", None, [8], 65537)),
+        {"steps": "abc"},
+        {"contrasts": []},
+        {"contrasts": ["t1", "t1"]},
+        {"contrasts": ["t9"]},
+        {"schedule": {"kind": "linear", "T": 3}},
+        *({"network": {"width": v}} for v in (10**9, 30_000, 0, -1, 7)),
+        *({"network": {"blocks": v}} for v in (60_000, 10**10)),
+        {"network": {"multipliers": [1] * 200}},
+        {"network": {"multipliers": []}},
+        {"network": {"groups": 65536}},
+        {"neighbours": 60_000},
+        {"method": None},
+    ],
+)
+def test_configurations_of_networks_that_nobody_has(rewritten, config):
+    """Refused in words, before the memory is taken or the hours are spent."""
+    began = time.perf_counter()
+    with pytest.raises(WeightsError):
+        load_method(unsound(rewritten(), config=config))
+    assert time.perf_counter() - began < 10 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        *({"spacing": v} for v in (0, -1, 1e9, "x")),
+        *({"multiple": v} for v in (0, 10**9, -8)),
+        {"quantile": 7},
+        {"axes": "XYZ"},
+        {"axes": "LPSLPS"},
+        {"grid": [10**6, 10**6, 10**6]},
+    ],
+)
+def test_preparations_that_nobody_has(rewritten, preparation):
+    with pytest.raises(WeightsError):
+        load_method(unsound(rewritten(), preparation=preparation))
+
+
+def unsound(path, **changes):
+    """A checkpoint whose header says something else, whatever that is: mrsynth itself would not write it."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    said = json.loads(header["__metadata__"]["mrsynth"])
+    for part, change in changes.items():
+        for key, value in change.items():
+            old = said[part].get(key)
+            said[part][key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) and old else value
+    header["__metadata__"]["mrsynth"] = json.dumps(said)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    return path

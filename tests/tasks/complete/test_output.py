@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mrsynth.contrasts import STANDARD
+from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mrsynth.io.locks import LOCK, locked
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -250,3 +251,16 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(run_cl
     monkeypatch.setattr(Path, "mkdir", raising(PermissionError(errno.EACCES, "Permission denied")))
     status, _, err = run_cli("complete", folder, "--out", tmp_path / "new")
     assert status == 1 and "no permission to write there" in " ".join(err.split())
+
+
+# A checkpoint that is not believed -----------------------------------------------------------------------------------
+
+
+def test_weights_that_give_nothing_finite_write_nothing(run_cli, folder, only_tiny):
+    """Weights of 1e30: finite themselves, and what they make is not."""
+    stored = read_checkpoint(only_tiny)
+    large = {n: t * 1e30 if n.endswith("weight") and t.dim() > 1 else t for n, t in stored.tensors.items()}
+    write_checkpoint(only_tiny, Checkpoint(stored.card, stored.config, stored.preparation, large))
+    before = content(folder)
+    status, _, err = run_cli("complete", folder, *QUICK)
+    assert status == 5 and "not finite" in " ".join(err.split()) and content(folder) == before
