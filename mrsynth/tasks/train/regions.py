@@ -32,7 +32,7 @@ def with_regions(config: RunConfig, roots: Sequence[Path]) -> RunConfig:
         if meant and stated is not None and alike(meant) != alike(stated):
             raise UsageError(
                 f"method.regions is {in_words(stated)}, but the segmentations of {some(found[name])} are of {name}, "
-                f"where {in_words(meant)} holds. Say so, leave those subjects out (data.exclude), or set method.seg to off."
+                f"where {in_words(meant)} holds. Say that, leave them out (data.exclude), or set method.seg to off."
             )
     return config.model_copy(update={"method": {**config.method, "regions": stated}})
 
@@ -42,9 +42,9 @@ def agreed(found: Mapping[str, Sequence[str]], rules: Mapping[str, Regions]) -> 
     if unknown := [name for name in found if not rules[name]]:
         raise UsageError(
             f"It is not known what the values of the segmentations of {some(found[unknown[0]])} mean: their names are "
-            "of no data set in the catalogue (`mrsynth benchmark --list`) that says so. Say it with "
-            "method.regions, such as {WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [3, 4]} for BraTS up to 2023 or {lesion: [1]}, "
-            "or set method.seg to off."
+            "of no data set in the catalogue (`mrsynth benchmark --list`) that says so. Say it with method.regions, "
+            "such as {lesion: [1]}, or {WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [3, 4]} for BraTS up to 2023; or set "
+            "method.seg to off."
         )
     first, *others = found
     for other in others:
