@@ -18,13 +18,14 @@ from mrsynth.io.layouts import LAYOUTS, OTHERS, Survey, read_subjects, survey
 from mrsynth.io.vocabulary import contrast_of_word, name_words
 
 if TYPE_CHECKING:
+    from mrsynth.scans.raw import Align, FindBrain, Raw
     from mrsynth.scans.subject import Subject
     from mrsynth.scans.volume import Volume
 
 FEW_VALUES = 5  # of a label map at most; any scan has more
 SAMPLED = 20_000  # voxels looked at first: a scan is known by them
 
-__all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_subject", "settle_masks"]
+__all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_raw", "load_subject", "settle_masks"]
 
 
 def find_subject(
@@ -75,7 +76,7 @@ def load_subject(
     mask: bool | Path | str = True,
     **overrides: Path | str,
 ) -> "Subject":
-    """Read the volumes of a subject.
+    """Read the volumes of a subject that lie on one grid; for those that do not there is `load_raw`.
 
     source        its folder, or what `find_subject` found there
     segmentation  whether to read the segmentation, if there is one
@@ -83,10 +84,6 @@ def load_subject(
     overrides     t1=, t1ce=, t2=, flair=, ...: files to take instead of those found
     Raises InputError when a file cannot be used or does not lie on the grid of the first contrast.
     """
-    from mrsynth.io.nifti import read_volume
-    from mrsynth.scans.subject import Subject, describe_grid
-    from mrsynth.scans.volume import same_grid
-
     if unknown := set(overrides) - set(Contrast):
         raise UsageError(f"No contrast is named {', '.join(sorted(unknown))}; known are {', '.join(Contrast)}.")
     given = {Contrast(name): Path(path) for name, path in overrides.items()}
@@ -96,27 +93,63 @@ def load_subject(
         found = find_subject(source, given)
     if not isinstance(mask, bool):
         found = found.with_mask(check_mask(Path(mask)))
+    return load_raw(found, align="off", segmentation=segmentation, mask=bool(mask)).subject
+
+
+def load_raw(
+    found: SubjectFiles,
+    *,
+    align: "Align" = "auto",
+    onto: Contrast | None = None,
+    find_brain: "FindBrain | None" = None,
+    n4: bool = False,
+    segmentation: bool = False,
+    mask: bool = True,
+) -> "Raw":
+    """Read the volumes of a subject and bring them together: `scans.raw.brought_together` explains the options.
+
+    Raises InputError as that does, and for a file that cannot be used; a mask must lie on the grid of one of the scans.
+    """
+    from mrsynth.io.nifti import read_volume
+    from mrsynth.scans.raw import brought_together
+    from mrsynth.scans.subject import describe_grid
+    from mrsynth.scans.volume import same_grid
+
     found = settle_masks(found) if mask else found
-    first, *others = found.available
-    reference = read_volume(found.files[first])
-    refuse_label_map(found.files[first], reference)
+    volumes = {contrast: read_volume(found.files[contrast]) for contrast in found.available}
+    for contrast, volume in volumes.items():
+        refuse_label_map(found.files[contrast], volume)
 
-    def on_same_grid(path: Path, labels: bool = False) -> "Volume":
-        volume = read_volume(path, labels=labels)
-        if not same_grid(reference, volume):
-            raise InputError(
-                f"{found.name}: {found.files[first].name} and {path.name} lie on different grids.\n"
-                f"{describe_grid(str(found.files[first]), reference)}\n{describe_grid(str(path), volume)}\n"
-                "Register and resample them to one grid first; mrsynth does not align inputs yet."
-            )
-        return volume
+    def whose_grid(path: Path, volume: "Volume") -> Contrast:
+        for contrast, scan in volumes.items():
+            if same_grid(scan, volume):
+                return contrast
+        first = found.available[0]
+        raise InputError(
+            f"{found.name}: {found.files[first].name} and {path.name} lie on different grids.\n"
+            f"{describe_grid(str(found.files[first]), volumes[first])}\n{describe_grid(str(path), volume)}\n"
+            "A mask or segmentation must lie on the grid of one of the scans: resample it."
+        )
 
-    volumes = {first: reference} | {contrast: on_same_grid(found.files[contrast]) for contrast in others}
-    for contrast in others:
-        refuse_label_map(found.files[contrast], volumes[contrast])
-    labels = on_same_grid(found.segmentation, labels=True) if segmentation and found.segmentation else None
-    brain = on_same_grid(found.mask) if mask and found.mask else None
-    return Subject(found.name, volumes, labels, brain)
+    brain = None
+    if mask and found.mask:
+        given = read_volume(found.mask)
+        brain = given, whose_grid(found.mask, given)
+    labels = None
+    if segmentation and found.segmentation:
+        labels = read_volume(found.segmentation, labels=True)
+        whose_grid(found.segmentation, labels)
+    return brought_together(
+        found.name,
+        volumes,
+        align=align,
+        onto=onto,
+        find_brain=find_brain,
+        mask=brain,
+        segmentation=labels,
+        places={contrast: str(path) for contrast, path in found.files.items()},
+        n4=n4,
+    )
 
 
 def settle_masks(found: SubjectFiles) -> SubjectFiles:

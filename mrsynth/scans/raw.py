@@ -10,6 +10,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Mask
 from mrsynth.scans.alignment import Registration, register, resampled
+from mrsynth.scans.bias import corrected
 from mrsynth.scans.stripping import LARGEST_BRAIN_ML, head_volume
 from mrsynth.scans.subject import Subject, describe_grid
 from mrsynth.scans.volume import Volume, same_grid
@@ -50,6 +51,8 @@ def brought_together(
     find_brain: FindBrain | None = None,
     mask: tuple[Volume, Contrast] | None = None,
     segmentation: Volume | None = None,
+    places: Mapping[Contrast, str] | None = None,
+    n4: bool = False,
 ) -> Raw:
     """A subject on the grid of one of its scans, and of its brain alone where whole heads came in.
 
@@ -59,6 +62,8 @@ def brought_together(
     find_brain    (scan) -> mask on its grid, for whole heads without a mask; None leaves heads as they are
     mask          a brain mask, and the contrast on whose grid it lies
     segmentation  labels on the grid of `onto`
+    places        where each scan comes from, for messages
+    n4            correct the slow brightness changes of every scan: `scans.bias.corrected`
     Raises InputError for grids that differ with align off, and for an implausible registration, with its figures.
     """
     home = _home(name, volumes, onto)
@@ -67,8 +72,10 @@ def brought_together(
     if apart and align == "off":
         other, volume = next(iter(apart.items()))
         raise InputError(
-            f"{name}: {home.label} and {other.label} lie on different grids.\n{describe_grid(home.label, fixed)}\n"
-            f"{describe_grid(other.label, volume)}\nLeave --align off out, or register and resample them first."
+            f"{name}: {home.label} and {other.label} lie on different grids.\n"
+            f"{describe_grid((places or {}).get(home, home.label), fixed)}\n"
+            f"{describe_grid((places or {}).get(other, other.label), volume)}\n"
+            "`mrsynth complete` registers them (--align auto); here they must be on one grid: resample them first."
         )
     found = {c: register(fixed, v) for c, v in apart.items()}
     brain, stripped_on = _brain(volumes, home, found, find_brain, mask)
@@ -81,6 +88,8 @@ def brought_together(
             )
     _refuse_doubts(name, home, found, align)
     moved = {c: resampled(v, fixed, found[c].transform) if c in found else v for c, v in volumes.items()}
+    if n4:
+        moved = {c: corrected(v, brain) for c, v in moved.items()}
     brain_volume = None if brain is None else Volume(brain.astype(np.float32), fixed.affine)
     subject = Subject(name, moved, segmentation, brain_volume)
     return Raw(subject, home, found, stripped_on, tuple(_notes(home, found, stripped_on, mask is not None)))

@@ -41,8 +41,11 @@ def head_volume(volume: Volume) -> float:
     if not seen.any():
         return 0.0
     bright = sitk.GetImageFromArray(seen.astype(np.uint8))
-    largest = sitk.RelabelComponent(sitk.ConnectedComponent(bright)) == 1
-    filled = int(sitk.GetArrayViewFromImage(sitk.BinaryFillhole(largest)).sum())
+    largest = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(bright))) == 1
+    rest = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((~largest).astype(np.uint8))))
+    faces = [np.unique(rest.take(place, axis)) for axis in range(3) for place in (0, -1)]
+    outside = np.isin(rest, [label for label in np.unique(np.concatenate(faces)) if label])
+    filled = int((~outside).sum())
     return filled * float(np.prod(steps)) * float(np.prod(volume.spacing)) / 1000
 
 
@@ -52,11 +55,11 @@ def shows_the_head(volume: Volume) -> bool:
 
 
 def brain_by_deepbet(volume: Volume) -> Mask:
-    """(I, J, K) bool on the volume's own grid. Raises UsageError without the extra `strip`, InputError for no head."""
+    """(I, J, K) bool on the volume's own grid. Raises InputError without the extra `strip`, and for no head."""
     if find_spec("deepbet") is None:
-        raise UsageError(
-            "Finding the brain needs deepbet: pip install 'mrsynth[strip]'. Or give --mask FILE, or name a program "
-            f"that is installed by --strip: {', '.join(PROGRAMS)}."
+        raise InputError(
+            "The scans show the whole head. Finding the brain needs deepbet: pip install 'mrsynth[strip]'. Or give "
+            f"--mask FILE, or name a program that is installed by --strip: {', '.join(PROGRAMS)}."
         )
     from deepbet.bet import BrainExtraction
 

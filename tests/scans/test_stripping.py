@@ -73,7 +73,7 @@ def test_deepbet_finds_the_brain_of_a_raw_scan(shared_data):
 
 def test_without_deepbet_the_ways_out_are_named(monkeypatch):
     monkeypatch.setattr("mrsynth.scans.stripping.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"mrsynth\[strip\].*--mask FILE.*hd-bet, mri_synthstrip"):
+    with pytest.raises(InputError, match=r"mrsynth\[strip\].*--mask FILE.*hd-bet, mri_synthstrip"):
         brain_by_deepbet(ball(90))
 
 
