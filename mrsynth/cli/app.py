@@ -31,7 +31,7 @@ from mrsynth.cli.console import (
     speak,
     validated,
 )
-from mrsynth.cli.dicom import dicom
+from mrsynth.cli.raw import Align, AlignOption, N4Option, OntoOption, StripOption, dicom
 from mrsynth.cli.stopping import Stop
 from mrsynth.cli.train import train
 from mrsynth.cli.weights import weights_app
@@ -113,6 +113,10 @@ def complete(
             show_default=False,
         ),
     ] = None,
+    align: AlignOption = Align.AUTO,
+    reference_contrast: OntoOption = None,
+    strip: StripOption = "auto",
+    n4: N4Option = False,
     fetch: Annotated[
         bool, typer.Option("--fetch", help="Allow downloading a checkpoint that is published but not on this machine.")
     ] = False,
@@ -152,6 +156,10 @@ def complete(
         reference=reference,
         self_check=self_check,
         crop=crop.value if crop else None,
+        align=align.value,
+        onto=reference_contrast,
+        strip=strip,
+        n4=n4,
         fetch=fetch,
         overwrite=overwrite,
         dry_run=dry_run,

@@ -16,13 +16,16 @@ MARK = " by mrsynth "  # in the description that `complete` writes: "SYNTHETIC T
 LONGEST_PAGE = 64 * 2**20  # bytes: a report with the pictures of every slice has less
 
 
+BRAIN_MASK = "brain mask by mrsynth"  # how the header of one begins
+
+
 def is_ours(path: Path) -> bool:
     """Whether mrsynth wrote this file: an image by its header or its sidecar; a sidecar or report by what it says."""
     if not path.is_file():
         return False
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
-        return says_synthetic(path) or _sidecar_says(path)
+        return says_synthetic(path) or _sidecar_says(path) or description(path).startswith(BRAIN_MASK)
     try:
         text = read_bounded(path, LONGEST_PAGE)
     except OSError:

@@ -38,8 +38,24 @@ class Record(Plain):
     model_config = ConfigDict(ser_json_inf_nan="strings")
 
 
+class RegistrationRecord(Record):
+    """How a scan was brought onto another: `scans.alignment.Registration`, as numbers.
+
+    transform  4 x 4, points of the scan `onto` in RAS+ mm -> points of this one
+    """
+
+    onto: Contrast
+    transform: tuple[tuple[float, ...], ...]
+    information: float
+    before: float
+    mirrored: float
+    overlap: float
+    angle: float
+    shift: float
+
+
 class InputRecord(Record):
-    """One scan that was read: spacing in mm, axes as nibabel spells them (`LPS`)."""
+    """One scan that was read: spacing in mm, axes as nibabel spells them (`LPS`); of the grid that it was used on."""
 
     contrast: Contrast
     file: str
@@ -47,6 +63,7 @@ class InputRecord(Record):
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     axes: str
+    registration: RegistrationRecord | None = None
 
 
 class OutputRecord(Record):

@@ -22,6 +22,11 @@ ONTO = (Contrast.T1CE, Contrast.T1, Contrast.FLAIR, Contrast.T2)
 STRIPPED_ON = (Contrast.T1, Contrast.T1CE, Contrast.FLAIR, Contrast.T2)  # deepbet was trained on T1
 DILATION_MM = 8.0  # of the brain, for the second registration
 
+WHOLE_HEAD = (
+    "The scans show the whole head, and so do the pictures of the report: a face can be rebuilt from them. Do not "
+    "share it."
+)
+
 FindBrain = Callable[[Volume], Mask]
 
 
@@ -59,7 +64,8 @@ def brought_together(
     align         auto: scans on different grids are registered, and refused where that looks implausible; force: taken
                   all the same; off: different grids are refused
     onto          the contrast that keeps its grid; None: on one grid the first, else the first of ONTO
-    find_brain    (scan) -> mask on its grid, for whole heads without a mask; None leaves heads as they are
+    find_brain    (scan) -> mask on its grid, for whole heads without a mask; None leaves heads as they are, and so does
+                  a CT among the scans, whose checkpoints know heads
     mask          a brain mask, and the contrast on whose grid it lies
     segmentation  labels on the grid of `onto`
     places        where each scan comes from, for messages
@@ -67,6 +73,7 @@ def brought_together(
     Raises InputError for grids that differ with align off, and for an implausible registration, with its figures.
     """
     home = _home(name, volumes, onto)
+    head = Contrast.CT not in volumes and any(head_volume(v) > LARGEST_BRAIN_ML for v in volumes.values())
     fixed = volumes[home]
     apart = {c: v for c, v in volumes.items() if not same_grid(v, fixed)}
     if apart and align == "off":
@@ -78,7 +85,7 @@ def brought_together(
             "`mrsynth complete` registers them (--align auto); here they must be on one grid: resample them first."
         )
     found = {c: register(fixed, v) for c, v in apart.items()}
-    brain, stripped_on = _brain(volumes, home, found, find_brain, mask)
+    brain, stripped_on = _brain(volumes, home, found, find_brain if head else None, mask)
     if brain is not None and apart:
         inside = dilated(brain, fixed, DILATION_MM)
         for c, volume in apart.items():
@@ -92,7 +99,10 @@ def brought_together(
         moved = {c: corrected(v, brain) for c, v in moved.items()}
     brain_volume = None if brain is None else Volume(brain.astype(np.float32), fixed.affine)
     subject = Subject(name, moved, segmentation, brain_volume)
-    return Raw(subject, home, found, stripped_on, tuple(_notes(home, found, stripped_on, mask is not None)))
+    notes = _notes(home, found, stripped_on, mask is not None)
+    if head and brain is None:
+        notes.append(WHOLE_HEAD)
+    return Raw(subject, home, found, stripped_on, tuple(notes))
 
 
 def dilated(mask: Mask, like: Volume, millimetres: float) -> Mask:
@@ -130,7 +140,7 @@ def _brain(
     if mask is not None:
         given, source = mask
         stripped_on = None
-    elif find_brain is not None and any(head_volume(v) > LARGEST_BRAIN_ML for v in volumes.values()):
+    elif find_brain is not None:
         source = stripped_on = next((c for c in STRIPPED_ON if c in volumes), home)
         given = Volume(find_brain(volumes[source]).astype(np.float32), volumes[source].affine)
     else:

@@ -85,11 +85,7 @@ def brain_by_program(
 
     Raises UsageError for a program that is not known or not there, InputError when it fails.
     """
-    if name not in PROGRAMS:
-        raise UsageError(f"--strip {name}: give auto, off, or one of {', '.join(PROGRAMS)}.")
-    program = shutil.which(name)
-    if program is None:
-        raise UsageError(f"--strip {name}: there is no program of that name on PATH. Install it, or use --strip auto.")
+    program = known_program(name)
     with TemporaryDirectory() as folder:
         scan, out = Path(folder) / "scan.nii.gz", Path(folder) / "brain.nii.gz"
         write(scan, volume)
@@ -105,3 +101,13 @@ def brain_by_program(
             said = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise InputError(f"{name} ended with status {done.returncode} and no mask: {' '.join(said)[:200]}")
         return read(masks[0]).voxels > 0
+
+
+def known_program(name: str) -> str:
+    """The path of a program that finds brains. Raises UsageError for one that is not known or not there."""
+    if name not in PROGRAMS:
+        raise UsageError(f"--strip {name}: give auto, off, or one of {', '.join(PROGRAMS)}.")
+    program = shutil.which(name)
+    if program is None:
+        raise UsageError(f"--strip {name}: there is no program of that name on PATH. Install it, or use --strip auto.")
+    return program

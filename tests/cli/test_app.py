@@ -198,7 +198,7 @@ def test_quiet_prints_results_only(run_cli, folder):
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(run_cli, folder, monkeypatch):
     before = content(folder)
-    monkeypatch.setattr("mrsynth.tasks.complete.run.load_subject", raising(AssertionError("voxels were read")))
+    monkeypatch.setattr("mrsynth.tasks.complete.run.load_raw", raising(AssertionError("voxels were read")))
 
     status, out, _ = run_cli("complete", folder, "--dry-run")
     assert status == 0 and f"Would write {folder / 'mrsynth' / 'p1_t1ce.nii.gz'}" in out and "tiny: makes t1ce" in out

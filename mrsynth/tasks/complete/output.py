@@ -28,13 +28,16 @@ from mrsynth.errors import OutputError, UsageError
 from mrsynth.io.files import ensure_folder, to_disk, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.nifti import write_volume
-from mrsynth.io.provenance import is_ours
+from mrsynth.io.provenance import BRAIN_MASK, is_ours
 from mrsynth.io.store import sha256_of
+from mrsynth.io.subjects import SubjectFiles
+from mrsynth.plain import Array
 from mrsynth.reports.montage import Kind, Panel, montage
 from mrsynth.reports.record import (
     Content,
     InputRecord,
     OutputRecord,
+    RegistrationRecord,
     Report,
     SamplerRecord,
     WeightsRecord,
@@ -46,7 +49,7 @@ from mrsynth.reports.subject_page import report_html
 from mrsynth.scans.familiarity import has_skull
 from mrsynth.scans.grid import Orientation, axis_code
 from mrsynth.scans.hounsfield import window_of
-from mrsynth.scans.subject import Subject
+from mrsynth.scans.raw import Raw
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import to_unit
 from mrsynth.tasks.complete.completion import Completion, in_u, spread
@@ -55,6 +58,8 @@ from mrsynth.tasks.memory import peak_memory_mb
 from mrsynth.tasks.models import TrainedMethod
 
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
+MASK = BRAIN_MASK + " {}, found in the {}"
+SQUARE_MM = 24
 REPORT_FILES = ("metrics.csv", "report.html", "report.json")
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
 
@@ -73,7 +78,7 @@ def result_names(todo: Plan) -> list[str]:
     """Every file name that the results may have, in the order they are moved into place."""
     tags = ("", "mean", "spread", "std")  # std: what 0.1.0 wrote; an --overwrite takes it away
     images = [todo.output_name(target, tag) for target in todo.targets for tag in tags]
-    return [name for image in images for name in (sidecar_name(image), image)] + list(REPORT_FILES)
+    return [name for image in images for name in (sidecar_name(image), image)] + [mask_name(todo.files), *REPORT_FILES]
 
 
 def refuse_what_is_there(out: Path, names: Sequence[str], overwrite: bool) -> None:
@@ -182,7 +187,7 @@ def write_results(
     folder: Path,
     *,
     todo: Plan,
-    subject: Subject,
+    raw: Raw,
     completion: Completion,
     trained: TrainedMethod,
     truths: Mapping[Contrast, Volume],
@@ -191,10 +196,10 @@ def write_results(
     began: float,
 ) -> Report:
     """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
-    card, how, files = trained.card, completion.how, todo.files
+    card, how, files, subject = trained.card, completion.how, todo.files, raw.subject
     selection = todo.selection.reason if todo.selection is not None else ""
     used = [c for c in subject.available if c in card.learnt]
-    inputs = tuple(input_record(files.files[c], c, subject.volumes[c]) for c in used)
+    inputs = tuple(input_record(files.files[c], c, raw) for c in used)
     weights = WeightsRecord.of(card, trained.sha256)
     sampler = SamplerRecord(
         name=how.sampler,
@@ -233,7 +238,7 @@ def write_results(
         write_text(folder / sidecar_name(name), sidecar)
         text = DESCRIPTION.format(what, __version__, card.name)
         whole = target is Contrast.CT and content != "spread"
-        write_volume(folder / name, volume, files.files[used[0]], text, whole=whole)
+        write_volume(folder / name, volume, files.files[raw.home], text, whole=whole)
 
     outputs = []
     for target, volume in completion.volumes.items():
@@ -259,7 +264,14 @@ def write_results(
                 sha256=sha256_of(folder / name),
             )
         )
-    pictures = {t: picture(subject, used, completion, t, truths.get(t)) for t in completion.volumes}
+    if raw.stripped_on is not None and subject.mask is not None:
+        write_volume(
+            folder / mask_name(files),
+            subject.mask,
+            files.files[raw.home],
+            MASK.format(__version__, raw.stripped_on.label),
+        )
+    pictures = {t: picture(raw, used, completion, t, truths.get(t)) for t in completion.volumes}
     report = Report(
         version=__version__,
         created=datetime.now(UTC),
@@ -287,8 +299,21 @@ def write_results(
     return report
 
 
-def input_record(path: Path, contrast: Contrast, volume: Volume) -> InputRecord:
+def input_record(path: Path, contrast: Contrast, raw: Raw) -> InputRecord:
     """What the report keeps of one input."""
+    volume, found = raw.subject.volumes[contrast], raw.registrations.get(contrast)
+    registration = None
+    if found is not None:
+        registration = RegistrationRecord(
+            onto=raw.home,
+            transform=tuple(tuple(float(x) for x in row) for row in found.transform),
+            information=found.information,
+            before=found.before,
+            mirrored=found.mirrored,
+            overlap=found.overlap,
+            angle=found.angle,
+            shift=found.shift,
+        )
     return InputRecord(
         contrast=contrast,
         file=str(path),
@@ -296,13 +321,18 @@ def input_record(path: Path, contrast: Contrast, volume: Volume) -> InputRecord:
         shape=volume.shape,
         spacing=volume.spacing,
         axes=axis_code(volume.affine),
+        registration=registration,
     )
 
 
 def picture(
-    subject: Subject, used: Sequence[Contrast], completion: Completion, target: Contrast, truth: Volume | None
+    raw: Raw, used: Sequence[Contrast], completion: Completion, target: Contrast, truth: Volume | None
 ) -> bytes:
-    """Inputs, the synthetic image, mean and spread, and with a reference the truth and the difference, in LPS."""
+    """Inputs, the synthetic image, mean and spread, and with a reference the truth and the difference, in LPS.
+
+    A scan that was registered is also shown in a checkerboard with the one it was brought onto.
+    """
+    subject = raw.subject
     orientation = Orientation.between(subject.reference.affine, "LPS")
     mask = orientation.apply(subject.foreground())
 
@@ -313,6 +343,10 @@ def picture(
     scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
     synthetic, window = completion.in_u(target), completion.prepared.hounsfield
     panels = [panel(c.label, (subject.volumes[c].voxels - offsets[c]) / scales[c], "input") for c in used]
+    for c in (c for c in used if c in raw.registrations and raw.home in used):
+        one, other = ((subject.volumes[x].voxels - offsets[x]) / scales[x] for x in (raw.home, c))
+        board = checkerboard(one, other, subject.reference.spacing)
+        panels.append(panel(f"{raw.home.label} and {c.label}", board, "input"))
     panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic"))
     if target in completion.means:
         mean = in_u(target, completion.means[target].voxels, window)
@@ -325,6 +359,19 @@ def picture(
         panels.append(panel(f"true {target.label}", true, "reference"))
         panels.append(panel("difference", np.abs(true - synthetic), "difference"))
     return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
+
+
+def checkerboard(one: Array, other: Array, spacing: Sequence[float]) -> Array:
+    """Two images (I, J, K) in turn, in cubes of 24 mm: where they fit, edges run on from one into the other."""
+    rows, columns, planes = (np.arange(n) * step // SQUARE_MM for n, step in zip(one.shape, spacing, strict=True))
+    number = rows[:, None, None] + columns[None, :, None] + planes[None, None, :]
+    board: Array = np.where(number % 2 == 0, one, other)
+    return board
+
+
+def mask_name(files: SubjectFiles) -> str:
+    """The name of the brain mask that was found."""
+    return f"{files.name}_brain_mask.nii.gz"
 
 
 def sidecar_name(image: str) -> str:

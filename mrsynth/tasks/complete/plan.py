@@ -11,6 +11,7 @@ from mrsynth.errors import UsageError
 from mrsynth.io.store import Resolved, available_entries, located, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject
 from mrsynth.sampling import Sampling, mode_of
+from mrsynth.scans.raw import Align
 from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
 
 
@@ -26,6 +27,10 @@ class CompleteOptions(Sampling):
     targets: tuple[Contrast, ...] = ()
     replaced: tuple[Contrast, ...] = Field((), description="contrasts to make although they are there: spoiled ones")
     fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
+    align: Align = Field("auto", description="scans on different grids: register, refuse, or register in any case")
+    onto: Contrast | None = Field(None, description="whose grid is kept; None leaves it to `scans.raw`")
+    strip: str = Field("auto", description="whole heads: auto finds the brain by deepbet, off leaves it, or a program")
+    n4: bool = Field(False, description="correct slow changes of brightness first")
     reference: Path | None = None
     self_check: bool = True
     overwrite: bool = False

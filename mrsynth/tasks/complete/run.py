@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
-from mrsynth.io.nifti import read_volume
+from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, resolve
-from mrsynth.io.subjects import find_subject, load_subject, settle_masks
+from mrsynth.io.subjects import find_subject, load_raw, settle_masks
 from mrsynth.methods import METHODS
 from mrsynth.plain import Progress
 from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.preparation import PreparationConfig, prepare
+from mrsynth.scans.raw import FindBrain
+from mrsynth.scans.stripping import brain_by_deepbet, brain_by_program, known_program
 from mrsynth.scans.subject import Subject, describe_grid
 from mrsynth.scans.volume import Volume, same_grid
 from mrsynth.scores.metrics import ends
@@ -69,7 +71,9 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
     with results_folder(todo.out, result_names(todo), overwrite=options.overwrite) as folder:
         say("reading", 0, 1)
         files = settle_masks(todo.files)
-        subject = load_subject(files)
+        find_brain = brain_finder(options.strip)
+        raw = load_raw(files, align=options.align, onto=options.onto, find_brain=find_brain, n4=options.n4)
+        subject = raw.subject
         truths = references(options.reference, subject, todo.targets) if options.reference else {}
         trained = build(todo.checkpoint or fetched(todo.selection.entry.name, progress))
         seconds = {"reading": time.perf_counter() - began}
@@ -90,8 +94,10 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         report = write_results(
             folder,
             todo=replace(todo, files=files),
-            subject=subject,
-            completion=replace(done, scores=tuple(rows), seconds=seconds, warnings=(*said_of(todo), *done.warnings)),
+            raw=raw,
+            completion=replace(
+                done, scores=tuple(rows), seconds=seconds, warnings=(*raw.notes, *said_of(todo), *done.warnings)
+            ),
             trained=trained,
             truths=truths,
             options=options.model_dump(mode="json", exclude={"command"}),
@@ -100,6 +106,16 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         )
     images = {output.contrast: todo.out / output.file for output in report.outputs}
     return todo, Written(todo.out, images, report, todo.out / "report.html")
+
+
+def brain_finder(strip: str) -> FindBrain | None:
+    """How the brain is found in a whole head: by deepbet, by a program, or not. Raises UsageError for another one."""
+    if strip == "off":
+        return None
+    if strip == "auto":
+        return brain_by_deepbet
+    known_program(strip)
+    return lambda volume: brain_by_program(strip, volume, write_volume, read_volume)
 
 
 def complete_subject(

@@ -1,5 +1,6 @@
-"""`mrsynth dicom`."""
+"""Scans as the scanner wrote them: `mrsynth dicom`, and the options of commands that take raw scans."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,32 @@ import typer
 
 from mrsynth.cli.console import Quiet, Verbose, print_result, say, speak
 from mrsynth.contrasts import Contrast
+
+
+class Align(StrEnum):
+    """What happens to scans that lie on different grids."""
+
+    AUTO = "auto"
+    OFF = "off"
+    FORCE = "force"
+
+
+AlignOption = Annotated[
+    Align, typer.Option(help="Scans on different grids: register, refuse, or register whatever the doubts.")
+]
+OntoOption = Annotated[
+    Contrast | None,
+    typer.Option(
+        "--reference-contrast",
+        help="Whose grid is kept, and results are written on.",
+        show_default="where grids differ T1ce, T1, FLAIR, T2",
+    ),
+]
+StripOption = Annotated[
+    str,
+    typer.Option(metavar="auto|off|TOOL", help="Whole heads: find the brain (by hd-bet or mri_synthstrip, if named)."),
+]
+N4Option = Annotated[bool, typer.Option("--n4", help="Correct slow changes of brightness first.")]
 
 Number = Annotated[int | None, typer.Option(metavar="NUMBER", help="Take this series for it.", show_default=False)]
 
