@@ -48,6 +48,14 @@ def benchmark(
     protocol: Annotated[
         str, typer.Option(metavar="P[,P...]", help="Protocols, or all; docs/protocols.md.")
     ] = "full3d,brain3d",
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P:REGION:METRIC",
+            help="The primary question, the one whose p values are corrected.",
+            show_default="brain3d:brain:PSNR_FIT",
+        ),
+    ] = None,
     split: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Subject ids by part (YAML).", show_default="the data set's rule"),
@@ -104,6 +112,7 @@ def benchmark(
         weights=tuple(weights or ()),
         patterns=patterns,
         protocols=tuple(PROTOCOLS) if protocol == "all" else named(protocol),
+        question=question,
         split=split,
         part=part,
         limit=limit,

@@ -32,6 +32,7 @@ class Dataset:
     subjects  those that can be used, sorted by name: every contrast there, headers readable, one grid
     problems  "NAME: what is wrong", one for each subject or folder left out
     notes     which files are not used, and why, a line for each reason
+    cases     the names of all subjects in the folder, those that cannot be used among them
     """
 
     spec: DatasetSpec
@@ -39,6 +40,7 @@ class Dataset:
     subjects: tuple[SubjectFiles, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
@@ -77,7 +79,7 @@ def open_dataset(name: str, root: Path) -> Dataset:
             f"{root}: none of {len(problems)} subjects or folders of {name} can be used; expected {spec.layout}\n"
             f"{first}\n{spec.preparation}".rstrip()
         )
-    return Dataset(spec, root, tuple(usable), tuple(problems), tuple(notes))
+    return Dataset(spec, root, tuple(usable), tuple(problems), tuple(notes), cases=tuple(s.name for s in found))
 
 
 # What can be wrong ---------------------------------------------------------------------------------------------------

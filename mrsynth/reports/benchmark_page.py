@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from mrsynth.contrasts import WARNINGS, Contrast, contrasts_in
 from mrsynth.plain import Plain
+from mrsynth.reports.answers import exploratory_blocks, primary_blocks, worded
 from mrsynth.reports.elements import counted
 from mrsynth.reports.plots import box_plot
 from mrsynth.reports.published import published_blocks
@@ -16,6 +17,7 @@ from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Picture,
 from mrsynth.reports.tables import (
     CONSISTENCY,
     HEADLINE,
+    SHARPNESS,
     Results,
     label_of,
     named,
@@ -23,11 +25,19 @@ from mrsynth.reports.tables import (
     resource_table,
     score_table,
     segmentation_table,
-    test_table,
 )
 from mrsynth.scores.published_figures import Published
+from mrsynth.scores.ranks import ranks
 from mrsynth.scores.rows import BASELINES, Score
-from mrsynth.scores.statistics import ANY, paired_tests, summarise, warning_for
+from mrsynth.scores.statistics import (
+    PRIMARY,
+    Question,
+    mean_of,
+    paired_tests,
+    person_of,
+    summarise,
+    warning_for,
+)
 
 SCHEMA_VERSION: Literal[1] = 1
 HEADER = "mrsynth benchmark: synthetic images, not for diagnosis"
@@ -40,6 +50,7 @@ class BenchmarkRecord(Plain):
     split            the part and the hash of the split: `validation@1f3a90c2`
     subjects         that were to be scored
     contrasts        of the data set; empty: those that the rows name
+    question         the primary one: protocol, region and metric
     failures         one per subject or piece of work that failed: `WHAT: why`
     unsupported      one per method, pattern and target that was not tried: `WHAT: why`
     """
@@ -51,6 +62,7 @@ class BenchmarkRecord(Plain):
     split: str
     subjects: tuple[str, ...]
     contrasts: tuple[Contrast, ...] = ()
+    question: tuple[str, str, str] = PRIMARY
     command: str
     version: str = Field(description="of mrsynth")
     created: AwareDatetime
@@ -61,13 +73,22 @@ class BenchmarkRecord(Plain):
 
 
 def summary_json(record: BenchmarkRecord, rows: Sequence[Score]) -> str:
-    """The record, every mean and every test. Infinite figures are the strings "Infinity" and "-Infinity"."""
+    """The record, every mean, rank and test. Infinite figures are the strings "Infinity" and "-Infinity"."""
+    results = Results(rows, record.contrasts)
+    question = Question(*record.question)
     content = {
         "schema_version": SCHEMA_VERSION,
         "record": record.model_dump(mode="json"),
-        "warning": warning_for(len({row.subject for row in rows})) if rows else None,
+        "persons": results.persons,
+        "warning": warning_for(results.persons) if rows else None,
         "summaries": [s._asdict() for s in summarise(rows)],
-        "tests": [t._asdict() for t in paired_tests(rows)],
+        "equal_ground": {
+            "summaries": [s._asdict() for s in summarise(results.ground.rows)],
+            "no_score": dict(results.ground.lacking),
+            "infinite": dict(results.ground.infinite),
+        },
+        "ranks": [rank._asdict() for rank in ranks(results.images, question)],
+        "tests": [t._asdict() for t in paired_tests(rows, question)],
     }
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -81,9 +102,9 @@ def headline(rows: Sequence[Score], contrasts: Sequence[Contrast]) -> str:
     """PSNR and SSIM of every protocol, as Markdown for a terminal: the first thing to look at."""
     results = Results(rows, contrasts)
     tables = [score_table(results, p, HEADLINE, f"Protocol {p}") for p in results.protocols]
-    warning = warning_for(results.subjects) if rows else "There is no score: nothing was finished."
+    warning = warning_for(results.persons) if rows else "There is no score: nothing was finished."
     blocks: list[Block] = [table for table in tables if table is not None]
-    return as_markdown("Scores", [Section("Means over subjects", [*blocks, *([Notice(warning)] if warning else [])])])
+    return as_markdown("Scores", [Section("Means over persons", [*blocks, *([Notice(warning)] if warning else [])])])
 
 
 def report_html(
@@ -103,10 +124,12 @@ def _sections(
     sections = [
         Section("What was run", _run(record, results)),
         Section("Scores", _scores(results)),
-        Section("Tests between methods", _tests(results)),
+        Section("The primary question", primary_blocks(results, Question(*record.question), plots=plots)),
+        Section("Other differences, exploratory", exploratory_blocks(results, Question(*record.question))),
         Section("Distributions", _plots(results) if plots else []),
         Section("Pictures", _pictures(pictures)),
         Section("Segmentation with synthetic contrasts", _segmentation(results)),
+        Section("Sharpness", _sharpness(results)),
         Section("Consistency from slice to slice", _consistency(results)),
         Section("Time and memory", [table] if (table := resource_table(results)) else []),
         Section(f"Failures ({len(record.failures)})", _failures(record.failures)),
@@ -126,7 +149,8 @@ def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
         "Data set": f"{record.title} ({record.dataset})",
         "Citation": record.citation,
         "Split": record.split,
-        "Subjects": f"{count}, {len(scored)} with scores",
+        "Subjects": f"{count}, {len(scored)} with scores, of {counted(results.persons, 'person')}",
+        "Primary question": worded(Question(*record.question)),
         "Contrasts": ", ".join(c.label for c in results.contrasts),
         "Methods": ", ".join(map(named, results.methods)),
         "Protocols": ", ".join(results.protocols),
@@ -139,7 +163,7 @@ def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
             blocks.append(Notice(text, grave=True))
     if not results.rows:
         blocks.append(Notice("There is no score: nothing was finished."))
-    elif warning := warning_for(results.subjects):
+    elif warning := warning_for(results.persons):
         blocks.append(Notice(warning))
     blocks += [Notice(note) for note in record.notes] if len(record.notes) <= 3 else [Bullets(record.notes)]
     if record.subjects:
@@ -154,7 +178,7 @@ def _scores(results: Results) -> list[Block]:
     blocks: list[Block] = []
     for protocol in results.protocols:
         shown = [m for m in results.metrics(protocol) if m in HEADLINE]
-        others = [m for m in results.metrics(protocol) if m not in (*HEADLINE, CONSISTENCY)]
+        others = [m for m in results.metrics(protocol) if m not in (*HEADLINE, *SHARPNESS, CONSISTENCY)]
         tables = [
             score_table(results, protocol, shown, f"Protocol {protocol}"),
             score_table(results, protocol, others, f"Protocol {protocol}, other metrics", folded=True, page_only=True),
@@ -164,50 +188,36 @@ def _scores(results: Results) -> list[Block]:
         blocks += [table for table in tables if table is not None]
     if not blocks:
         return []
-    interval = "in brackets the 95 % bootstrap interval of the mean over subjects, from 6 subjects on"
-    if warning_for(results.subjects):
-        interval = "no intervals, since there are too few subjects (summary.json has them all the same)"
+    interval = "in brackets the 95 % interval of the mean over persons (Student's t), from 6 persons on"
+    if warning_for(results.persons):
+        interval = "no intervals, since there are too few persons"
     patterns = ""
     if any(not results.one_missing(pattern) for pattern, _ in results.all_pairs):
-        patterns = (
-            " 'Mean of all patterns' averages each subject over whatever the method made of it: methods that made "
-            "different pairs of pattern and contrast cannot be compared there, only in the tests."
-        )
+        patterns = " 'Mean of all patterns' is given of the methods that made every pair of pattern and contrast."
     text = (
-        f"Means over subjects, {interval}; in bold the best mean of those beside it, be the difference ever so small. "
-        "What a protocol does is in docs/protocols.md; figures of two protocols are not comparable. Infinite values "
-        f"are left out of means and counted.{patterns}"
+        f"Means over persons, {interval}; in bold the best mean of those beside it, be the difference ever so small. "
+        "All figures of a column are over the same cases: those of which every method that tried them has a finite "
+        "score. What a protocol does is in docs/protocols.md; figures of two protocols are not comparable."
+        f"{patterns}"
     )
-    return [*blocks, Paragraph(text, small=True)]
+    return [*blocks, *_left_out(results), Paragraph(text, small=True)]
 
 
-def _tests(results: Results) -> list[Block]:
-    if len(results.methods) < 2:
+def _left_out(results: Results) -> list[Block]:
+    """What the means leave out, for all methods alike."""
+    items = [f"{n} figures of cases of which {named(m)} has no score" for m, n in results.ground.lacking.items()]
+    items += [f"{n} figures that are infinite for {named(m)}" for m, n in results.ground.infinite.items()]
+    if not items:
         return []
-    if warning := warning_for(results.subjects):
-        return [Notice(f"{warning} None are shown; the differences are in summary.json.")]
-    tests = paired_tests([row for row in results.images if row.metric in HEADLINE])
-    pooled = [t for t in tests if t.pattern == ANY]
-    single = [t for t in tests if t.pattern != ANY and results.one_missing(t.pattern)]
-    tables = [
-        test_table(pooled, "Over everything that both methods made"),
-        test_table(single, "One contrast missing", folded=True, page_only=True),
+    return [
+        Notice(f"Left out of these means, for all methods alike: {'; '.join(items)}. Ranks count no score as last.")
     ]
-    blocks: list[Block] = [table for table in tables if table is not None]
-    text = (
-        "First method minus second, paired by subject, with the 95 % bootstrap interval of the mean difference; "
-        "Wilcoxon signed-rank test, two-sided. Over everything: each subject is averaged over the pairs of pattern and "
-        "contrast that both made of it. p (Holm) is corrected within one protocol, region and metric: over the tests "
-        "of all patterns, and apart from them over those of this kind. No p value with fewer than 6 common subjects or "
-        "when all differences are zero."
-    )
-    return [*blocks, Paragraph(text, small=True)] if blocks else []
 
 
 def _plots(results: Results) -> list[Block]:
     blocks: list[Block] = []
     only = any(results.one_missing(pattern) for pattern, _ in results.all_pairs)
-    what = "one contrast missing" if only else "mean over the patterns of each subject"
+    what = "one contrast missing" if only else "mean over the patterns of each person"
     for protocol in results.protocols:
         for metric in (m for m in results.metrics(protocol) if m in HEADLINE):
             for region in results.regions(protocol, metric):
@@ -218,21 +228,21 @@ def _plots(results: Results) -> list[Block]:
     if not blocks:
         return []
     text = (
-        "One point per subject. Box: quartiles and median; whiskers: the last point within 1.5 times the box. With "
-        "fewer than 6 subjects a line at the mean instead. Infinite values are not drawn."
+        "One point per person, over the same cases as the tables. Box: quartiles and median; whiskers: the last point "
+        "within 1.5 times the box. With fewer than 6 persons a line at the mean instead. Infinite values are not drawn."
     )
     return [*blocks, Paragraph(text, small=True)]
 
 
 def _groups(results: Results, place: tuple[str, str, str], *, one_missing: bool) -> dict[str, dict[str, list[float]]]:
-    """Contrast -> method -> values, each the mean of one subject."""
+    """Contrast -> method -> values, each the mean of one person."""
     values: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for row in results.images:
+    for row in results.ground.rows:
         if (row.protocol, row.region, row.metric) == place and (results.one_missing(row.pattern) or not one_missing):
-            values.setdefault((row.target, row.method), {}).setdefault(row.subject, []).append(row.value)
+            values.setdefault((row.target, row.method), {}).setdefault(person_of(row), []).append(row.value)
     return {
         target.label: {
-            named(method): [sum(scores) / len(scores) for scores in values[target.value, method].values()]
+            named(method): [mean_of(scores) for scores in values[target.value, method].values()]
             for method in results.methods
             if (target.value, method) in values
         }
@@ -256,18 +266,31 @@ def _segmentation(results: Results) -> list[Block]:
         return []
     text = (
         "The same segmentation network with every contrast real, with the missing ones left out, and with synthetic "
-        "ones in their place, against the reference segmentation. Dice: 1 is perfect; HD95: smaller is better, and "
-        "infinite values (a structure that was missed) are left out of means and counted, which flatters them."
+        "ones in their place, against the reference segmentation. Dice: 1 is perfect; HD95: smaller is better, and a "
+        "structure that was missed, or invented, counts as the diagonal of the volume. Means over persons, with n "
+        "where some lack a score."
     )
     return [table, Paragraph(text, small=True)]
+
+
+def _sharpness(results: Results) -> list[Block]:
+    tables = [score_table(results, protocol, SHARPNESS, f"Protocol {protocol}") for protocol in results.protocols]
+    blocks: list[Block] = [table for table in tables if table is not None]
+    text = (
+        "Gradients within slices after the straight-line fit, deep in the brain. Edges: their mean over that of the "
+        "truth; below 1 the image is smoother, and best is 1. Correlation: whether they lie where the truth has them, "
+        "so that noise does not pass for sharpness."
+    )
+    return [*blocks, Paragraph(text, small=True)] if blocks else []
 
 
 def _consistency(results: Results) -> list[Block]:
     tables = [score_table(results, protocol, [CONSISTENCY], f"Protocol {protocol}") for protocol in results.protocols]
     blocks: list[Block] = [table for table in tables if table is not None]
     text = (
-        "How much more the error changes from slice to slice than within a slice: 1 is even, more is jumpy, less is "
-        "smeared across slices. It says nothing of how large the error is. Compare only volumes of like spacing."
+        "How much more the error changes from slice to slice than within a slice: 1 is even and best, more is jumpy, "
+        "less is smeared across slices; bold is who is nearest to 1, person by person. It says nothing of how large "
+        "the error is. Compare only volumes of like spacing."
     )
     return [*blocks, Paragraph(text, small=True)] if blocks else []
 

@@ -1,4 +1,4 @@
-"""Box plots of a benchmark, as PNG bytes: one group per contrast made, one box per method, one point per subject.
+"""Box plots of a benchmark, as PNG bytes: one group per contrast made, one box per method, one point per person.
 
 Made with matplotlib's Agg canvas alone: no pyplot, no global state, no window system.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mrsynth.scores.statistics import FEW
+from mrsynth.scores.inference import FEW
 
 DPI = 110
 HEIGHT = 4.2  # inches
@@ -25,11 +25,11 @@ def box_plot(
 ) -> bytes | None:
     """Draw the scores, and return the PNG; None when there is no finite one.
 
-    groups      contrast -> method -> one value per subject; infinite values are not drawn
+    groups      contrast -> method -> one value per person; infinite values are not drawn
     axis        what is measured, and its unit
     baselines   the methods drawn in grey
 
-    With fewer than FEW subjects a box would be a pretence: only the points and their mean are drawn.
+    With fewer than FEW persons a box would be a pretence: only the points and their mean are drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -58,13 +58,7 @@ def box_plot(
             axes.axvline(start - 1, color=RULE, linewidth=0.8)
     axes.set_xlim(-1, start - 1)
     axes.set_xticks(middles, [_text(name) for name in groups])
-    axes.set_ylabel(_text(axis), color=INK)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, colors=INK)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(RULE)
+    _plain_axes(axes, axis)
     marks = [Line2D([], [], color=colours[m], marker="s", linestyle="", markersize=8) for m in methods]
     figure.legend(
         marks, [_text(m) for m in methods], loc="outside upper left", ncols=min(5, len(methods)), frameon=False
@@ -72,6 +66,47 @@ def box_plot(
     file = io.BytesIO()
     canvas.print_png(file)
     return file.getvalue()
+
+
+def person_plot(lines: Mapping[str, Mapping[str, float]], *, axis: str) -> bytes | None:
+    """A line for each person from method to method, and one through the means; None without two methods.
+
+    lines  person -> method -> finite value; who lacks a method is not drawn
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    methods = list(dict.fromkeys(method for by in lines.values() for method in by))
+    table = np.array([[by[m] for m in methods] for by in lines.values() if len(by) == len(methods)], float)
+    table = table[np.isfinite(table).all(axis=1)] if table.size else table
+    if len(methods) < 2 or not len(table):
+        return None
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
+    figure = Figure(figsize=(float(np.clip(1.6 * len(methods), LEAST, MOST)), HEIGHT), dpi=DPI, layout=layout)
+    canvas: Any = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    places = np.arange(len(methods))
+    for values in table:
+        axes.plot(places, values, color=GREYS[1], linewidth=0.9, alpha=0.7, marker=".", markersize=4)
+    axes.plot(places, table.mean(axis=0), color=COLOURS[0], linewidth=2.4, marker="o")
+    axes.set_xlim(-0.4, len(methods) - 0.6)
+    axes.set_xticks(places, [_text(name) for name in methods])
+    _plain_axes(axes, axis)
+    file = io.BytesIO()
+    canvas.print_png(file)
+    return file.getvalue()
+
+
+def _plain_axes(axes: Any, axis: str) -> None:
+    """A name beside the axis, rules across, and no frame."""
+    axes.set_ylabel(_text(axis), color=INK)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, colors=INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
 
 
 def _draw(axes: Any, place: float, values: Any, colour: str) -> None:

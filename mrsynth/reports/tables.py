@@ -9,8 +9,9 @@ import numpy as np
 from mrsynth.contrasts import Contrast, contrasts_in, pattern_name, spelled
 from mrsynth.reports.elements import Cell, Number
 from mrsynth.reports.sections import Table
+from mrsynth.scores.ranks import Rank
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score
-from mrsynth.scores.statistics import ANY, FEW, PairedTest, Summary, goodness, summarise
+from mrsynth.scores.statistics import ANY, BEST_AT_ONE, PairedTest, Summary, equal_ground, person_of, summarise
 
 
 class Print(NamedTuple):
@@ -28,10 +29,14 @@ METRICS = {
     "MAE": Print("MAE", ".2g"),
     "NMSE": Print("NMSE", ".2g"),
     "CONSISTENCY": Print("slice consistency", ".2f"),
+    "SLOPE": Print("slope of the fit", ".2f"),
+    "EDGE": Print("edges, of the truth's", ".2f"),
+    "EDGE_R": Print("correlation of edges", ".2f"),
     "DICE": Print("Dice", ".3f"),
     "HD95": Print("HD95 (mm)", ".1f"),
 }
-HEADLINE = ("PSNR", "SSIM")
+HEADLINE = ("PSNR", "PSNR_FIT", "SSIM")
+SHARPNESS = ("EDGE", "EDGE_R")
 OF_SEGMENTATION = ("DICE", "HD95")
 CONSISTENCY = "CONSISTENCY"
 
@@ -42,6 +47,7 @@ class Results:
     images, segmentations   the rows that compare images, and those of a segmentation
     contrasts               of the data set: a pattern that lacks one of them is a one-missing pattern
     methods                 of the images, those that compete first, then the baselines
+    ground                  the image rows on which the methods can be compared, and what is not among them
     """
 
     def __init__(self, rows: Sequence[Score], contrasts: Sequence[Contrast] = ()):
@@ -52,14 +58,19 @@ class Results:
         named = {c for row in self.images for c in (*row.given, row.made)} | set(contrasts)
         self.contrasts = tuple(c for c in Contrast if c in named)
         self.methods = _baselines_last(dict.fromkeys(row.method for row in self.images))
-        self.subjects = len({row.subject for row in rows})
+        self.persons = len({person_of(row) for row in rows})
         self.protocols = list(dict.fromkeys(row.protocol for row in self.images))
-        self._of = {_place(s): s for s in summarise(rows)}
-        few_missing = [row for row in self.images if self.one_missing(row.pattern)]
+        self.ground = equal_ground(self.images)
+        self._of = {_place(s): s for s in summarise([*self.ground.rows, *self.segmentations])}
+        few_missing = [row for row in self.ground.rows if self.one_missing(row.pattern)]
         self._means = {_place(s): s for s in summarise(few_missing) if (s.pattern, s.target) == (ANY, ANY)}
         self.pairs: dict[str, set[tuple[str, str]]] = {}
         for row in self.images:
             self.pairs.setdefault(row.method, set()).add((row.pattern, row.target))
+
+    def made_all(self, method: str, pairs: Iterable[tuple[str, str]]) -> bool:
+        """Whether a method tried all of these, so that its mean over them compares with that of others."""
+        return set(pairs) <= self.pairs[method]
 
     def one_missing(self, pattern: str) -> bool:
         """Whether the pattern lacks exactly one contrast of the data set."""
@@ -101,7 +112,8 @@ def score_table(results: Results, protocol: str, metrics: Iterable[str], title: 
     """Methods by contrasts made, one line per region, metric and method; None when there is nothing to show.
 
     Columns: each contrast with only that one missing, their mean, and the mean over all patterns and contrasts. Where
-    no pattern lacks only one contrast: each contrast as the mean over the patterns.
+    no pattern lacks only one contrast: each contrast as the mean over the patterns. A mean over several patterns or
+    contrasts is given only of methods that made all of them, and every figure only over what all methods have.
     """
     single = [t for t in results.made if any(results.one_missing(p) and q == t for p, q in results.all_pairs)]
     beyond = any(not results.one_missing(pattern) for pattern, _ in results.all_pairs)
@@ -117,8 +129,7 @@ def score_table(results: Results, protocol: str, metrics: Iterable[str], title: 
             columns = [
                 _columns(results, method, (protocol, region, metric), single, beyond) for method in results.methods
             ]
-            fair = _whole(results) if beyond else None
-            for method, cells in zip(results.methods, _marked(columns, metric, results, fair), strict=True):
+            for method, cells in zip(results.methods, _marked(columns, metric, results), strict=True):
                 if any(cell is not None for cell in cells):
                     made = f"{len(results.pairs[method])} of {len(results.all_pairs)}"
                     lines.append([region, label_of(metric), named(method), *cells, *([Number(made)] if beyond else [])])
@@ -133,7 +144,7 @@ def pattern_table(results: Results, protocol: str, region: str, metric: str) -> 
     lines: list[list[Cell]] = []
     for pattern, target in pairs:
         given = [[results.of(method, pattern, target, protocol, region, metric)] for method in results.methods]
-        cells = [cell for (cell,) in _marked(given, metric, results, None)]
+        cells = [cell for (cell,) in _marked(given, metric, results)]
         if any(cell is not None for cell in cells):
             lines.append([spelled(target), spelled(pattern), *cells])
     title = f"{label_of(metric)}, {region}, protocol {protocol}, by pattern"
@@ -144,44 +155,31 @@ def pattern_table(results: Results, protocol: str, region: str, metric: str) -> 
 def _columns(
     results: Results, method: str, place: tuple[str, str, str], single: Sequence[Contrast], beyond: bool
 ) -> list[Summary | None]:
+    every = results.all_pairs
+    alone = [(pattern_name(c for c in results.contrasts if c is not t), t.value) for t in single]
     cells: list[Summary | None] = []
     if single:
-        others = {t: pattern_name(c for c in results.contrasts if c is not t) for t in single}
-        cells += [results.of(method, others[t], t.value, *place) for t in single]
-        cells.append(results.one_missing_mean(method, *place))
+        cells += [results.of(method, *pair, *place) for pair in alone]
+        cells.append(results.one_missing_mean(method, *place) if results.made_all(method, alone) else None)
     elif beyond:
-        cells += [results.of(method, ANY, t.value, *place) for t in results.made]
+        for t in results.made:
+            all_of_it = results.made_all(method, [pair for pair in every if pair[1] == t])
+            cells.append(results.of(method, ANY, t.value, *place) if all_of_it else None)
     if beyond:
-        cells.append(results.of(method, ANY, ANY, *place))
+        cells.append(results.of(method, ANY, ANY, *place) if results.made_all(method, every) else None)
     return cells
 
 
-def _whole(results: Results) -> list[bool]:
-    """For each method whether it made every pair: means over all patterns compare only among these."""
-    every = set(results.all_pairs)
-    return [results.pairs[method] == every for method in results.methods]
-
-
-def _marked(
-    lines: Sequence[Sequence[Summary | None]], metric: str, results: Results, whole: Sequence[bool] | None
-) -> list[list[Cell]]:
-    """Printed cells, the best mean of each column marked: among those with as many subjects, where two are there.
-
-    whole   for each line whether it may win in the last column
-    """
-    printed: list[list[Cell]] = [[score(cell, metric, results.subjects) for cell in line] for line in lines]
+def _marked(lines: Sequence[Sequence[Summary | None]], metric: str, results: Results) -> list[list[Cell]]:
+    """Printed cells, the best of each column marked where two are there: all are over the same cases."""
+    printed: list[list[Cell]] = [[score(cell, metric, results.persons) for cell in line] for line in lines]
     for column in range(len(lines[0]) if lines else 0):
-        last = whole is not None and column == len(lines[0]) - 1
-        racing = {
-            i: cell
-            for i, line in enumerate(lines)
-            if (cell := line[column]) is not None and (not last or (whole is not None and whole[i]))
-        }
-        if len(racing) > 1 and len({cell.n for cell in racing.values()}) == 1:
-            best = max(goodness(metric, cell.mean) for cell in racing.values())
+        racing = {i: cell for i, line in enumerate(lines) if (cell := line[column]) is not None}
+        if len(racing) > 1:
+            best = max(cell.goodness for cell in racing.values())
             for i, cell in racing.items():
                 shown = printed[i][column]
-                if goodness(metric, cell.mean) == best and isinstance(shown, Number):
+                if cell.goodness == best and isinstance(shown, Number):
                     printed[i][column] = shown._replace(best=True)
     return printed
 
@@ -190,24 +188,44 @@ def _marked(
 
 
 def test_table(tests: Sequence[PairedTest], title: str, **layout: bool) -> Table | None:
-    """Differences between two methods with interval and p values."""
+    """Differences between two methods with interval, the least that could have been seen, and the p value.
+
+    Of the primary question the p value is the corrected one; of all others it is exploratory.
+    """
     lines: list[list[Cell]] = []
     for t in tests:
         digits = METRICS.get(t.metric, Print("", ".4g")).digits
         what = "all that both made" if t.pattern == ANY else f"{spelled(t.target)} from {spelled(t.pattern)}"
-        left_out = f" (without {t.infinite} infinite)" if t.infinite else ""
-        between = interval(t.low, t.high, digits) if t.n >= FEW else ""
         lines.append(
             [
-                *(t.protocol, t.region, label_of(t.metric), what),
+                *(t.protocol, t.region, compared(t.metric), what),
                 f"{named(t.method_a)} - {named(t.method_b)}",
                 Number(str(t.n)),
-                Number(f"{signed(t.mean_difference, digits)}{between}{left_out}"),
-                *(Number(p_text(p)) for p in (t.p_value, t.p_holm)),
+                Number(difference(t, digits)),
+                Number("" if t.detectable is None else format(t.detectable, digits)),
+                Number(p_text(t.p_holm if t.primary else t.p_value)),
             ]
         )
-    head = ["Protocol", "Region", "Metric", "What", "Difference", "n", "mean [95 %]", "p", "p (Holm)"]
+    p = "p (Holm)" if any(t.primary for t in tests) else "p, exploratory"
+    head = ["Protocol", "Region", "Metric", "What", "Difference", "Persons", "mean [95 %]", "To be seen", p]
     return Table(head, lines, title, **layout) if lines else None
+
+
+def rank_table(ranked: Sequence[Rank]) -> Table | None:
+    """Who comes first, how often over persons drawn anew, and with how many losses for want of a score."""
+    if not ranked:
+        return None
+    lines: list[list[Cell]] = [
+        [
+            named(rank.method),
+            Number(f"{rank.mean:.2f}"),
+            Number("" if rank.first is None else f"{rank.first:.0%}"),
+            Number(f"{rank.losses} of {rank.cases}"),
+            Number(str(rank.persons)),
+        ]
+        for rank in ranked
+    ]
+    return Table(["Method", "Mean rank", "First in", "No score, last rank", "Persons"], lines, "Ranks")
 
 
 def resource_table(results: Results) -> Table | None:
@@ -264,19 +282,30 @@ def segmentation_table(results: Results) -> Table | None:
 # Cells ---------------------------------------------------------------------------------------------------------------
 
 
-def score(summary: Summary | None, metric: str, subjects: int) -> Cell:
-    """`27.31 [26.10, 28.52]`: no interval for few subjects; n where it is not `subjects`; infinite values counted."""
+def score(summary: Summary | None, metric: str, persons: int) -> Cell:
+    """`27.31 [26.10, 28.52]`: an interval from 6 persons on; how many it rests on where that is not `persons`."""
     if summary is None:
         return None
     digits = METRICS.get(metric, Print("", ".4g")).digits
     text = "infinite" if np.isinf(summary.mean) else format(summary.mean, digits)
-    if not summary.few:
-        text += interval(summary.low, summary.high, digits)
-    if summary.n != subjects:
-        text += f" (n = {summary.n})"
-    if summary.infinite and np.isfinite(summary.mean):
-        text += f" (without {summary.infinite} infinite)"
+    text += interval(summary.low, summary.high, digits)
+    if not np.isfinite(summary.mean):
+        return Number(text)
+    left_out = f"; {summary.infinite} infinite left out" if summary.infinite else ""
+    if summary.counted != persons or left_out:
+        text += f" (n = {summary.counted}{left_out})"
     return Number(text)
+
+
+def difference(test: PairedTest, digits: str) -> str:
+    """`+0.52 [0.10, 0.94]`, and on how many persons it rests where some scores are infinite."""
+    text = signed(test.mean_difference, digits) + interval(test.low, test.high, digits)
+    return text + (f" (n = {test.counted}; {test.infinite} infinite left out)" if test.infinite else "")
+
+
+def compared(metric: str) -> str:
+    """What a difference is of: of a metric that is best at 1 its distance from that."""
+    return f"{label_of(metric)}, distance from 1" if metric in BEST_AT_ONE else label_of(metric)
 
 
 def named(method: str) -> str:

@@ -112,6 +112,7 @@ class _Finding:
     psnr: float
     ssim: float | None
     psnr_fit: float | None
+    slope: float | None = None
 
     @property
     def rating(self) -> Rating:
@@ -126,6 +127,10 @@ class _Finding:
     @property
     def meaning(self) -> str:
         words = expected_quality(self.psnr, self.ssim)
+        if self.slope is not None and self.slope <= 0:
+            return (
+                f"{words}; it is dark where the truth is bright, or has no contrast, which no display window corrects"
+            )
         if self.psnr_fit is not None and self.psnr_fit - self.psnr > FORGIVEN_DB:
             return f"{words}; much of the error is overall brightness and contrast, which a display window corrects"
         return words
@@ -139,7 +144,7 @@ def _findings(rows: Iterable[Score]) -> list[_Finding]:
             key = (row.made, row.pattern, row.kind, len(row.slices))
             comparisons.setdefault(key, {})[row.metric] = row.value
     return [
-        _Finding(*key, figures["PSNR"], figures.get("SSIM"), figures.get("PSNR_FIT"))
+        _Finding(*key, figures["PSNR"], figures.get("SSIM"), figures.get("PSNR_FIT"), figures.get("SLOPE"))
         for key, figures in comparisons.items()
         if "PSNR" in figures
     ]

@@ -1,8 +1,10 @@
-"""How close a synthetic image is to the true one: PSNR, SSIM, MSE, MAE, NMSE, and how evenly it errs between slices.
+"""How close a synthetic image is to the true one: errors, SSIM, how evenly it errs between slices, how sharp it is.
 
 Formulas only; what is compared, where and after which scaling is in `protocols`. `to_unit` brings a truth to [0, 1] as
 all of them do, and as `tools/voxel_baseline.py` does.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ QUANTILES = (0.001, 0.999)
 WINDOW = 11  # voxels: sigma 1.5 truncated at 3.5 sigma on both sides, as in Wang et al. 2004 and in scikit-image
 SIGMA = 1.5
 SLAB = 16  # planes of the SSIM map made at once: bounds the memory, changes no value
+EROSION = 3  # voxels of the rim that say nothing about sharpness
 UNSEEN = 1e-8  # change of an error, squared and as a fraction of the range squared, that counts as none
 
 
@@ -47,11 +50,13 @@ def mae(a: Array, b: Array) -> float:
 def nmse(prediction: Array, truth: Array) -> float:
     """Squared error over squared truth, sum (p - y)^2 / sum y^2: 0 is perfect, 1 what an empty image gets.
 
-    Where the truth is zero throughout: 0 for a prediction that is so too, else infinite.
+    Where the truth is zero throughout: 0 for a prediction that is so too, else infinite. Not a number where either is.
     """
     energy = float(np.square(truth).sum(dtype=np.float64))
     error = float(np.square(prediction - truth).sum(dtype=np.float64))
-    return error / energy if energy > 0 else (float("inf") if error > 0 else 0.0)
+    if energy == 0:
+        return 0.0 if error == 0 else float("inf") * error
+    return error / energy
 
 
 def psnr(a: Array, b: Array, data_range: float = 1.0) -> float:
@@ -91,16 +96,83 @@ def consistency(prediction: Array, truth: Array, mask: Mask) -> float | None:
     return float(np.sqrt((across + UNSEEN) / (within + UNSEEN)))
 
 
-def line_fit(prediction: Array, truth: Array, data_range: float = 1.0) -> Array:
-    """Bring the prediction nearest to the truth by a straight line: forgives scale and offset, leaves anatomy.
+class Fit(NamedTuple):
+    """A prediction brought nearest to the truth by a straight line, (N,) in [0, 1].
 
-    Both (N,) in [0, data_range], and so is the result.
+    slope  of that line; where it came out below 0 the voxels are the mean of the truth instead
+    """
+
+    voxels: Array
+    slope: float
+
+
+def line_fit(prediction: Array, truth: Array, data_range: float = 1.0) -> Fit:
+    """Bring the prediction nearest to the truth by a straight line that does not fall: forgives scale and offset.
+
+    Both (N,) in [0, data_range], and so is the result. A falling line would turn the picture over, which no display
+    window does: the best that does not fall is then the mean of the truth, one grey.
     """
     x, t = prediction.astype(np.float64), truth.astype(np.float64)
     variance = x.var()
-    slope = ((x - x.mean()) * (t - t.mean())).mean() / variance if variance > 0 else 0.0
-    fitted: Array = np.clip(t.mean() + slope * (x - x.mean()), 0, data_range).astype(np.float32)
-    return fitted
+    slope = float(((x - x.mean()) * (t - t.mean())).mean() / variance) if variance > 0 else 0.0
+    line = t.mean() + max(slope, 0.0) * (x - x.mean())
+    return Fit(np.clip(line, 0, data_range).astype(np.float32), slope)
+
+
+class Edges(NamedTuple):
+    """How sharp an image is beside another, and whether its edges lie in the same places.
+
+    ratio        EDGE: 1 is as sharp, less is smoother
+    correlation  EDGE_R, Pearson's, -1 to 1; 0 for an image with the same gradient everywhere, None for such a truth
+    """
+
+    ratio: float
+    correlation: float | None
+
+
+def edges(prediction: Array, truth: Array, mask: Mask, *, slices: bool = False) -> Edges | None:
+    """Compare the gradients in the slice, deep inside the mask.
+
+    prediction, truth  (I, J, K) in one unit, K counting axial slices
+    mask               (I, J, K) bool; it is eroded EROSION times by the voxels that share a face (`slices`: in the
+                       slice), so that the rim of the brain, which both images have, decides nothing
+
+    With d_i = (v(i+1) - v(i-1)) / 2 and d_j likewise, the ratio is that of the means of (|d_i| + |d_j|) / 2 over what
+    is left of the mask, and the correlation that of sqrt(d_i^2 + d_j^2). Blur lowers the ratio more than the
+    correlation, noise raises it and lowers the correlation. None where nothing is left, or the truth is flat.
+    """
+    deep = eroded(mask, axes=(0, 1) if slices else (0, 1, 2))
+    steps = [[_central(image, axis)[deep] for axis in (0, 1)] for image in (prediction, truth)]
+    means = (
+        [float(np.mean([np.abs(step).mean(dtype=np.float64) for step in both])) for both in steps] if deep.any() else []
+    )
+    if not means or means[1] == 0:
+        return None
+    a, b = (np.hypot(*both).astype(np.float64) for both in steps)
+    spread = a.std() * b.std()
+    correlation = float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 1e-12 else None
+    return Edges(means[0] / means[1], correlation)
+
+
+def eroded(mask: Mask, axes: tuple[int, ...] = (0, 1, 2), times: int = EROSION) -> Mask:
+    """Voxels whose neighbours along the axes, `times` steps away by faces, are all in the mask; the edge is outside."""
+    for _ in range(times):
+        inner = mask.copy()
+        for axis in axes:
+            ahead, behind = _along(axis, slice(1, None)), _along(axis, slice(None, -1))
+            inner[ahead] &= mask[behind]
+            inner[behind] &= mask[ahead]
+            inner[_along(axis, slice(0, 1))] = inner[_along(axis, slice(-1, None))] = False
+        mask = inner
+    return mask
+
+
+def _central(image: NDArray[Any], axis: int) -> Exact:
+    """Half the difference of the two neighbours along an axis, (I, J, K); 0 at the ends."""
+    change = np.zeros(image.shape)
+    middle = _along(axis, slice(1, -1))
+    change[middle] = (image[_along(axis, slice(2, None))].astype(np.float64) - image[_along(axis, slice(None, -2))]) / 2
+    return change
 
 
 def ssim_map(a: Array, b: Array, *, data_range: float = 1.0, slices: bool = False) -> Array:

@@ -19,7 +19,21 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask
 from mrsynth.scans.preparation import CWDM_GRID, fit_to_grid
-from mrsynth.scores.metrics import consistency, extent, interior, line_fit, mae, mse, nmse, psnr, ssim_map, to_unit
+from mrsynth.scores.metrics import (
+    EROSION,
+    Fit,
+    consistency,
+    edges,
+    extent,
+    interior,
+    line_fit,
+    mae,
+    mse,
+    nmse,
+    psnr,
+    ssim_map,
+    to_unit,
+)
 from mrsynth.scores.rows import Score
 
 TUMOUR = "WT"  # the region that `brasyn` calls tumour
@@ -74,6 +88,11 @@ class Case:
     def y(self) -> Array:
         """The truth in [0, 1] (`to_unit`), zero outside the mask."""
         return np.ascontiguousarray(np.where(self.mask, to_unit(self.truth, self.window), 0), dtype=np.float32)
+
+    @cached_property
+    def fit(self) -> Fit:
+        """The prediction in the mask after the straight line that brings it nearest to the truth."""
+        return line_fit(self.p[self.mask], self.y[self.mask])
 
     @cached_property
     def similarity(self) -> Array:
@@ -140,7 +159,7 @@ def _full2d(case: Case) -> list[Figure]:
 
 
 def _brain2d(case: Case) -> list[Figure]:
-    return _brain(case, case.similarity_in_slices)
+    return [*_brain(case, case.similarity_in_slices), *_sharpness(case, slices=True)]
 
 
 def _brain3d(case: Case) -> list[Figure]:
@@ -149,6 +168,7 @@ def _brain3d(case: Case) -> list[Figure]:
         *_brain(case, case.similarity),
         ("brain", "NMSE", nmse(case.p[case.mask], case.y[case.mask])),
         *([("brain", "CONSISTENCY", even)] if even is not None else []),
+        *_sharpness(case, slices=False),
     ]
     for name in case.regions:
         inside = case.region(name)
@@ -178,17 +198,25 @@ def _slice2d(case: Case) -> list[Figure]:
 
 
 def _brasyn(case: Case) -> list[Figure]:
-    parts = {"brain": case.mask}
-    if case.labels is not None and TUMOUR in case.regions:
-        parts |= {"tumour": case.region(TUMOUR), "healthy": case.mask & (case.labels == 0)}
+    """As the organisers' script: each image by its own percentiles, tumour and the rest each alone on black."""
+    if case.labels is None or TUMOUR not in case.regions:
+        return []
+    p, y = (_own_percentiles(image) for image in (case.p, np.where(case.mask, case.truth, 0)))
+    tumour = case.mask & (case.labels > 0)
     figures = []
-    for region, inside in parts.items():
-        if inside.any():
-            figures += [
-                (region, "SSIM", _mean(case.similarity[inside])),
-                (region, "MSE", mse(case.p[inside], case.y[inside])),
-            ]
+    for region, kept in (("tumour", tumour), ("healthy", ~tumour)):
+        if tumour.any() or region == "healthy":
+            a, b = (np.where(kept, image, 0) for image in (p, y))
+            span = float(max(np.ptp(a), np.ptp(b)))
+            inside = ssim_map(a, b, data_range=span or 1.0)[interior(a.shape)]
+            figures.append((region, "SSIM", _mean(inside)))
     return figures
+
+
+def _own_percentiles(image: Array) -> Array:
+    """(I, J, K) clipped at its own 0.5 and 99.5 percentile, the lower not below 0, and scaled to [0, 1]."""
+    low, high = np.percentile(image, (0.5, 99.5)).tolist()
+    return to_unit(image, (max(low, 0.0), high))
 
 
 def _cwdm(case: Case) -> list[Figure]:
@@ -221,11 +249,23 @@ def _brain(case: Case, similarity: Array) -> list[Figure]:
     p, y = case.p[case.mask], case.y[case.mask]
     return [
         ("brain", "PSNR", psnr(p, y)),
-        ("brain", "PSNR_FIT", psnr(line_fit(p, y), y)),
+        ("brain", "PSNR_FIT", psnr(case.fit.voxels, y)),
         ("brain", "SSIM", _mean(similarity[case.mask])),
         ("brain", "MSE", mse(p, y)),
         ("brain", "MAE", mae(p, y)),
     ]
+
+
+def _sharpness(case: Case, *, slices: bool) -> list[Figure]:
+    """The slope of the fit, and the edges after it."""
+    figures = [("brain", "SLOPE", case.fit.slope)]
+    fitted = np.zeros_like(case.p)
+    fitted[case.mask] = case.fit.voxels
+    if found := edges(fitted, case.y, case.mask, slices=slices):
+        figures.append(("brain", "EDGE", found.ratio))
+        if found.correlation is not None:
+            figures.append(("brain", "EDGE_R", found.correlation))
+    return figures
 
 
 def _mean(values: Array) -> float:
@@ -255,10 +295,13 @@ PROTOCOLS: dict[str, Protocol] = {
             "brain3d",
             f"The foreground alone. {_SCALING} PSNR, SSIM ({_WINDOW}; at the rim it sees background), MSE, MAE and "
             "NMSE over the voxels of the foreground; PSNR_FIT is PSNR after the straight line that brings the "
-            "prediction nearest to the truth; CONSISTENCY is how much more the error changes from slice to slice than "
-            "within slices, 1 when it is as rough in all directions, and has no row where no slices are neighbours. "
-            "PSNR, MSE and MAE also inside each tumour region that the subject's segmentation has; regions without a "
-            "voxel, and all regions of a subject without a segmentation, have no row.",
+            "prediction nearest to the truth without falling; SLOPE is the slope of the best line, which may fall; "
+            "EDGE is the mean absolute gradient within slices, after that fit, over that of the truth, in the "
+            f"foreground eroded by {EROSION} voxels, and EDGE_R the correlation of the two gradient magnitudes; "
+            "CONSISTENCY is how much more the error changes from slice to slice than within slices, 1 when it is as "
+            "rough in all directions, and has no row where no slices are neighbours. PSNR, MSE and MAE also inside "
+            "each tumour region that the subject's segmentation has; regions without a voxel, and all regions of a "
+            "subject without a segmentation, have no row.",
             _brain3d,
         ),
         Protocol(
@@ -273,7 +316,8 @@ PROTOCOLS: dict[str, Protocol] = {
             f"The foreground of slices that need not be neighbours: the self-check of `mrsynth complete` and the "
             f"validation of `mrsynth train`. {_SCALING} The quantiles are those of the whole volume. PSNR, PSNR_FIT "
             f"(after the straight line that brings the prediction nearest to the truth), SSIM ({_WINDOW_2D}; at the "
-            "rim it sees background), MSE and MAE over the voxels of the foreground.",
+            "rim it sees background), MSE and MAE over the voxels of the foreground; SLOPE, EDGE and EDGE_R as in "
+            "brain3d, eroded within slices.",
             _brain2d,
         ),
         Protocol(
@@ -288,12 +332,13 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "brasyn",
-            f"Tumour and healthy tissue apart, as in the BraSyn challenge. {_SCALING} SSIM is the mean of the map of "
-            f"the whole volume ({_WINDOW}) over the voxels of each part, MSE the mean over the same voxels. Tumour is "
-            "the region WT, healthy the foreground without a label, brain all of the foreground. Subjects without a "
-            "segmentation, and data sets without WT, have the brain row only, subjects whose segmentation is empty no "
-            "tumour row. The challenge's own normalisation and window are not known: no figure of it belongs in this "
-            "column.",
+            "Tumour and the rest apart, as the script of the BraSyn challenge scores. Truth and prediction are each "
+            "clipped at their own 0.5 and 99.5 percentiles, the lower one not below 0, and scaled to [0, 1]; each is "
+            "multiplied by the tumour (every voxel with a label), then by its complement, background included. SSIM "
+            f"({_WINDOW}) of the whole masked volume, averaged over the voxels whose window fits into it; the data "
+            "range is the larger range of the two masked images. Background and the half that is masked out are alike "
+            "in both and raise it. Subjects without a segmentation, and data sets without a tumour, have no row, "
+            "subjects whose segmentation is empty no tumour row.",
             _brasyn,
         ),
         Protocol(

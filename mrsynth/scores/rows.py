@@ -36,12 +36,14 @@ class Score(Plain):
     target          the contrast made; in rows of a segmentation the pattern's missing contrasts, as in `t1ce+t2`
     protocol        fixes normalisation, region, data range, window and reduction: docs/protocols.md
     region          volume, brain, slices, tumour, healthy, WT, TC, ET
-    metric          PSNR, PSNR_FIT, SSIM, MSE, MAE, NMSE, CONSISTENCY, DICE, HD95
+    metric          PSNR, PSNR_FIT, SSIM, MSE, MAE, NMSE, CONSISTENCY, SLOPE, EDGE, EDGE_R, DICE, HD95
     value           dB, fractions of the range, mm (HD95); may be infinite (PSNR of equal images)
 
     dataset         as in `mrsynth benchmark --list`
     split           the part of the data set the subject is of, and the hash of the split: `validation@1f3a90c2`
     subject         one examination
+    person          who was examined, once or several times; of the data set `folder` with a mark of the files, since
+                    two folders may give their subjects the same names
     subjects        how many the value is the mean of
     method          a method, one of BASELINES, or REAL or LEFT_OUT in rows of a segmentation
     weights         the checkpoint's name; empty where there is none
@@ -64,6 +66,7 @@ class Score(Plain):
     dataset: str = ""
     split: str = ""
     subject: str = ""
+    person: str = ""
     subjects: int = Field(1, gt=0)
     method: str = ""
     weights: str = ""
@@ -101,8 +104,8 @@ class Score(Plain):
 
 
 COLUMNS = (  # of results.csv
-    *("dataset", "split", "subject", "method", "weights", "pattern", "target", "protocol", "region", "metric", "value"),
-    *("seconds", "peak_memory_mb", "steps", "samples", "seed"),
+    *("dataset", "split", "subject", "person", "method", "weights", "pattern", "target", "protocol", "region"),
+    *("metric", "value", "seconds", "peak_memory_mb", "steps", "samples", "seed"),
 )
 
 

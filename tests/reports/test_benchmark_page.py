@@ -11,7 +11,7 @@ import pytest
 from mrsynth.contrasts import STANDARD, T1CE_WARNING, pattern_name, patterns
 from mrsynth.reports.benchmark_page import BenchmarkRecord, report_html, report_markdown, summary_json
 from mrsynth.reports.elements import Number
-from mrsynth.reports.plots import box_plot
+from mrsynth.reports.plots import box_plot, person_plot
 from mrsynth.reports.sections import plain
 from mrsynth.reports.tables import Results, pattern_table, resource_table, score_table, segmentation_table
 from mrsynth.scores.published_figures import Conduct, Published, PublishedRow, Source
@@ -37,6 +37,7 @@ def record(**more) -> BenchmarkRecord:
         "contrasts": STANDARD,
         "command": "mrsynth benchmark --dataset brats21",
         "version": "0.1.0",
+        "question": ("full3d", "volume", "PSNR"),
         "created": datetime(2026, 11, 21, tzinfo=UTC),
     }
     return BenchmarkRecord(**fields | more)
@@ -138,7 +139,7 @@ def test_the_score_table_by_hand():
     assert texts(table) == [
         ["volume", "PSNR (dB)", "fgc2f", "22.00", "*32.00", "*27.00"],
         ["volume", "PSNR (dB)", "cwdm", "*23.00", "29.00", "26.00"],
-        ["volume", "PSNR (dB)", "copy (baseline)", "11.00", "", "11.00"],
+        ["volume", "PSNR (dB)", "copy (baseline)", "11.00", "", ""],  # it made only one of the two
     ]
 
 
@@ -149,18 +150,31 @@ def test_smaller_errors_are_better():
 
 
 def test_intervals_from_six_subjects_on_and_other_numbers_of_subjects_are_told():
-    rows = column([20] * 6) + column([30] * 3, method="cwdm")
-    six, three = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
+    rows = column([20, 22] * 4) + column([30, 32] * 3, method="cwdm")
+    eight, six = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
 
-    assert six[3] == "20.00 [20.00, 20.00]"
-    assert three[3] == "30.00 (n = 3)"  # and not marked as best: these are other subjects
+    assert eight[3] == "21.00 [19.85, 22.15] (n = 6)"  # over the persons that both have: t(0.975, 5) / sqrt(5)
+    assert six[3] == "*31.00 [29.85, 32.15] (n = 6)"
+    assert texts(score_table(Results(rows[:5], STANDARD), "full3d", ["PSNR"], ""))[0][3] == "20.80"
+
+
+def test_the_best_mean_is_that_over_the_cases_that_all_solved():
+    """cwdm fails the hard one, and has the higher mean of its own cases."""
+    rows = column([31, 31, 10]) + column([30, 30], method="cwdm")
+    ours, cwdm = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
+    text = report_markdown(record(), rows, published())
+
+    assert (ours[3], cwdm[3]) == ("*31.00 (n = 2)", "30.00 (n = 2)")
+    assert "1 figures of cases of which cwdm has no score" in text
+    assert "| cwdm | 2.00 |  | 1 of 3 | 3 |" in text
 
 
 def test_infinite_scores_are_told():
+    """Where every case is infinite for one method there is no common finite one, and its own means are shown."""
     rows = column([20, 30, np.inf]) + column([np.inf] * 3, method="cwdm")
     some, all_of_them = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
 
-    assert some[3] == "25.00 (without 1 infinite)"
+    assert some[3] == "25.00 (n = 2; 1 infinite left out)"
     assert all_of_them[3] == "*infinite"
 
 
@@ -216,7 +230,7 @@ def test_real_synthetic_and_left_out_stand_side_by_side():
     assert table.head == ["Missing", "Given", "Region", "Metric", "n", "all real", "left out", "made by fgc2f"]
     assert texts(table) == [
         ["T1ce", "T1+T2+FLAIR", "WT", "Dice", "2", "0.850", "0.300", "0.650"],
-        ["T1ce", "T1+T2+FLAIR", "WT", "HD95 (mm)", "2", "", "", "8.0 (without 1 infinite)"],
+        ["T1ce", "T1+T2+FLAIR", "WT", "HD95 (mm)", "2", "", "", "8.0 (n = 1; 1 infinite left out)"],
     ]
     assert segmentation_table(Results(column([1]), STANDARD)) is None
 
@@ -233,11 +247,12 @@ def test_the_page_is_well_formed_complete_and_needs_nothing_from_outside():
     page = Page(text)
 
     assert T1CE_WARNING in page.text
-    assert "n = 2: intervals and tests mean nothing." in page.text
+    assert "n = 2 persons: too few for intervals and tests" in page.text
     for heading in (
         "What was run",
         "Scores",
-        "Tests between methods",
+        "The primary question",
+        "Other differences, exploratory",
         "Distributions",
         "Pictures",
         "Segmentation",
@@ -249,7 +264,7 @@ def test_the_page_is_well_formed_complete_and_needs_nothing_from_outside():
     ):
         assert f"<h2>{heading}" in text
     sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data", "action")]
-    assert len(sources) == 3  # two box plots and a montage
+    assert len(sources) == 4  # two box plots, a line for each person and a montage
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not page.tags & {"script", "link", "iframe", "object"}
     assert "url(" not in text and "@import" not in text
@@ -335,11 +350,30 @@ def test_tests_are_shown_from_six_subjects_on():
     rows = column(np.arange(8) + 21) + column(np.arange(8) + 20.5, method="cwdm")
     text = report_markdown(record(), rows, published())
 
-    assert "mean nothing" not in text
-    line = (
-        "| full3d | volume | PSNR (dB) | all that both made | fgc2f - cwdm | 8 | +0.50 [0.50, 0.50] | 0.008 | 0.008 |"
-    )
+    assert "too few" not in text
+    line = "| full3d | volume | PSNR (dB) | all that both made | fgc2f - cwdm | 8 | +0.50 [0.50, 0.50] | 0.00 | 0.008 |"
     assert line in text
+    assert text.index("## The primary question") < text.index(line) < text.index("## Other differences, exploratory")
+    assert "p (Holm)" in text
+
+
+def test_too_few_persons_for_so_many_tests_are_told():
+    """Six methods are 15 tests: with eight persons none can fall below 0.05."""
+    rows = [r for i in range(6) for r in column(np.arange(8) + i, method=f"m{i}")]
+    text = report_markdown(record(question=("full3d", "volume", "PSNR")), rows, published())
+
+    assert (
+        "With 8 persons none of 15 tests can fall below 0.05 after the correction: the least p is 0.12. 10 persons"
+        in text
+    )
+
+
+def test_a_question_that_was_not_measured_is_said_to_be_unanswered():
+    text = report_markdown(
+        record(question=("cwdm", "volume", "PSNR")), column([1] * 6) + column([2] * 6, method="x"), published()
+    )
+
+    assert "Not answered: PSNR (dB), volume, protocol cwdm" in text
 
 
 def test_a_run_with_failures_only_is_still_a_report():
@@ -374,7 +408,8 @@ def test_summary_is_plain_json_with_every_mean_and_test():
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
     assert content["schema_version"] == 1
-    assert content["warning"] == "n = 3: intervals and tests mean nothing."
+    assert content["warning"].startswith("n = 3 persons: too few")
+    assert {s["low"] for s in content["summaries"]} == {None}  # none below six persons, here either
     assert BenchmarkRecord.model_validate(content["record"] | {"options": {}}) == record()
     assert content["record"]["options"] == {"x": None}
     one = next(s for s in content["summaries"] if (s["method"], s["pattern"]) == ("fgc2f", "t1+t2+flair"))
@@ -397,3 +432,27 @@ def test_a_plot_is_a_picture_and_nothing_is_none():
     assert len(image.convert("RGB").getcolors(100_000)) > 20
     assert box_plot({"T1": {"m": [np.inf]}}, axis="PSNR") is None
     assert box_plot({}, axis="PSNR") is None
+
+
+def test_a_line_for_each_person_needs_two_methods():
+    from io import BytesIO
+
+    from PIL import Image
+
+    lines = {f"p{i}": {"a": 20.0 + i, NASTY: 21.0} for i in range(8)}
+    image = Image.open(BytesIO(person_plot(lines, axis="PSNR (dB)")))
+
+    assert image.format == "PNG" and 600 < image.width <= 1300
+    assert person_plot({"p": {"a": 1.0}}, axis="x") is None
+    assert person_plot({"p": {"a": 1.0, "b": np.inf}}, axis="x") is None
+
+
+def test_the_plots_drop_nobody_whom_the_tables_keep():
+    """One infinite case of two: the table keeps the person by the other, and 0.1.0 drew none of him."""
+    from mrsynth.reports.benchmark_page import _groups
+
+    rows = [*column([20, 30]), *column([np.inf], pattern="t1"), *column([25, 31], method="cwdm")]
+    results = Results(rows, STANDARD)
+    groups = _groups(results, ("full3d", "volume", "PSNR"), one_missing=False)
+
+    assert len(groups["T1ce"]["fgc2f"]) == 2 and np.isfinite(groups["T1ce"]["fgc2f"]).all()

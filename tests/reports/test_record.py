@@ -186,6 +186,21 @@ def test_the_example_of_the_self_check() -> None:
     assert "FLAIR itself cannot be checked, since no true FLAIR exists" in said
 
 
+def test_a_picture_turned_over_is_not_said_to_need_another_window() -> None:
+    """The fit gains more than 2 dB in both; only the second is a matter of brightness and contrast."""
+    turned, dim = (statement([*rows(T1, "t2", 8.0, 0.1, 14.0), *slope_row(slope)], FLAIR) for slope in (-0.8, 0.4))
+
+    assert "dark where the truth is bright" in turned and "display window corrects" not in turned.replace(
+        "no display", ""
+    )
+    assert "which a display window corrects" in dim
+
+
+def slope_row(value: float) -> tuple[Score, ...]:
+    (row, *_) = rows(T1, "t2", 8.0, 0.1)
+    return (row.model_copy(update={"metric": "SLOPE", "value": value}),)
+
+
 def test_a_single_contrast_cannot_be_self_checked_and_validation_speaks() -> None:
     scores = [
         Score(pattern="t1", target=FLAIR, region="brain", metric="PSNR", value=18.0, subjects=3, protocol="brain3d"),

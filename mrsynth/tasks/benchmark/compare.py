@@ -1,26 +1,37 @@
-"""`mrsynth compare RUN_A RUN_B`: two benchmarks, score by score on the subjects they share."""
+"""`mrsynth compare RUN_A RUN_B`: two benchmarks, score by score on the people they share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mrsynth.contrasts import spelled
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.files import write_text
-from mrsynth.reports.elements import Cell, Number
+from mrsynth.reports.elements import Cell, Number, counted
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Section, Table, as_markdown
-from mrsynth.reports.tables import HEADLINE, METRICS, Print, interval, label_of, p_text, signed
+from mrsynth.reports.tables import HEADLINE, METRICS, Print, compared, difference, p_text
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, read_results
-from mrsynth.scores.statistics import ANY, FEW, PairedTest, paired_tests, warning_for
+from mrsynth.scores.statistics import (
+    ANY,
+    PairedTest,
+    Question,
+    corrected,
+    examination_of,
+    paired_tests,
+    person_of,
+    question_among,
+    warning_for,
+)
 
 RESULTS = "results.csv"
 NO_COMPETITOR = (*BASELINES, REAL, LEFT_OUT)
 EXPLAINED = (
-    "Means over the subjects in both. Difference: B minus A, paired by subject, with its 95 % bootstrap interval (from "
-    "6 subjects on). p: Wilcoxon signed-rank test, two-sided. p (Holm): corrected within one protocol, region, metric "
-    "and pair of methods, the lines over everything apart. Infinite values are left out of means and differences, and "
-    "counted."
+    "Means over the persons in both, each averaged over the examinations that both have. Difference: B minus A, with "
+    "its 95 % interval over persons (Student's t, from 6 persons on). To be seen: the true difference "
+    "that so many persons show in four of five studies. p: exact Wilcoxon signed-rank test, two-sided."
 )
+CORRECTED = "The primary question. p (Holm): corrected over the pairs of methods that compete."
+EXPLORATORY = "All other questions are exploratory: their p values are not corrected for how many there are."
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,9 @@ class Comparison:
     """What two runs say of each other.
 
     lines            one per pair of methods, pattern, target, protocol, region and metric; those with ANY as pattern
-                     and target are over all that both runs made of a subject
+                     and target are over all that both runs made of a person
     notes            whatever makes this less than a comparison of like with like
-    subjects         with a score in both
+    subjects         with a score in both, and how many persons they are
     only_a, only_b   subjects that one run has alone
     """
 
@@ -52,24 +63,28 @@ class Comparison:
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
     subjects: tuple[str, ...]
+    persons: int
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
 
     def text(self) -> str:
         """As Markdown, what is over everything first."""
         counts = (
-            f"Subjects in both: {len(self.subjects)}; only in A: {len(self.only_a)}; only in B: {len(self.only_b)}."
+            f"Subjects in both: {len(self.subjects)}, of {counted(self.persons, 'person')}; only in A: "
+            f"{len(self.only_a)}; only in B: {len(self.only_b)}."
         )
         blocks: list[Block] = [Paragraph(f"A: {self.name_a}"), Paragraph(f"B: {self.name_b}"), Paragraph(counts)]
-        if warning := warning_for(len(self.subjects)):
+        if warning := warning_for(self.persons):
             blocks.append(Notice(warning))
         if self.notes:
             blocks.append(Bullets(self.notes))
+        primary = [line for line in self.lines if line.test.primary]
+        pooled = [line for line in self.lines if line.test.pattern == ANY and not line.test.primary]
         single = [line for line in self.lines if line.test.pattern != ANY]
-        pooled = [line for line in self.lines if line.test.pattern == ANY]
         sections = [
             Section("What was compared", blocks),
-            Section("Over everything that both have", [_table(pooled), Paragraph(EXPLAINED)]),
+            *([Section("The primary question", [_table(primary), Paragraph(CORRECTED)])] if primary else []),
+            Section("Over everything that both have", [_table(pooled), Paragraph(EXPLAINED), Paragraph(EXPLORATORY)]),
             Section("By pattern and contrast", [_table(single)]),
         ]
         return as_markdown("Comparison of two benchmarks", sections)
@@ -89,22 +104,41 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
     for method_a, method_b in pairs:
         first = [row.model_copy(update={"method": "A"}) for row in a if row.method == method_a]
         second = [row.model_copy(update={"method": "B"}) for row in b if row.method == method_b]
-        lines += [Line(method_a, method_b, test) for test in paired_tests([*second, *first])]
+        tests = paired_tests([*second, *first], None)
+        lines += [Line(method_a, method_b, test) for test in tests]
     if not lines:
         raise InputError(
             f"{run_a} and {run_b} have no score in common: nothing was measured on the same subject, pattern, "
             f"contrast, protocol, region and metric.\n{_held(run_a, a)}\n{_held(run_b, b)}"
         )
-    in_a, in_b = ({row.subject for row in rows} for rows in (a, b))
+    in_a, in_b = ({examination_of(row): row for row in rows} for rows in (a, b))
+    both = [in_a[key] for key in in_a if key in in_b]
     return Comparison(
         name_a=str(run_a),
         name_b=str(run_b),
-        lines=tuple(sorted(lines, key=_place)),
+        lines=tuple(sorted(_answered(lines, _question(a, b)), key=_place)),
         notes=tuple(_notes(a, b, pairs)),
-        subjects=tuple(sorted(in_a & in_b)),
-        only_a=tuple(sorted(in_a - in_b)),
-        only_b=tuple(sorted(in_b - in_a)),
+        subjects=tuple(sorted(row.subject for row in both)),
+        persons=len({person_of(row) for row in both}),
+        only_a=tuple(sorted(row.subject for key, row in in_a.items() if key not in in_b)),
+        only_b=tuple(sorted(row.subject for key, row in in_b.items() if key not in in_a)),
     )
+
+
+def _question(a: Sequence[Score], b: Sequence[Score]) -> Question | None:
+    """The primary one, by the protocols of images that both have."""
+    images = [{row.protocol: 0 for row in rows if row.method not in (REAL, LEFT_OUT)} for rows in (a, b)]
+    common = [protocol for protocol in images[0] if protocol in images[1]]
+    return question_among(common) if common else None
+
+
+def _answered(lines: Sequence[Line], question: Question | None) -> list[Line]:
+    """The lines with those of the primary question corrected as one family; baselines compete with nobody."""
+    family = [i for i, line in enumerate(lines) if line.method_a not in NO_COMPETITOR]
+    done = list(lines)
+    for i, test in zip(family, corrected([lines[i].test for i in family], question), strict=True):
+        done[i] = replace(lines[i], test=test)
+    return done
 
 
 def write(comparison: Comparison, path: Path) -> None:
@@ -165,6 +199,10 @@ def _notes(a: Sequence[Score], b: Sequence[Score], pairs: Sequence[tuple[str, st
         if set(in_a) != set(in_b):
             more = "; only common ones were compared" if what == "protocols" else ""
             notes.append(f"Different {what}: A {', '.join(in_a)}; B {', '.join(in_b)}{more}.")
+    alike = {row.subject for row in a} & {row.subject for row in b}
+    people = [{row.subject: person_of(row) for row in rows} for rows in (a, b)]
+    if others := sorted(name for name in alike if people[0][name] != people[1][name]):
+        notes.append(f"Of the same name, but other people or other files, so not compared: {_some(others)}.")
     for method_a, method_b in pairs:
         if method_a != method_b:
             notes.append(f"Different methods: {method_a} in A against {method_b} in B.")
@@ -198,21 +236,18 @@ def _table(lines: Sequence[Line]) -> Table:
         digits = METRICS.get(t.metric, Print("", ".4g")).digits
         method = line.method_a if line.method_a == line.method_b else f"{line.method_a} / {line.method_b}"
         what = "everything" if t.pattern == ANY else f"{spelled(t.target)} from {spelled(t.pattern)}"
-        shown = signed(t.mean_difference, digits)
-        if t.n >= FEW:
-            shown += interval(t.low, t.high, digits)
-        if t.infinite:
-            shown += f" (without {t.infinite} infinite)"
         rows.append(
             [
-                *(method, t.protocol, t.region, label_of(t.metric), what),
+                *(method, t.protocol, t.region, compared(t.metric), what),
                 Number(str(t.n)),
                 *(Number("infinite" if mean is None else format(mean, digits)) for mean in (t.mean_b, t.mean_a)),
-                Number(shown),
-                *(Number(p_text(p)) for p in (t.p_value, t.p_holm)),
+                Number(difference(t, digits)),
+                Number("" if t.detectable is None else format(t.detectable, digits)),
+                Number(p_text(t.p_holm if t.primary else t.p_value)),
             ]
         )
-    head = ["Method", "Protocol", "Region", "Metric", "What", "n", "A", "B", "B - A [95 %]", "p", "p (Holm)"]
+    p = "p (Holm)" if any(line.test.primary for line in lines) else "p, exploratory"
+    head = ["Method", "Protocol", "Region", "Metric", "What", "Persons", "A", "B", "B - A [95 %]", "To be seen", p]
     return Table(head, rows)
 
 

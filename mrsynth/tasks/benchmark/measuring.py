@@ -73,8 +73,10 @@ class Measurer:
         regions: Mapping[str, frozenset[int]],
         baselines: Callable[[], Mapping[str, Baseline]],
         segmenter: "Segmenter | None" = None,
+        people: Mapping[str, str] | None = None,
     ):
-        """`labels` are the columns that all rows share: dataset and split."""
+        """`labels` are the columns that all rows share: dataset and split; `people` is subject -> person."""
+        self.people = people or {}
         self.labels, self.sampling, self.protocols, self.regions = labels, sampling, protocols, regions
         self.baselines, self.segmenter = baselines, segmenter
 
@@ -90,6 +92,7 @@ class Measurer:
                 self.protocols,
                 **self.labels,
                 subject=subject.name,
+                person=self.people.get(subject.name, ""),
                 method=job.piece.method,
                 weights=made.weights.get(target, ""),
                 pattern=job.gap.pattern,
@@ -155,6 +158,7 @@ class Measurer:
                     Score(
                         **self.labels,
                         subject=subject.name,
+                        person=self.people.get(subject.name, ""),
                         method=job.piece.method,
                         weights="+".join(dict.fromkeys(made.weights.values())) if made else "",
                         pattern=job.gap.pattern,

@@ -34,11 +34,13 @@ from mrsynth.plain import Progress
 from mrsynth.reports.benchmark_page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
 from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scores.baselines import Baseline, CopyBaseline, RegressionBaseline, sample_voxels
+from mrsynth.scores.inference import require_scipy
 from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, results_csv
-from mrsynth.scores.statistics import require_scipy
+from mrsynth.scores.statistics import Question, question_among
 from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, contenders, dropped_gap, read_patterns
 from mrsynth.tasks.benchmark.measuring import Job, Measurer
+from mrsynth.tasks.benchmark.people import people
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 from mrsynth.tasks.models import check_sampling
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
@@ -61,6 +63,7 @@ class BenchmarkOptions(Sampling):
     weights: tuple[str, ...] = ()
     patterns: str = "one-missing"
     protocols: tuple[str, ...] = ("full3d", "brain3d")
+    question: str | None = Field(None, description="the primary one, as brain3d:brain:PSNR_FIT; None: `question_among`")
     split: Path | None = Field(None, description="a file of subject ids by part; None: the rule of the data set")
     part: str = "test"
     limit: int | None = Field(None, gt=0)
@@ -107,7 +110,9 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
         "split": split.hash,
         "part": options.part,
         "device": choose_device(options.device),
-        **options.model_dump(mode="json", include={*Sampling.model_fields, "protocols", "segmenter"} - {"device"}),
+        **options.model_dump(
+            mode="json", include={*Sampling.model_fields, "protocols", "question", "segmenter"} - {"device"}
+        ),
     }
     store = PieceStore(options.out, settings, resume=options.resume or options.num_parts > 1)
     write_split(options.out / "split.yaml", split.parts)
@@ -147,6 +152,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
         citation=dataset.spec.citation,
         split=label_of(split, options.part),
         contrasts=dataset.spec.contrasts,
+        question=question_of(options),
         subjects=tuple(files.name for files in chosen),
         command=options.command,
         version=__version__,
@@ -175,7 +181,7 @@ class Work:
         self.unsupported: list[str] = []
         self.training = [f for f in dataset.subjects if f.name in split.parts.get("train", ())]
         self.baselines = self._baselines_that_can_be()
-        self.dropped = brasyn_dropped(files.name for files in dataset.subjects)
+        self.dropped = brasyn_dropped(dataset.cases or (files.name for files in dataset.subjects))
         segmenter = None
         if options.segmenter is not None:
             from mrsynth.tasks.benchmark.segmentation import open_segmenter
@@ -189,6 +195,7 @@ class Work:
             dataset.spec.regions,
             cache(self._fitted),
             segmenter,
+            people(dataset),
         )
 
     def jobs(self, files: SubjectFiles) -> Iterator[Job]:
@@ -256,10 +263,24 @@ def check_request(options: BenchmarkOptions) -> None:
     for name in options.protocols:
         if name not in PROTOCOLS:
             raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
+    question_of(options)
     check_sampling(options)
     if options.part_id >= options.num_parts:
         raise UsageError(f"--part-id {options.part_id}: expected 0 to {options.num_parts - 1}, as --num-parts says.")
     require_scipy()  # now, not when the report is written
+
+
+def question_of(options: BenchmarkOptions) -> Question:
+    """The primary question: what --question names, else the usual one among the protocols. Raises UsageError."""
+    if options.question is None:
+        return question_among(options.protocols)
+    protocol, region, metric = (*options.question.split(":"), "", "")[:3]
+    if protocol not in options.protocols or not metric or options.question.count(":") != 2:
+        raise UsageError(
+            f"--question {options.question}: expected PROTOCOL:REGION:METRIC with one of the protocols of the run "
+            f"({', '.join(options.protocols)}), as in {':'.join(question_among(options.protocols))}."
+        )
+    return Question(protocol, region, metric.upper())
 
 
 def opened(options: BenchmarkOptions, say: Progress) -> tuple[Dataset, Split]:

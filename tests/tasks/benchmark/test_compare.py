@@ -22,7 +22,7 @@ def runs(tmp_path):
 
     def write(a, b):
         for name, rows in (("a", a), ("b", b)):
-            (tmp_path / name).mkdir()
+            (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "results.csv").write_text(results_csv(rows))
         return tmp_path / "a", tmp_path / "b"
 
@@ -38,13 +38,14 @@ def test_differences_means_and_p_value_known_beforehand(runs):
 
     for test in (single, pooled):
         assert (test.n, test.mean_b, test.mean_a, test.mean_difference) == (7, 20, 24, 4)
-        assert test.p_value == test.p_holm == pytest.approx(2 / 2**7)
+        assert test.p_value == pytest.approx(2 / 2**7)
         assert test.low < 4 < test.high
     assert (len(comparison.subjects), comparison.only_a, comparison.only_b) == (7, (), ("s07", "s08"))
+    assert (pooled.primary, pooled.p_holm, single.p_holm) == (True, pooled.p_value, None)
     assert comparison.notes == ()
     line = next(line for line in comparison.text().splitlines() if line.startswith("| fgc2f |"))
     assert "| everything | 7 | 20.00 | 24.00 | +4.00 [" in line
-    assert line.endswith("| 0.016 | 0.016 |")
+    assert line.endswith("| 2.74 | 0.016 |")
 
 
 def test_a_run_equals_itself(runs):
@@ -65,7 +66,7 @@ def test_the_only_competitors_are_compared_beside_the_baselines(runs):
         ("copy", "copy", 0),
     }
     assert "Different methods: fgc2f in A against cwdm in B." in comparison.notes
-    assert "n = 3: intervals and tests mean nothing." in comparison.text()
+    assert "n = 3 persons: too few for intervals and tests" in comparison.text()
     assert "fgc2f / cwdm" in comparison.text()
 
 
@@ -111,7 +112,7 @@ def test_infinite_scores_are_left_out_and_counted(runs):
     (test,) = [line.test for line in comparison.lines if line.test.pattern == ANY]
 
     assert (test.n, test.mean_difference, test.infinite) == (3, 1, 1)
-    assert "(without 1 infinite)" in comparison.text()
+    assert "(n = 2; 1 infinite left out)" in comparison.text()
 
 
 @pytest.mark.parametrize("change", [{"pattern": "t1+t2"}, {"protocol": "brain3d"}, {"metric": "SSIM"}])
@@ -130,3 +131,28 @@ def test_a_missing_an_empty_and_a_foreign_table_are_named(runs, tmp_path):
     (b / "results.csv").write_text("x,y\n1,2\n")
     with pytest.raises(InputError, match="found x, y"):
         compare(a, b)
+
+
+def test_people_of_two_folders_are_not_paired_by_their_names(runs):
+    def marked(values, mark):
+        rows = column(values, dataset="folder")
+        return [r.model_copy(update={"person": f"{r.subject}@{mark}"}) for r in rows]
+
+    mixed = [*marked([20, 21], "11111111")[:1], *marked([20, 21], "22222222")[1:]]
+    comparison = compare(*runs(marked([20, 21], "11111111"), mixed))
+
+    assert comparison.subjects == ("s00",)
+    assert "Of the same name, but other people or other files, so not compared: s01." in comparison.notes
+    with pytest.raises(InputError, match="no score in common"):
+        compare(*runs(marked([20, 21], "11111111"), marked([20, 21], "22222222")))
+
+
+def test_several_examinations_of_a_person_count_once(runs):
+    def by_two(values):
+        return [r.model_copy(update={"person": f"p{i // 2}"}) for i, r in enumerate(column(values))]
+
+    comparison = compare(*runs(by_two(range(12)), by_two(range(1, 13))))
+
+    assert (len(comparison.subjects), comparison.persons) == (12, 6)
+    assert {line.test.n for line in comparison.lines} == {6}
+    assert "Subjects in both: 12, of 6 persons" in comparison.text()
