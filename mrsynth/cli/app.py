@@ -25,6 +25,8 @@ from mrsynth.cli.console import (
     Verbose,
     Verbosity,
     console,
+    heard,
+    open_streams,
     print_result,
     progress_bar,
     say,
@@ -282,8 +284,11 @@ def rank_contrasts(
 def main() -> None:
     """Run the program and end it with the exit status of what happened."""
     stop = Stop()
+    open_streams()
     try:
         status = app(standalone_mode=False)
+        with heard():
+            pass  # what is still to be flushed
         if status == Interrupted.exit_code:  # typer makes this of KeyboardInterrupt, and says nothing
             raise KeyboardInterrupt
     except MrsynthError as error:

@@ -1,9 +1,11 @@
 """What the commands share: how much is said and where, the progress bar, and the options they have in common."""
 
+import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +55,7 @@ class Verbosity:
 
     quiet = False
     verbose = False
+    deaf = False  # standard output is closed, or its disk full
 
 
 class Visible(logging.Formatter):
@@ -75,12 +78,38 @@ def speak(quiet: bool, verbose: bool) -> None:
 def say(text: str) -> None:
     """Print for people; silent under -q."""
     if not Verbosity.quiet:
-        console().print(visible(text), soft_wrap=True)
+        with heard():
+            console().print(visible(text), soft_wrap=True)
 
 
 def print_result(text: str) -> None:
     """Print what a script would read: plain, unwrapped, also under -q."""
-    typer.echo(visible(text))
+    with heard():
+        print(visible(text), flush=True)
+
+
+def open_streams() -> None:
+    """Let standard output and error escape what they cannot show: work is never lost to printing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """Print; where nobody listens any more, or the disk behind the stream is full, say so once and go on."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (OSError, SystemExit) as error:  # rich makes SystemExit of a closed pipe
+        if Verbosity.deaf:
+            return
+        Verbosity.deaf = True
+        with suppress(OSError):  # what is still in the buffer goes nowhere, and the interpreter does not try again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            with suppress(OSError):
+                print(f"Standard output cannot be written: {error.strerror}.", file=sys.stderr)
 
 
 def console(stderr: bool = False) -> "Console":

@@ -54,6 +54,6 @@ class SeededNoise:
 
     def _stream(self, contrast: Contrast, place: int | str) -> torch.Generator:
         key = repr((int(self.seed), self.subject, str(contrast), int(self.sample), place))
-        digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest()
         # The generator keeps 32 bits of it: 1 volume in 20,000 has two slices with the same noise, which does no harm.
         return torch.Generator().manual_seed(int.from_bytes(digest, "little"))

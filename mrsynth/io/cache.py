@@ -216,7 +216,7 @@ def _key(files: SubjectFiles, contrasts: Sequence[Contrast], preparation: Prepar
     stamps = sorted((name, *_stamp(path)) for name, path in named.items())
     deciding = preparation.model_dump(mode="json", exclude=None if Contrast.CT in contrasts else {"hounsfield"})
     text = json.dumps([FORMAT, stamps, list(contrasts), deciding])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def _label_key(file: Path) -> str:

@@ -55,8 +55,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file, newlines as given. Raises OutputError, and then leaves what was there before."""
-    write_bytes(path, text.encode())
+    """Write a whole UTF-8 file, newlines as given. Raises OutputError, and then leaves what was there before.
+
+    A letter that is none, of a file name that is not in UTF-8, is written as `\\udcfc`: work is never lost to a name.
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def to_disk(path: Path) -> None:

@@ -144,5 +144,5 @@ def _split_from(dataset: Dataset, file: Path) -> Split:
 def _number(dataset: str, patient: str) -> float:
     """A number in [0, 1) that depends on nothing but data set and patient: the first 53 bits of their SHA-256."""
     shared = (LAYOUTS[dataset].shares if dataset in LAYOUTS else "") or dataset
-    digest = hashlib.sha256(f"{shared}/{patient}".encode()).digest()
+    digest = hashlib.sha256(f"{shared}/{patient}".encode(errors="surrogateescape")).digest()
     return (int.from_bytes(digest[:8]) >> 11) / 2**53  # as many bits as a float holds: never rounded up to 1

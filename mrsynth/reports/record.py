@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import WARNINGS, Contrast
-from mrsynth.plain import Plain
+from mrsynth.plain import Plain, spelled
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
 from mrsynth.scores.rows import Score, csv_text
 
@@ -36,6 +36,11 @@ class Record(Plain):
     """Plain data whose infinite figures (the PSNR of equal images) survive JSON, as strings."""
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled(cls, data: Any) -> Any:
+        return spelled(data)
 
 
 class RegistrationRecord(Record):
@@ -254,7 +259,7 @@ def sidecar_json(
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
                 "Warnings": list(warnings),
-                "NotUsed": dict(not_used or {}),
+                "NotUsed": spelled(dict(not_used or {})),
                 "Notices": list(notices_for([target])),
             },
             indent=2,

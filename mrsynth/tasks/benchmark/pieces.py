@@ -38,7 +38,7 @@ class Piece:
         """Readable, and unlike that of any other piece, whatever the subject is called."""
         text = json.dumps([self.subject, self.method, self.gap])
         plain = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{self.subject}_{self.method}_{self.gap}")[:80]
-        return f"{plain}_{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
+        return f"{plain}_{hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:10]}.json"
 
 
 class PieceStore:

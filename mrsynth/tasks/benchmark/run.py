@@ -24,7 +24,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.devices import choose_device
 from mrsynth.errors import InputError, MrsynthError, UsageError
 from mrsynth.io.datasets import Dataset, open_dataset
-from mrsynth.io.files import ensure_folder, write_bytes, write_text
+from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.folders import few
 from mrsynth.io.published_figures import read_published
 from mrsynth.io.splits import Split, split_of, write_split
@@ -167,7 +167,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
     write_text(options.out / "summary.json", summary_json(record, rows))
     write_text(options.out / "report.md", report_markdown(record, rows, published))
     pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}  # last: it takes a while
-    write_bytes(options.out / "report.html", report_html(record, rows, published, pictures).encode())
+    write_text(options.out / "report.html", report_html(record, rows, published, pictures))
     return Benchmark(options.out, tuple(rows), record, len(unfinished))
 
 

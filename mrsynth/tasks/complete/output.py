@@ -152,10 +152,10 @@ def _move(source: Path, out: Path, names: Sequence[str]) -> None:
             if os.path.lexists(out / name):
                 _keep(out / name, earlier / name)
             tried.append(name)
-            if (source / name).exists():
+            if os.path.lexists(source / name):
                 os.replace(source / name, out / name)
-            else:
-                (out / name).unlink(missing_ok=True)
+            elif os.path.lexists(out / name):  # a name that is never written may be longer than any can be
+                (out / name).unlink()
         to_disk(out)
     except BaseException as error:
         for name in reversed(tried):
