@@ -5,9 +5,15 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from monai.transforms import RandAffine
+from monai.transforms import RandAffine, RandBiasField
 
-from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
+from mrsynth.training.augmentation import (
+    AugmentationConfig,
+    augment_geometry,
+    augment_intensity,
+    augment_labelled,
+    bias_field,
+)
 
 ALL = AugmentationConfig(flip=0.5, affine=1, gamma=0.3, gain=0.2, bias_field=0.3)
 NOTHING = AugmentationConfig(flip=0)
@@ -267,3 +273,36 @@ def test_where_there_are_no_labels_none_come_in_from_outside():
     moved, turned = augment_labelled(stack(), none, ALL, random())
 
     assert torch.equal(turned, none) and torch.equal(moved, augment_geometry(stack(), ALL, random()))
+
+
+# MONAI's, by which 0.1.0 did it --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", [(40, 47), (20, 24, 16)])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_turning_is_what_monai_makes_of_the_same_draws(size, seed, mode):
+    generator = random(seed)
+    generator.random(2)
+    axes = 1 if len(size) == 2 else 3
+    theirs = RandAffine(prob=1, rotate_range=[0.4] * axes, scale_range=[0.2] * axes, padding_mode="zeros")
+    theirs.set_random_state(seed=int(generator.integers(2**31)))
+    config = AugmentationConfig(flip=0, affine=1, rotation=0.4, scaling=0.2)
+    images = torch.rand(2, *size, generator=torch.Generator().manual_seed(seed))
+    labels = (images[0] * 4).long()
+    moved, turned = augment_labelled(images, labels, config, random(seed))
+
+    if mode == "bilinear":
+        assert torch.allclose(moved, torch.as_tensor(theirs(images, mode=mode)), atol=1e-4)
+    else:
+        expected = torch.as_tensor(theirs(labels[None].float(), mode=mode)).long()[0]
+        assert (turned != expected).float().mean() < 0.002  # half way between two voxels rounding decides
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", [(40, 47), (20, 24, 16)])
+def test_a_bias_field_is_what_monai_makes_of_the_same_draws(size, seed):
+    theirs = RandBiasField(prob=1, degree=3, coeff_range=(-0.3, 0.3))
+    theirs.set_random_state(seed=seed)
+
+    assert torch.allclose(bias_field(size, 0.3, seed), torch.as_tensor(theirs(torch.ones(1, *size)))[0], rtol=1e-5)
