@@ -5,12 +5,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -34,6 +34,12 @@ class TrainingConfig(Plain):
     accumulation: int = Field(1, gt=0, description="batches per optimiser step")
     learning_rate: float = Field(1e-4, gt=0)
     decay: Literal["constant", "cosine"] = "constant"
+    final_learning_rate: float | None = Field(
+        None, gt=0, description="where decay cosine ends; None: at a hundredth of learning_rate"
+    )
+    slices: PositiveInt | None = Field(
+        None, description="slices of each subject to learn from, evenly over its brain; None: all that have brain"
+    )
     warmup: int = Field(0, ge=0, description="iterations of linear warm-up")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights used for inference")
@@ -46,6 +52,12 @@ class TrainingConfig(Plain):
     validate_every: int = Field(2000, gt=0)
     save_every: int = Field(500, gt=0)
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="after")
+    def _final_rate_is_reached(self) -> Self:
+        if self.final_learning_rate is not None and self.decay != "cosine":
+            raise ValueError("final_learning_rate needs decay cosine: a constant rate ends where it began")
+        return self
 
     def due(self, every: int, iteration: int) -> bool:
         """Whether something that is done every so many iterations, and at the end, is to be done after this one."""

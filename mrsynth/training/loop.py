@@ -257,15 +257,16 @@ def descend(
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then constant or a half cosine down to a hundredth."""
+    """Linear warm-up, then constant or a half cosine down to a hundredth, or to the final rate."""
     last = config.iterations if config.decay == "cosine" else None
-    return config.learning_rate * share_of_rate(step, config.warmup, last)
+    end = 0.01 if config.final_learning_rate is None else config.final_learning_rate / config.learning_rate
+    return config.learning_rate * share_of_rate(step, config.warmup, last, end)
 
 
-def share_of_rate(step: int, warmup: int, last: int | None) -> float:
-    """The share of the learning rate: linear warm-up, then 1, or with `last` a half cosine that ends there at 0.01."""
+def share_of_rate(step: int, warmup: int, last: int | None, end: float = 0.01) -> float:
+    """The share of the learning rate: linear warm-up, then 1, or with `last` a half cosine that ends there at `end`."""
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    return rise if last is None else rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / last)))
+    return rise if last is None else rise * (end + (1 - end) * 0.5 * (1 + math.cos(math.pi * step / last)))
 
 
 def update_average(state: TrainingState, decay: float) -> None:

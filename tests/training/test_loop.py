@@ -322,6 +322,10 @@ def test_learning_rates():
     assert rates[50] == pytest.approx(0.505)
     assert rates[-1] == pytest.approx(0.01, abs=0.001)
     assert [learning_rate(step, config(learning_rate=1.0)) for step in (0, 99)] == [1.0, 1.0]
+    published = config(iterations=100, learning_rate=5e-5, final_learning_rate=2e-5, decay="cosine")
+    assert [learning_rate(step, published) for step in (0, 50, 100)] == pytest.approx([5e-5, 3.5e-5, 2e-5])
+    with pytest.raises(ValueError, match="final_learning_rate needs decay cosine"):
+        config(final_learning_rate=2e-5)
     _, diary = run(Straight(), slabs(), config(decay="cosine", warmup=2))
     assert [t["learning_rate"] for t in diary.logs.values()] == [
         learning_rate(step, config(decay="cosine", warmup=2)) for step in range(6)

@@ -15,25 +15,31 @@ EMPTY = 0.1  # boxes with less brain than this share of their voxels are not wor
 
 
 def examples_of(
-    subjects: Sequence[CachedSubject], method: Trainable, crop: Sequence[int] | None = None
+    subjects: Sequence[CachedSubject],
+    method: Trainable,
+    crop: Sequence[int] | None = None,
+    slices: int | None = None,
 ) -> ExampleSource:
     """What the method learns from in these subjects: slices, or boxes for a method of three dimensions.
 
-    crop   voxels of the boxes; None for whole volumes
+    crop    voxels of the boxes; None for whole volumes
+    slices  of each subject, evenly over those with brain; None for all
     With labels, where the method wants them and any of the subjects has a segmentation.
     """
     labels = method.wants_labels and any(subject.labels is not None for subject in subjects)
     if method.dimensions == 3:
         return Boxes(subjects, crop, labels)
-    return Slices(subjects, method.neighbours, labels)
+    return Slices(subjects, method.neighbours, labels, slices)
 
 
 class Slices:
-    """Every training slice of a cohort, addressed by one index."""
+    """Every training slice of a cohort, or so many of each subject, addressed by one index."""
 
-    def __init__(self, subjects: Sequence[CachedSubject], neighbours: int, labels: bool = False):
+    def __init__(
+        self, subjects: Sequence[CachedSubject], neighbours: int, labels: bool = False, count: int | None = None
+    ):
         self.subjects, self.neighbours, self.labels = subjects, neighbours, labels
-        self.places = [(s, k) for s, subject in enumerate(subjects) for k in subject.slices]
+        self.places = [(s, k) for s, subject in enumerate(subjects) for k in spread(subject.slices, count)]
 
     def __len__(self) -> int:
         return len(self.places)
@@ -43,6 +49,13 @@ class Slices:
         subject = self.subjects[s]
         labels = subject.label_slice(k) if self.labels else None
         return Slab(subject.slab(k, self.neighbours), np.array(subject.present), labels)
+
+
+def spread(slices: Sequence[int], count: int | None) -> list[int]:
+    """So many of these, each in the middle of an equal part of them; all where there are fewer, or with None."""
+    if count is None or count >= len(slices):
+        return list(slices)
+    return [slices[(2 * part + 1) * len(slices) // (2 * count)] for part in range(count)]
 
 
 class Boxes:

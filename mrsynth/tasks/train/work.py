@@ -85,7 +85,7 @@ def work(
             if stage != state.stage:
                 state.enter(stage)
             training = plan.training[stage]
-            source = examples_of(cohort.training, state.method, training.crop)
+            source = examples_of(cohort.training, state.method, training.crop, training.slices)
             report(plan.text("training", stage), plan.done(state), plan.total)
             if train(state, source, training, callbacks, device) and stage != plan.stages[-1]:
                 raise Interrupted(f"Stopped after the stage {stage}, which is finished; --resume goes on.")

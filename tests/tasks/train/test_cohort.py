@@ -17,7 +17,7 @@ from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.train.cards import card_of, requirements
 from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.config import read_run_file
-from mrsynth.tasks.train.sources import Boxes, Slices, corners, examples_of
+from mrsynth.tasks.train.sources import Boxes, Slices, corners, examples_of, spread
 from mrsynth.training.examples import Examples, TrainingConfig, collate
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -139,6 +139,16 @@ def test_the_method_decides_between_slices_and_boxes():
     assert isinstance(examples_of([], fgc2f), Slices) and isinstance(examples_of([], cwdm), Boxes)
     assert len(examples_of([volume((32, 16, 16))], cwdm, (16, 16, 16))) == 3
     assert len(examples_of([volume((32, 16, 16))], cwdm)) == 1
+
+
+def test_so_many_slices_of_each_subject_lie_evenly_over_its_brain():
+    assert spread(range(10, 20), 2) == [12, 17]
+    assert spread(range(10, 20), 5) == [11, 13, 15, 17, 19]
+    assert spread([3, 4], 9) == spread([3, 4], None) == [3, 4]
+    for count in range(1, 30):
+        chosen = spread(range(30), count)
+        gaps = np.diff(chosen)
+        assert len(chosen) == count and (gaps > 0).all() and np.ptp([*gaps, gaps[0]] if count > 1 else [1]) <= 1
 
 
 def test_boxes_of_prepared_files(tmp_path, write_subject_folder):
