@@ -38,7 +38,8 @@ class TokenTable:
     sha256: str = ""
 
     def lookup(self, encoder: str, prompts: Iterable[str], length: int, width: int) -> list[NDArray[np.float16]]:
-        """The tokens of these prompts by this encoder. Raises UsageError unless they are exactly those."""
+        """The tokens of these prompts, of which some may be alike, by one encoder. Raises UsageError for others."""
+        prompts = list(prompts)
         wanted = {text: prompt_key(encoder, text, length) for text in prompts}
         if lacking := [text for text, key in wanted.items() if key not in self.tokens]:
             if self.encoder != encoder:
@@ -51,8 +52,8 @@ class TokenTable:
                 f"These tokens are not for this configuration: {why}. Make them for it with `mrsynth weights "
                 "embed-text`, or set kg.text=learned, which needs none."
             )
-        found = [self.tokens[key] for key in wanted.values()]
-        for text, tokens in zip(wanted, found, strict=True):
+        found = [self.tokens[wanted[text]] for text in prompts]
+        for text, tokens in zip(prompts, found, strict=True):
             if tokens.ndim != 2 or not 1 <= len(tokens) <= length or tokens.shape[1] != width:
                 raise UsageError(
                     f"The tokens of {text!r} have the shape {tokens.shape}, expected up to {length} of width {width} "

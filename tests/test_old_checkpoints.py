@@ -21,10 +21,11 @@ from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, read_header, write_checkpoint
 from mrsynth.methods import METHODS, method_class
 from mrsynth.plain import Plain
+from mrsynth.sampling import Estimator
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
-from mrsynth.synthesis import Sampling, synthesise_volume
+from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.models import config_of, load_method, preparation_of
 from mrsynth.tasks.train.config import read_run_file
 
@@ -57,12 +58,12 @@ def test_a_file_of_0_1_0_gives_its_former_voxels(name):
     prepared = prepare(Subject("old", {c: volumes[c] for c in given}), STANDARD, trained.preparation)
     own = trained.card.sampling
     made = synthesise_volume(
-        trained.method, prepared, "old", Sampling(own["sampler"], own["steps"], own["samples"], seed=7)
+        trained.method, prepared, "old", Estimator(own["sampler"], own["steps"], own["samples"], seed=7)
     )
 
     with np.load(GOLDEN / "old_checkpoints.npz") as golden:
         expected = golden[name]
-    found = made.mean[~prepared.available][..., 1::2]
+    found = made.image[~prepared.available][..., 1::2]
     assert expected.std() > 0.2
     np.testing.assert_allclose(found, expected, atol=1e-3)  # processors differ; u of 1 is white
 

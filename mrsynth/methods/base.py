@@ -85,10 +85,6 @@ class Batch:
         names = ("images", "present", "available", "context", *(("labels",) if self.labels is not None else ()))
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
-    def complete_images(self) -> Tensor:
-        """The images of the examples in which every contrast is present."""
-        return self.images[self.present.all(1)]
-
 
 @dataclass(frozen=True)
 class Wish:

@@ -7,7 +7,7 @@
 # HOURS   CPU hours that all of it may take, counted over calls: once they are spent no further run is begun, those that are
 #         done are still scored, and the tables say how many seeds each variant has
 #
-# Phantoms: eight to train, two to judge. OUT/METHOD holds a run folder for each variant and seed, a run of `mrsynth
+# Phantoms: eight to train, two to judge. Images are samples (`--mode sample`), made by the chains that the run files name. OUT/METHOD holds a run folder for each variant and seed, a run of `mrsynth
 # benchmark` for each seed, and table.md, which is also printed. What is done stays; what was interrupted goes on.
 # A run file with a line `# weights: VARIANT` differs in its sampling only and takes the weights of that variant; one with
 # `# tokens: ENCODER` reads the tokens of random_bert.py or, where it is installed, of minilm.py.
@@ -87,7 +87,7 @@ for seed in "$@"; do
             weights+=(--weights "$checkpoint")
         done
         [ ${#weights[@]} -gt 0 ] || continue
-        mrsynth benchmark --dataset folder --data "$out/judge" --part all --protocol brain3d --no-baselines --no-pictures \
+        mrsynth benchmark --dataset folder --data "$out/judge" --part all --protocol brain3d --no-baselines --no-pictures --mode sample \
             "${weights[@]}" --out "$out/$method/seed-$seed" --resume --quiet
     done
 done

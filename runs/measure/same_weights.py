@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mrsynth.io.files import ensure_folder
-from mrsynth.methods import build_method
+from mrsynth.methods import Method, build_method
 from mrsynth.tasks.models import tensors_misfit
+from mrsynth.tasks.train.cards import sampling_of
 from mrsynth.tasks.train.config import read_run_file, run_text
 
 
@@ -22,10 +23,11 @@ def main() -> None:
     run_file, source, out = map(Path, sys.argv[1:4])
     theirs = read_checkpoint(source)
     config = read_run_file(run_file, run_text(run_file, {})["method"]["method"])
-    if wrong := tensors_misfit(build_method(config.method), theirs.tensors):
+    method = build_method(config.method)
+    assert isinstance(method, Method)
+    if wrong := tensors_misfit(method, theirs.tensors):
         raise SystemExit(f"{run_file} describes another network than {source} holds: {'; '.join(wrong[:3])}")
-    sampling = {key: config.method[key] for key in ("sampler", "steps") if config.method.get(key) is not None}
-    card = theirs.card.model_copy(update={"name": sys.argv[4], "sampling": sampling})
+    card = theirs.card.model_copy(update={"name": sys.argv[4], "sampling": sampling_of(method)})
     ensure_folder(out.parent)
     write_checkpoint(out, Checkpoint(card, config.method, theirs.preparation, theirs.tensors))
 

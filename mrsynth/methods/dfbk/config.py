@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -34,12 +34,19 @@ class Pair(NamedTuple):
 class GuidanceConfig(BandAttentionConfig):
     """Knowledge guidance: which text, besides the form of its attention.
 
-    text  biomedclip: the stored tokens of each prompt; learned: learnt tokens for each pair of sources and target;
-          shuffled: every pair reads the stored tokens of a pair with another target, a control; none: all pairs read
-          the same learnt tokens, a control. Without effect when mode is off
+    text  biomedclip: the stored tokens of each prompt; learned: learnt tokens for each pair of sources and target.
+          Controls: shuffled: every pair reads the stored tokens of a pair with another target; same: all pairs read
+          those of one sentence; none: all pairs read the same learnt tokens. Without effect when mode is off
+    swap  a control at test time: trained with its own, each pair then reads the tokens of a pair with another target
     """
 
-    text: Literal["biomedclip", "learned", "shuffled", "none"] = "learned"
+    FORMER: ClassVar[Mapping[str, Any]] = {"order": "input_first", "swap": False}
+
+    text: Literal["biomedclip", "learned", "shuffled", "same", "none"] = "learned"
+    order: Literal["output_first", "input_first"] = Field(
+        "output_first", description="of the sentence, which kg.length may cut"
+    )
+    swap: bool = False
     width: int = Field(768, gt=0, description="of a token")
     count: int = Field(16, gt=0, description="learnt tokens")
     encoder: str = Field(BIOMEDCLIP, description="whose stored tokens are accepted")
@@ -52,12 +59,14 @@ class GuidanceConfig(BandAttentionConfig):
     @property
     def stored(self) -> bool:
         """Whether it reads tokens that a text encoder made."""
-        return self.text in ("biomedclip", "shuffled") and bool(self.active)
+        return self.text in ("biomedclip", "shuffled", "same") and bool(self.active)
 
     @model_validator(mode="after")
     def _fallback_is_trained(self) -> "GuidanceConfig":
         if self.fallback and self.drop == 0:
             raise ValueError("kg.fallback needs kg.drop above 0: what is fallen back on must have been trained")
+        if self.swap and self.text not in ("biomedclip", "learned"):
+            raise ValueError(f"kg.swap with kg.text={self.text} exchanges nothing; use it with biomedclip or learned")
         return self
 
 
@@ -74,6 +83,8 @@ class DfbkConfig(ChainConfig):
     chain    a contrast that was made counts as available for the next, in the order of `contrasts`
     predict  what the network's output is: x0, or the residual that is added to the image it begins from
     """
+
+    FORMER: ClassVar[Mapping[str, Any]] = {"own_share": 0.0, "mean_share": 0.0}
 
     method: Literal["dfbk"] = "dfbk"
     network: SwinUNetConfig = SwinUNetConfig()
@@ -95,6 +106,18 @@ class DfbkConfig(ChainConfig):
     inscale: InputScale = Field("pixel", description="what x_t is divided by: 1 + 3 kappa sqrt(eta), or by variance")
     weighted: bool = Field(False, description="weigh the levels as in eq. 4, the infinite weight as the next")
     predict: Literal["x0", "residual"] = "x0"
+    mean_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="examples that learn the conditional mean: the last level, beginning from y_0 without noise",
+    )
+    own_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="examples below the last level whose x_t is made from the network's own estimate, as in sampling",
+    )
     neighbours: int = Field(0, ge=0, description="slices below and above whose source contrasts the network reads")
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["residual_shift"] = "residual_shift"
@@ -104,6 +127,8 @@ class DfbkConfig(ChainConfig):
     def _fits_together(self) -> "DfbkConfig":
         self.network.check("dfb", self.dfb)
         self.network.check("kg", self.kg)
+        if self.kg.swap and (not self.unified or self.sources == "single"):
+            raise ValueError("kg.swap needs unified=true and sources=multi, else there is no pair to exchange with")
         if both := set(self.dfb.active) & set(self.kg.active):
             raise ValueError(f"levels {sorted(both)} have both dfb and kg; give each level to one of them")
         try:

@@ -44,6 +44,13 @@ class Conditions:
     valid: Tensor | None
 
 
+def part_of(given: Conditions, rows: Tensor) -> Conditions:
+    """Those of some examples (B,) bool."""
+    tokens = None if given.tokens is None else given.tokens[rows]
+    valid = None if given.valid is None else given.valid[rows]
+    return Conditions(given.y_0[rows], given.seen[rows], given.target[rows], tokens, valid)
+
+
 class Dfbk(Method):
     """Residual shifting with attention on sub-bands.
 
@@ -94,8 +101,8 @@ class Dfbk(Method):
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The mean first where a chain takes one step."""
-        return modes_of("x0", 0.0, self.config.steps)
+        """The mean first where it is trained, or where a chain takes one step."""
+        return modes_of("x0", self.config.mean_share, self.config.steps)
 
     def supports(self, available: Iterable[Contrast], target: Contrast) -> bool:
         """From any non-empty subset; from one with `source` in it where the configuration names one."""
@@ -167,7 +174,9 @@ class Dfbk(Method):
     def enter_stage(self, stage: str, batches: Iterable[Batch]) -> None:
         """Fit the regression, which then stays as it is."""
         if self.regression is not None:
-            fit_regression(self.regression, (batch.complete_images() for batch in batches))
+            fit_regression(
+                self.regression, ((batch.images, batch.present) for batch in batches), self.contrasts, self.targets
+            )
 
     def draw_available(
         self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
@@ -198,10 +207,33 @@ class Dfbk(Method):
         given = self.conditions(truth, batch.available, batch.context, target, dropped.to(device))
         eta = self.schedule.eta[level].to(x_0.dtype).to(device)[:, None, None, None]
         x_t = shifted(x_0, given.y_0, eps, eta, self.schedule.kappa)
+        if self.config.own_share:
+            own = (torch.rand(b, generator=generator) < self.config.own_share) & (level < self.config.T - 1)
+            steps = [torch.randn((b, 1, *space), generator=generator).to(device) for _ in range(2)]
+            if bool(own.any()):
+                noise = [field[own] for field in steps]
+                x_t[own] = self.revisited(part_of(given, own.to(device)), level[own], *noise)
+        if self.config.mean_share:
+            mean = torch.rand(b, generator=generator) < self.config.mean_share
+            level = torch.where(mean, self.config.T - 1, level)
+            x_t = torch.where(mean.to(device)[:, None, None, None], given.y_0, x_t)
         error = (self.predict(x_t, level.to(device), given) - x_0).square().mean((1, 2, 3))
         if self.config.weighted:
             error = error * self.schedule.loss_weights()[level].to(error.dtype).to(device)
         return {"loss": torch.where(wanted.any(1), error, 0.0).mean()}
+
+    @torch.no_grad()
+    def revisited(self, given: Conditions, level: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        """x_t at these levels (B,) below the last, as sampling sees it that visits the last and then these.
+
+        It is made from the network's own estimate, with the noise (B, 1, H, W) of the start and that of the step.
+        """
+        last, kappa = self.config.T - 1, self.schedule.kappa
+        eta = self.schedule.eta.to(first)
+        start = given.y_0 + kappa * eta[last].sqrt() * first
+        x_0 = self.predict(start, torch.full(level.shape, last, device=first.device), given).clamp(-1, 1)
+        kept = (eta[level] / eta[last])[:, None, None, None]
+        return kept * start + (1 - kept) * x_0 + kappa * (kept * (eta[last] - kept * eta[last])).sqrt() * second
 
     # --- Sampling -------------------------------------------------------------------------------------------------
 

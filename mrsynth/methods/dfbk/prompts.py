@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Literal
 
 from mrsynth.contrasts import Contrast
+
+Order = Literal["output_first", "input_first"]
 
 # What radiology says of each contrast, and nothing about any subject.
 DESCRIPTIONS: Mapping[Contrast, str] = {
@@ -18,21 +21,27 @@ DESCRIPTIONS: Mapping[Contrast, str] = {
 }
 
 
-def prompt(sources: Iterable[Contrast], target: Contrast) -> str:
-    """The sentence for a pair, sources in canonical order: "Axial brain MRI. Input: .... Output: ....\""""
+def prompt(sources: Iterable[Contrast], target: Contrast, order: Order = "output_first") -> str:
+    """The sentence for a pair, sources in canonical order: "Axial brain MRI. Output: .... Input: ....".
+
+    order   the output first, so that what matters most is never cut off; input_first is that of 0.1.0
+    """
     given = set(sources)
     kind = "CT and MRI" if Contrast.CT in given | {target} else "MRI"
     inputs = "; ".join(DESCRIPTIONS[c] for c in Contrast if c in given)
-    return f"Axial brain {kind}. Input: {inputs}. Output: {DESCRIPTIONS[target]}."
+    parts = [f"Output: {DESCRIPTIONS[target]}.", f"Input: {inputs}."]
+    return " ".join([f"Axial brain {kind}.", *(parts if order == "output_first" else reversed(parts))])
 
 
 def all_prompts(contrasts: Sequence[Contrast]) -> list[str]:
-    """Every sentence that a network of these contrasts may read: each of them, made of any others.
+    """Every sentence that a network of these contrasts may read: each of them, made of any others, in either order.
 
-    28 for four contrasts. They serve every configuration: single or all sources, one target or all, shuffled or not.
+    56 for four contrasts. They serve every configuration: single or all sources, one target or all, and the controls.
     """
+    orders: tuple[Order, ...] = ("output_first", "input_first")
     return [
-        prompt(sources, target)
+        prompt(sources, target, order)
+        for order in orders
         for target in contrasts
         for number in range(1, len(contrasts))
         for sources in combinations([c for c in contrasts if c is not target], number)

@@ -27,13 +27,20 @@ class GuidanceText(nn.Module):
     tokens: Tensor
     valid: Tensor
     identity: Tensor
+    exchanged: Tensor
 
     def __init__(self, config: GuidanceConfig, pairs: Sequence[Pair], contrasts: Sequence[Contrast]):
         super().__init__()
         self.config = config
-        # the control: of a pair whose every contrast, the target too, is the next in the list
-        told = {c: contrasts[(i + (config.text == "shuffled")) % len(contrasts)] for i, c in enumerate(contrasts)}
-        self.prompts = [prompt([told[c] for c in sources], told[target]) for sources, target in pairs]
+        # the controls: of a pair whose every contrast, the target too, is the next in the list
+        following = {c: contrasts[(i + 1) % len(contrasts)] for i, c in enumerate(contrasts)}
+        others = [Pair(tuple(following[c] for c in sources), following[target]) for sources, target in pairs]
+        told = {"shuffled": others, "same": [pairs[0]] * len(pairs)}.get(config.text, pairs)
+        self.prompts = [prompt(sources, target, config.order) for sources, target in told]
+        if config.swap:
+            numbers = {(frozenset(sources), target): number for number, (sources, target) in enumerate(pairs)}
+            exchanged = torch.tensor([numbers[frozenset(sources), target] for sources, target in others])
+            self.register_buffer("exchanged", exchanged, persistent=False)
         shape = (config.count, config.width)
         common = config.text == "none" or (config.stored and config.drop > 0)
         self.common = nn.Parameter(torch.randn(shape)) if common else None
@@ -101,6 +108,8 @@ class GuidanceText(nn.Module):
 
     def forward(self, pair: Tensor, dropped: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See the class."""
+        if self.config.swap and not self.training:
+            pair = self.exchanged[pair]
         if self.learned is not None:
             return whole(self.learned[pair])
         if not self.config.stored:

@@ -107,7 +107,7 @@ class StructureStage(nn.Module):
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Before training: fit the regression, where there is one."""
         if self.regression is not None:
-            fit_regression(self.regression, (batch.complete_images() for batch in batches))
+            fit_regression(self.regression, ((batch.images, batch.present) for batch in batches), self.config.contrasts)
 
     def objectives(self) -> list[Objective]:
         """One for all parts."""

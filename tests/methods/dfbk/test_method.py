@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
 from mrsynth.diffusion.noise import SeededNoise
-from mrsynth.diffusion.residual_shift import shifted
+from mrsynth.diffusion.residual_shift import residual_shift, shifted
+from mrsynth.diffusion.schedules import draw_levels
 from mrsynth.errors import UsageError
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Batch
 from mrsynth.methods.dfbk import DfbkConfig, TokenTable, prompt_key
+from mrsynth.methods.dfbk.method import part_of
 from mrsynth.methods.dfbk.prompts import prompt
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "methods" / "dfbk.md"
@@ -88,6 +90,10 @@ def run(method, batch, seed=0, **options):
 def loss_of(method, batch, seed=0):
     with torch.no_grad():
         return float(method.loss(batch, torch.Generator().manual_seed(seed))["loss"])
+
+
+def forbidden(like):
+    raise AssertionError("no noise is drawn")
 
 
 class Watcher:
@@ -194,6 +200,59 @@ def test_weighted_losses_are_larger_by_the_weight_of_the_level(wake):
         seen.add(level)
         assert ratio == pytest.approx(float(plain.schedule.loss_weights()[level]), rel=1e-5)
     assert seen == {0, 1, 2, 3}
+
+
+def test_a_share_of_the_training_sees_what_sampling_would_show_it(wake):
+    """Its input is that of a chain over the last level and its own, with the same noise."""
+    method, given_up = wake(config(own_share=1.0)), batch_of(*["t1+t2+flair"] * 6)
+    watcher = Watcher(method)
+    loss_of(method, given_up)
+    first, (seen, level, *_) = watcher.calls
+    below = (level < 3).nonzero()[:, 0]
+    assert 0 < len(below) < 6 and (first[1] == 3).all() and len(first[0]) == len(below)
+
+    generator = torch.Generator().manual_seed(0)  # the draws of `loss`, in their order
+    torch.rand((6, 4), generator=generator)
+    draw_levels(4, 6, 1.0, generator)
+    torch.randn((6, 1, 16, 24), generator=generator), torch.rand(6, generator=generator)
+    torch.rand(6, generator=generator)
+    start, step = (torch.randn((6, 1, 16, 24), generator=generator) for _ in range(2))
+    target = torch.full((6,), 1)
+    for row in below.tolist():
+        given = part_of(
+            method.conditions(given_up.images, given_up.available, given_up.context, target), torch.arange(6) == row
+        )
+        shown = []
+
+        def denoise(x_t, t, given=given, shown=shown):
+            shown.append(x_t)
+            return method.predict(x_t, torch.tensor([t]), given).clamp(-1, 1).detach()
+
+        fields = iter((start[row : row + 1], step[row : row + 1]))
+        chain = [3, int(level[row])]
+        residual_shift(denoise, given.y_0, method.schedule, chain, lambda like, f=fields: next(f))
+        scaled = shown[1] / method.scales[level[row]].float()
+        assert torch.allclose(seen[row, :1], scaled[0], atol=1e-5)
+
+
+def test_a_share_of_the_training_learns_what_mode_mean_asks(wake):
+    method, batch = wake(config(mean_share=1.0)), batch_of("t1+t2+flair", "t1")
+    watcher = Watcher(method)
+    loss_of(method, batch)
+    method.synthesise(batch.images[:1], batch.available[:1], context=batch.context[:1], noise=forbidden, mode="mean")
+    (learnt, level, *_), (asked, *_) = watcher.calls
+
+    assert (level == 3).all() and torch.equal(learnt[0, 0], asked[0, 0])
+    assert torch.allclose(learnt[:, 0], learnt[:, 1] / 6.94, atol=1e-3)  # y_0, scaled as x_t is
+    assert method.modes == ("mean",) and wake(config(mean_share=0.5)).modes == ("mean", "sample")
+    assert loss_of(wake(config(mean_share=1e-9)), batch) == loss_of(wake(config()), batch)
+
+
+def test_without_a_share_of_its_own_nothing_is_drawn_for_it(wake):
+    batch = batch_of("t1+t2+flair", "t1")
+    losses = [loss_of(wake(config(own_share=share)), batch) for share in (0.0, 1e-9)]
+
+    assert losses[0] == losses[1]
 
 
 def test_the_residual_is_added_to_the_source():
@@ -377,6 +436,9 @@ def test_other_samplers_and_more_steps_than_levels_are_refused(wake):
         ({"kg": {"levels": (2,)}}, "kg.levels"),
         ({"kg": {"head_dim": 32}}, "heads of 32"),
         ({"kg": {"fallback": True, "drop": 0.0}}, "kg.fallback needs kg.drop"),
+        ({"kg": {"swap": True, "text": "none"}}, "kg.swap with kg.text=none"),
+        ({"kg": {"swap": True}, "sources": "single"}, "no pair to exchange with"),
+        ({"own_share": 1.5}, "own_share"),
         ({"lpips": 1.0}, "lpips"),
     ],
     ids=str,
@@ -391,11 +453,11 @@ def test_configurations_that_make_no_sense_are_refused(options, why):
 
 def test_prompts_tell_the_source_and_the_target():
     assert prompt((FLAIR, T1), T1CE) == (
-        "Axial brain MRI. Input: T1-weighted, white matter brighter than grey matter, fluid dark; FLAIR, T2-weighted "
-        "with fluid suppressed, oedema bright. Output: T1-weighted after gadolinium, enhancing lesion and vessels "
-        "bright."
+        "Axial brain MRI. Output: T1-weighted after gadolinium, enhancing lesion and vessels bright. Input: "
+        "T1-weighted, white matter brighter than grey matter, fluid dark; FLAIR, T2-weighted with fluid suppressed, "
+        "oedema bright."
     )
-    assert prompt((Contrast.MR,), Contrast.CT).startswith("Axial brain CT and MRI. Input: magnetic")
+    assert prompt((Contrast.MR,), Contrast.CT).startswith("Axial brain CT and MRI. Output: comp")
     assert len({prompt((a,), b) for a in Contrast for b in Contrast}) == 64
 
 
@@ -406,7 +468,7 @@ def no_encoder(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
 
 
-@pytest.mark.parametrize("text", ["biomedclip", "shuffled", "learned", "none"])
+@pytest.mark.parametrize("text", ["biomedclip", "shuffled", "same", "learned", "none"])
 def test_every_text_trains_and_runs_without_the_packages_that_make_tokens(text, wake, no_encoder):
     method, batch = wake(config(kg={"text": text})), batch_of("t1+t2", "flair")
     if method.config.kg.stored:
@@ -436,9 +498,50 @@ def test_shuffled_text_is_that_of_another_target(wake):
     assert sorted(right.text.prompts) == sorted(wrong.text.prompts)
     for (sources, target), text in told.items():
         assert text != prompt(sources, target)
-        assert not text.endswith(prompt((), target).split("Output: ")[1])
+        assert prompt((), target).split(" Input: ")[0] not in text
     single = wake(config(kg={"text": "shuffled"}, unified=False, source="t1", target="t2", sources="single"))
     assert single.text.prompts == [prompt((T1CE,), FLAIR)]
+
+
+def test_the_same_sentence_serves_every_pair(wake):
+    method = wake(config(kg={"text": "same"}))
+    method.give_tokens(tokens_of(method))
+    tokens, valid = method.text(torch.arange(28))
+
+    assert set(method.text.prompts) == {prompt(*method.config.pairs()[0])}
+    assert torch.equal(tokens, tokens[:1].expand_as(tokens)) and torch.equal(valid, valid[:1].expand_as(valid))
+    own = wake(config(kg={"text": "biomedclip"}))
+    own.give_tokens(tokens_of(own))
+    assert not torch.equal(own.text(torch.arange(28))[0][0], own.text(torch.arange(28))[0][1])
+
+
+@pytest.mark.parametrize("text", ["biomedclip", "learned"])
+def test_a_swap_at_test_time_reads_the_text_of_another_target_and_leaves_training_alone(text, wake):
+    plain, swapped = wake(config(kg={"text": text})), wake(config(kg={"text": text, "swap": True}))
+    for method in (plain, swapped):
+        if method.config.kg.stored:
+            method.give_tokens(tokens_of(method))
+    assert plain.state_dict().keys() == swapped.state_dict().keys()
+    pairs, every = plain.config.pairs(), torch.arange(28)
+
+    following = {T1: T1CE, T1CE: T2, T2: FLAIR, FLAIR: T1}
+    for number, (sources, target) in enumerate(pairs):
+        other = {following[c] for c in sources}, following[target]
+        place = next(i for i, (s, t) in enumerate(pairs) if (set(s), t) == other)
+        assert torch.equal(swapped.text(every)[0][number], plain.text(every)[0][place])
+        assert pairs[place].target is not target
+    batch = batch_of("t1+t2", "flair")
+    assert not torch.allclose(run(plain, batch), run(swapped, batch), atol=1e-4)
+    assert loss_of(plain.train(), batch) == loss_of(swapped.train(), batch)
+
+
+def test_the_sentence_names_the_output_first_and_the_order_of_0_1_0_can_be_had(wake):
+    first = wake(config(kg={"text": "biomedclip"})).text.prompts
+    former = wake(config(kg={"text": "biomedclip", "order": "input_first"})).text.prompts
+
+    assert all(a.index("Output:") < a.index("Input:") for a in first)
+    assert all(a.index("Input:") < a.index("Output:") for a in former)
+    assert all(sorted(a.split()) == sorted(b.split()) for a, b in zip(first, former, strict=True))
 
 
 def test_the_control_without_text_reads_the_same_for_every_pair(wake):
