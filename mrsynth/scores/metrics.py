@@ -142,16 +142,14 @@ def edges(prediction: Array, truth: Array, mask: Mask, *, slices: bool = False) 
     correlation, noise raises it and lowers the correlation. None where nothing is left, or the truth is flat.
     """
     deep = eroded(mask, axes=(0, 1) if slices else (0, 1, 2))
-    steps = [[_central(image, axis)[deep] for axis in (0, 1)] for image in (prediction, truth)]
-    means = (
-        [float(np.mean([np.abs(step).mean(dtype=np.float64) for step in both])) for both in steps] if deep.any() else []
-    )
-    if not means or means[1] == 0:
+    made, true = ([_central(image, axis)[deep] for axis in (0, 1)] for image in (prediction, truth))
+    there = sum(float(np.abs(step).sum()) for step in true)
+    if there == 0:
         return None
-    a, b = (np.hypot(*both).astype(np.float64) for both in steps)
-    spread = a.std() * b.std()
-    correlation = float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 1e-12 else None
-    return Edges(means[0] / means[1], correlation)
+    a, b = np.hypot(*made), np.hypot(*true)
+    spread = float(a.std() * b.std())
+    correlation = float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 1e-12 else 0.0
+    return Edges(sum(float(np.abs(step).sum()) for step in made) / there, correlation if b.std() > 1e-6 else None)
 
 
 def eroded(mask: Mask, axes: tuple[int, ...] = (0, 1, 2), times: int = EROSION) -> Mask:
