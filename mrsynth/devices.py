@@ -33,6 +33,11 @@ def choose_precision(wanted: str, device: str) -> str:
     return "bf16" if native else "fp32"
 
 
+def limit_threads(count: int) -> None:
+    """Let torch use so many processor threads, from now on."""
+    torch.set_num_threads(count)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, on the CPU or on a device."""
     if isinstance(error, MrsynthError):

@@ -1,5 +1,6 @@
 """`mrsynth benchmark` and `mrsynth compare`. Like all commands, each imports its task inside."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from mrsynth.cli.console import (
     speak,
     validated,
 )
+from mrsynth.cli.options import Device, Threads, use_threads
 from mrsynth.errors import UsageError
 
 SOME_FAILED = 3
@@ -67,7 +69,8 @@ def benchmark(
     sampler: Sampler = None,
     fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, as `complete --fast`.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     baselines: Annotated[bool, typer.Option(help="Run the copy and regression baselines beside the methods.")] = True,
     segmenter: Annotated[
@@ -87,12 +90,20 @@ def benchmark(
         str | None,
         typer.Option(metavar="NAME", help="Say what a data set must look like, and stop.", show_default=False),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_progress: NoProgress = False,
 ) -> None:
     """Score methods on a data set: hide contrasts, make them, compare. Exit status 3 when some subjects failed."""
     speak(quiet, verbose)
+    if as_json and not list_:
+        raise UsageError("--json goes with --list; a run writes summary.json.")
+    if list_ and as_json:
+        from mrsynth.tasks.benchmark.datasets import dataset_facts
+
+        print_result(json.dumps(dataset_facts(), indent=2, ensure_ascii=False))
+        return
     if list_ or describe:
         from mrsynth.tasks.benchmark.datasets import describe_dataset, list_datasets
 
@@ -100,6 +111,7 @@ def benchmark(
         return
     if dataset is None or out is None:
         raise UsageError("benchmark needs --dataset NAME and -o RUN; --list shows the data sets.")
+    use_threads(threads)
     from mrsynth.scores.protocols import PROTOCOLS
     from mrsynth.tasks.benchmark import run as task
 
@@ -108,7 +120,7 @@ def benchmark(
         dataset=dataset,
         data=data,
         out=out,
-        methods=named(method),
+        methods=named(method and method.lower()),
         weights=tuple(weights or ()),
         patterns=patterns,
         protocols=tuple(PROTOCOLS) if protocol == "all" else named(protocol),
@@ -116,13 +128,13 @@ def benchmark(
         split=split,
         part=part,
         limit=limit,
-        mode=mode,
+        mode=mode and mode.lower(),
         steps=steps,
-        sampler=sampler,
+        sampler=sampler and sampler.lower(),
         fast=fast,
         seed=seed,
         device=device,
-        precision=precision,
+        precision=precision.lower(),
         baselines=baselines,
         segmenter=segmenter,
         pictures=pictures,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, speak
+from mrsynth.cli.options import Device, Threads, use_threads
 from mrsynth.contrasts import contrasts_named
 from mrsynth.errors import UsageError
 from mrsynth.plain import Progress
@@ -49,13 +50,15 @@ def train(
     accept_changed_data: Annotated[
         bool, typer.Option("--accept-changed-data", help="Resume although images are others than before.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_progress: NoProgress = False,
 ) -> None:
     """Train on folders of subjects. Stops cleanly on SIGTERM or Ctrl-C; --resume goes on exactly."""
     speak(quiet, verbose)
+    use_threads(threads)
     changes = settings(set_ or [])
     if segmenter:
         given_too = {"--method": method, "--contrasts": contrasts, "--init": init, "--tokens": tokens}
@@ -69,13 +72,13 @@ def train(
     from mrsynth.tasks.train import run as task
 
     options = task.TrainOptions(
-        method=method,
+        method=method and method.lower(),
         data=tuple(data),
         out=out,
         config=config,
         overrides=changes,
         resume=resume,
-        device=device,
+        device=device.lower(),
         init=init,
         tokens=tokens,
         min_subjects=min_subjects,

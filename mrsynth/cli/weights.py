@@ -1,35 +1,43 @@
-"""`mrsynth weights`: list, show, fetch, import, verify, embed-text. Like all commands, each imports its task inside."""
+"""`mrsynth weights`: list, show, fetch, import, verify, clear, embed-text. Each imports its task inside."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak
-from mrsynth.contrasts import STANDARD, Contrast, contrasts_named
+from mrsynth.cli.options import Json, contrasts_listed
+from mrsynth.contrasts import STANDARD, contrasts_named
+from mrsynth.errors import UsageError
 
 weights_app = typer.Typer(
-    help="Checkpoints: list, show, fetch, import, verify; tokens of a text encoder.", no_args_is_help=True
+    help="Checkpoints: list, show, fetch, import, verify, clear; tokens of a text encoder.", no_args_is_help=True
 )
 
 
 @weights_app.command(name="list")
-def weights_list(verbose: Verbose = False) -> None:
+def weights_list(as_json: Json = False, verbose: Verbose = False) -> None:
     """Checkpoints known, where they are and what they make."""
     speak(False, verbose)
-    from mrsynth.tasks.checkpoints.run import listing
+    from mrsynth.tasks.checkpoints.run import facts, listing
 
+    if as_json:
+        print_result(json.dumps(facts(), indent=2, ensure_ascii=False))
+        return
     for line in listing():
         print_result(line)
 
 
 @weights_app.command(name="show")
-def weights_show(name: Annotated[str, typer.Argument(help="Name or path.")], verbose: Verbose = False) -> None:
+def weights_show(
+    name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False, verbose: Verbose = False
+) -> None:
     """All that a checkpoint says of itself, as YAML."""
     speak(False, verbose)
-    from mrsynth.tasks.checkpoints.run import card_text
+    from mrsynth.tasks.checkpoints.run import card_fields, card_text
 
-    print_result(card_text(name).rstrip())
+    print_result(json.dumps(card_fields(name), indent=2, ensure_ascii=False) if as_json else card_text(name).rstrip())
 
 
 @weights_app.command(name="fetch")
@@ -57,7 +65,7 @@ def weights_import(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt file as the authors of a method publish it.")],
     method: Annotated[str, typer.Option(help="Method it was trained for, as in cwdm.")],
     target: Annotated[
-        Contrast | None, typer.Option(help="Contrast it makes, where a network makes only one.", show_default=False)
+        str | None, typer.Option(help="Contrast it makes, where a network makes only one.", show_default=False)
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What --weights is to call it.", show_default="from the file's name")
@@ -69,7 +77,29 @@ def weights_import(
     speak(quiet, verbose)
     from mrsynth.tasks.checkpoints.importing import import_checkpoint
 
-    print_result(str(import_checkpoint(file, method=method, target=target, name=name)))
+    makes = contrasts_listed("--target", [target] if target else [])
+    if len(makes) > 1:
+        raise UsageError(f"--target {target}: a network makes one contrast; give one.")
+    only = makes[0] if makes else None
+    print_result(str(import_checkpoint(file, method=method.lower(), target=only, name=name)))
+
+
+@weights_app.command(name="clear")
+def weights_clear(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these.", show_default="all that was fetched")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and do nothing.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Remove downloaded checkpoints from this machine: `weights fetch` gets them again. Your own files stay."""
+    speak(False, verbose)
+    from mrsynth.tasks.checkpoints.clearing import clear
+
+    removed, size = clear(names or [], dry_run=dry_run)
+    for path in removed:
+        print_result(str(path))
+    say(f"{'Would free' if dry_run else 'Freed'} {size / 1e6:.1f} MB.")
 
 
 @weights_app.command(name="verify")

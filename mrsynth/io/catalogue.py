@@ -6,6 +6,7 @@ Licences and label values are as their providers state them; where nothing certa
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from textwrap import dedent, fill, indent
+from typing import Any
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import UsageError
@@ -47,6 +48,22 @@ def list_datasets() -> str:
     width = max(map(len, DATASETS))
     lines = [f"{spec.name:<{width}}  {spec.title}: {', '.join(c.label for c in spec.contrasts)}" for spec in _CATALOGUE]
     return "\n".join(lines)
+
+
+def dataset_facts() -> list[dict[str, Any]]:
+    """The same for programs, with what `describe_dataset` says of each."""
+    return [
+        {
+            "name": name,
+            "title": spec.title,
+            "contrasts": [c.value for c in spec.contrasts],
+            "layout": spec.layout,
+            "split": spec.split_rule,
+            "licence": spec.licence,
+            "citation": spec.citation,
+        }
+        for name, spec in DATASETS.items()
+    ]
 
 
 def describe_dataset(name: str) -> str:

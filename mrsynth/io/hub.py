@@ -63,7 +63,7 @@ class Published:
 def download(entry: ManifestEntry, progress: Progress | None = None) -> Downloaded:
     """The published file of an entry, downloaded unless the cache has that commit's; `progress` counts megabytes.
 
-    With HF_HUB_OFFLINE set no socket is opened, and only the cache is looked at.
+    With MRSYNTH_OFFLINE or HF_HUB_OFFLINE set no socket is opened, and only the cache is looked at.
     Raises WeightsError when the file cannot be had: no connection, no such repository or file, several files that
     match, a transfer that breaks off, bytes other than those announced. Nothing then lies under the file's name.
     """
@@ -82,7 +82,7 @@ def download_files(
 
     choose  from the paths in the repository to those wanted; raises WeightsError when they are not all there
     then    what to do with files that were downloaded by other means, to end a sentence: "give the folder to ..."
-    With HF_HUB_OFFLINE set no socket is opened, and only the cache is looked at.
+    With MRSYNTH_OFFLINE or HF_HUB_OFFLINE set no socket is opened, and only the cache is looked at.
     Raises WeightsError as `download` does.
     """
     if offline():
@@ -125,8 +125,14 @@ def cache_folder() -> Path:
 
 
 def offline() -> bool:
-    """Whether the user has forbidden the network, with HF_HUB_OFFLINE."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    """Whether the user has forbidden the network, with MRSYNTH_OFFLINE or HF_HUB_OFFLINE."""
+    return bool(forbidden())
+
+
+def forbidden() -> str:
+    """The variable by which the user has forbidden the network; empty when there is none."""
+    names = ("MRSYNTH_OFFLINE", "HF_HUB_OFFLINE")
+    return next((name for name in names if os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}), "")
 
 
 def from_cache(entry: ManifestEntry) -> Downloaded:
@@ -139,8 +145,8 @@ def from_cache(entry: ManifestEntry) -> Downloaded:
                 path, path.relative_to(snapshot).as_posix(), snapshot.name, sha256_of(path), path.stat().st_size
             )
     raise WeightsError(
-        f"{entry.name} cannot be downloaded: HF_HUB_OFFLINE is set, and {cache_folder()} holds no file of "
-        f"{entry.repository} for it. Unset HF_HUB_OFFLINE, or copy that cache from a machine that has it."
+        f"{entry.name} cannot be downloaded: {forbidden()} is set, and {cache_folder()} holds no file of "
+        f"{entry.repository} for it. Unset {forbidden()}, or copy that cache from a machine that has it."
     )
 
 
@@ -155,8 +161,8 @@ def folder_in_cache(repository: str, choose: Callable[[Iterable[str]], list[str]
         else:
             return snapshot
     raise WeightsError(
-        f"{repository} cannot be downloaded: HF_HUB_OFFLINE is set, and {cache_folder()} does not hold it"
-        f"{f' whole. {why}' if why else '.'} Unset HF_HUB_OFFLINE, or copy that cache from a machine that has it."
+        f"{repository} cannot be downloaded: {forbidden()} is set, and {cache_folder()} does not hold it"
+        f"{f' whole. {why}' if why else '.'} Unset {forbidden()}, or copy that cache from a machine that has it."
     )
 
 

@@ -1,33 +1,131 @@
-"""`mrsynth inspect`: what a folder holds, what is missing, and which checkpoint would be used. Loads no torch."""
+"""`mrsynth inspect`: what a folder holds, what is missing, which checkpoint would be used, and what stands in the way.
+
+Judges by names and headers, and with `deep` by voxels, as `complete` does. Loads no torch.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.errors import MrsynthError
-from mrsynth.io.store import available_entries
-from mrsynth.io.subjects import SubjectFiles, find_subject
-from mrsynth.selection import select
+from mrsynth.errors import InputError, MrsynthError
+from mrsynth.io.store import available_entries, located
+from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
+from mrsynth.selection import Selection, is_at_hand, select
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found; `choice` says which checkpoint would be used and why, or why none can."""
+    """What was found.
+
+    choice    which checkpoint would be used and why, or why none can; None when nothing is missing
+    problems  what keeps `complete` from using the files, in its words
+    hints     what does not keep it from anything, but should be known; of voxels only
+    judged    what was looked at
+    status    the exit status that `complete` would end with, as far as this looked
+    """
 
     files: SubjectFiles
     missing: tuple[Contrast, ...]
     choice: str | None
+    problems: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    judged: Literal["headers", "voxels"] = "headers"
+    status: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """The same for programs."""
+        files = self.files
+        return {
+            "subject": files.name,
+            "folder": str(files.folder),
+            "layout": files.layout,
+            "files": {c.value: str(path) for c, path in files.files.items()},
+            "missing": [c.value for c in self.missing],
+            "mask": None if files.mask is None else str(files.mask),
+            "segmentation": None if files.segmentation is None else str(files.segmentation),
+            "not_used": files.not_used(),
+            "notes": list(files.notes),
+            "choice": self.choice,
+            "judged": self.judged,
+            "problems": list(self.problems),
+            "hints": list(self.hints),
+            "status": self.status,
+        }
 
 
-def inspect(folder: Path, overrides: Mapping[Contrast, Path] | None = None, mask: Path | None = None) -> Inspection:
-    """Look at one subject by its file names. Raises InputError as `complete` would."""
+def inspect(
+    folder: Path,
+    overrides: Mapping[Contrast, Path] | None = None,
+    mask: Path | None = None,
+    *,
+    deep: bool = False,
+) -> Inspection:
+    """Look at one subject. Raises InputError as `complete` would where no subject is found at all.
+
+    deep   read the voxels too, and say what `complete` would say of them
+    """
     files = find_subject(folder, overrides, mask)
     missing = files.missing(STANDARD)
+    judged: Literal["headers", "voxels"] = "voxels" if deep else "headers"
     if not missing:
-        return Inspection(files, (), None)
+        return Inspection(files, (), None, judged=judged)
+    status, selection = 0, None
     try:
-        choice = select(available_entries(), files.available, missing).reason
+        selection = select(available_entries(), files.available, missing)
+        choice = selection.reason
     except MrsynthError as error:
-        choice = f"None: {error}"
-    return Inspection(files, missing, choice)
+        choice, status = f"None: {error}", error.exit_code
+    problems = header_problems(files)
+    hints: list[str] = []
+    if deep and not problems:
+        problems, hints = voxel_problems(files, selection)
+    status = InputError.exit_code if problems else status
+    return Inspection(files, missing, choice, tuple(problems), tuple(hints), judged, status)
+
+
+def header_problems(files: SubjectFiles) -> list[str]:
+    """What the headers tell, of all files at once: those that cannot be read."""
+    from mrsynth.io.nifti import read_geometry
+
+    problems = []
+    for path in files.files.values():
+        try:
+            read_geometry(path)
+        except InputError as error:
+            problems.append(str(error))
+    return problems
+
+
+def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[list[str], list[str]]:
+    """What keeps `complete` from using the voxels; and what it would warn of, with signs that a scan is spoiled."""
+    from mrsynth.scans.familiarity import unfamiliar
+    from mrsynth.scans.preparation import prepare
+    from mrsynth.scans.spoiled import signs_of_damage
+
+    try:
+        raw = load_raw(settle_masks(files))
+        subject = raw.subject
+        hints = [
+            f"{contrast.label} may be spoiled: {'; '.join(signs)}. Look at it; `complete --replace {contrast}` makes "
+            "it from the others."
+            for contrast, signs in signs_of_damage(subject).items()
+        ]
+        if selection is not None and is_at_hand(selection.entry):
+            prepared = prepare(subject, selection.entry.contrasts, preparation_of(selection))
+            hints += unfamiliar(subject, prepared, selection.entry)
+    except InputError as error:
+        return [str(error)], []
+    return [], [*raw.notes, *hints]
+
+
+def preparation_of(selection: Selection) -> Any:
+    """How the chosen checkpoint's images are prepared; keys that this version does not know are left out."""
+    from mrsynth.card import ManifestEntry
+    from mrsynth.io.checkpoint import read_header
+    from mrsynth.scans.preparation import PreparationConfig
+
+    assert isinstance(selection.entry, ManifestEntry)
+    said = read_header(located(selection.entry).path).preparation
+    return PreparationConfig.model_validate({k: v for k, v in said.items() if k in PreparationConfig.model_fields})

@@ -12,7 +12,8 @@ from mrsynth.errors import InputError, WeightsError
 from mrsynth.scores.rows import Score
 from mrsynth.tasks.inspect import inspect
 
-HEAVY = ("torch", "numpy", "nibabel", "monai", "matplotlib", "SimpleITK", "scipy")
+HEAVY = ("torch", "monai", "matplotlib", "SimpleITK")
+FOR_HEADERS = ("numpy", "nibabel", "scipy")  # nibabel loads scipy
 
 
 def test_found_missing_and_chosen(only_tiny, write_subject_folder, tmp_path):
@@ -128,10 +129,11 @@ def test_the_command_prints_it(only_tiny, run_cli, write_subject_folder, tmp_pat
 def test_answers_at_once_because_nothing_heavy_is_loaded(command, tiny_checkpoint, write_subject_folder, tmp_path):
     if command == ["inspect"]:
         command = ["inspect", str(write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE]))]
+    heavy = HEAVY if command[0] == "inspect" else (*HEAVY, *FOR_HEADERS)
     script = (
         f"import sys, json, mrsynth.cli.app as cli; sys.argv = ['mrsynth', *{command!r}]\n"
         "try: cli.main()\n"
-        f"except SystemExit as end: print(json.dumps([end.code, [m for m in {HEAVY!r} if m in sys.modules]]))"
+        f"except SystemExit as end: print(json.dumps([end.code, [m for m in {heavy!r} if m in sys.modules]]))"
     )
     environment = {"MRSYNTH_WEIGHTS_DIR": str(tiny_checkpoint.parent), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
@@ -139,3 +141,63 @@ def test_answers_at_once_because_nothing_heavy_is_loaded(command, tiny_checkpoin
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
     # the package's own checkpoints are known as well, and one of them may be the choice
     assert {"inspect": "Checkpoint: ", "weights": "tiny"}.get(command[0], "Usage: ") in done.stdout
+
+
+def write(path, voxels, affine=None):
+    import nibabel as nib
+    import numpy as np
+
+    nib.save(
+        nib.Nifti1Image(np.asarray(voxels, np.float32), np.diag([-1.0, -1, 1, 1]) if affine is None else affine), path
+    )
+
+
+def test_every_unusable_file_is_listed_with_the_status_of_complete(only_tiny, run_cli, write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+    (folder / "p1_t1.nii.gz").write_bytes(b"")
+    (folder / "p1_t2.nii.gz").write_bytes(b"no gzip at all")
+
+    found = inspect(folder)
+    assert (found.status, found.judged, len(found.problems)) == (4, "headers", 2)
+    assert "p1_t1.nii.gz is empty" in found.problems[0] and "p1_t2.nii.gz" in found.problems[1]
+    status, out, _ = run_cli("inspect", folder)
+    assert status == 4 and out.count("Problem:") == 2
+    assert run_cli("complete", folder, "--dry-run")[0] == run_cli("complete", folder)[0] == 4
+
+
+def test_what_only_voxels_tell_is_told_by_deep(only_tiny, run_cli, write_subject_folder, tmp_path):
+    import nibabel as nib
+    import numpy as np
+
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE], shape=(24, 28, 20))
+    path = folder / "p1_t2.nii.gz"
+    image = nib.load(path)
+    spoiled = image.get_fdata(dtype=np.float32)
+    spoiled[:, :, 8:11] = 0
+    write(path, spoiled, image.affine)
+
+    assert inspect(folder).hints == ()
+    found = inspect(folder, deep=True)
+    assert (found.status, found.judged, found.problems) == (0, "voxels", ())
+    assert any("T2 may be spoiled: slices 8 to 10 along its third axis" in hint for hint in found.hints)
+    write(path, np.full(spoiled.shape, np.nan), image.affine)
+    assert inspect(folder).status == 0 and inspect(folder, deep=True).status == 4
+    assert run_cli("inspect", folder, "--deep")[0] == run_cli("complete", folder)[0] == 4
+
+
+def test_json_holds_what_is_printed(only_tiny, run_cli, write_subject_folder, tmp_path):
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+
+    status, out, err = run_cli("inspect", "-i", folder, "--json")
+    said = json.loads(out)
+    assert (status, err, said["status"], said["missing"], said["subject"]) == (0, "", 0, ["t1ce"], "p1")
+    assert list(said["files"]) == ["t1", "t2", "flair"] and said["choice"].startswith("tiny")
+
+
+def test_without_a_checkpoint_the_status_is_that_of_complete(
+    write_subject_folder, only_tiny, tmp_path, monkeypatch, run_cli
+):
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+    monkeypatch.delenv("MRSYNTH_WEIGHTS_DIR")
+
+    assert run_cli("inspect", folder)[0] == run_cli("complete", folder)[0] == 5

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -43,8 +44,22 @@ def listing() -> list[str]:
     return lines
 
 
+def facts() -> list[dict[str, Any]]:
+    """The known checkpoints for programs: their cards without histograms and scores, and whether they are here."""
+    left_out = {"intensity", "scores", "training_data"}
+    return [
+        {**entry.model_dump(mode="json", exclude=left_out, exclude_none=True), "at_hand": entry.file is not None}
+        for entry in available_entries()
+    ]
+
+
 def card_text(name_or_path: str) -> str:
     """The card of a checkpoint as YAML, with its file and SHA-256; of one that is only published, its entry."""
+    return yaml.safe_dump(card_fields(name_or_path), sort_keys=False, allow_unicode=True)
+
+
+def card_fields(name_or_path: str) -> dict[str, Any]:
+    """The same as plain data."""
     elsewhere = {entry.name: entry for entry in available_entries() if entry.file is None}
     found = None if name_or_path in elsewhere else resolve(name_or_path)
     card = elsewhere[name_or_path] if found is None else found.card
@@ -52,7 +67,7 @@ def card_text(name_or_path: str) -> str:
     fields["images"] = default_in_words(card.sampling)
     if found is not None:
         fields |= {"file": str(found.path), "sha256": found.sha256}
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return fields
 
 
 def verify() -> list[str]:

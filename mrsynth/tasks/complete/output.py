@@ -60,7 +60,8 @@ from mrsynth.tasks.models import TrainedMethod
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
 MASK = BRAIN_MASK + " {}, found in the {}"
 SQUARE_MM = 24
-REPORT_FILES = ("metrics.csv", "report.html", "report.json")
+LOG = "mrsynth.log"
+REPORT_FILES = (LOG, "metrics.csv", "report.html", "report.json")
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
 
 

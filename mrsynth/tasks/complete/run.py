@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsynth import __version__
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
+from mrsynth.io.files import write_text
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, resolve
 from mrsynth.io.subjects import find_subject, load_raw, settle_masks
@@ -31,8 +33,17 @@ from mrsynth.selection import AUTO, named
 from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
 from mrsynth.tasks.complete.completion import Completion, spread, written
-from mrsynth.tasks.complete.output import Written, refuse_what_is_there, result_names, results_folder, write_results
+from mrsynth.tasks.complete.log import run_log
+from mrsynth.tasks.complete.output import (
+    LOG,
+    Written,
+    refuse_what_is_there,
+    result_names,
+    results_folder,
+    write_results,
+)
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose
+from mrsynth.tasks.inspect import header_problems
 from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
@@ -64,18 +75,24 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
     Raises InputError, UsageError, WeightsError, MemoryExhausted or OutputError; then no output is left behind.
     """
     began = time.perf_counter()
-    say = progress or silent
     todo = plan(options)
+    if todo.selection is not None and options.dry_run and (problems := header_problems(todo.files)):
+        raise InputError("\n".join(problems))
     if todo.selection is None or options.dry_run:
         return todo, None
-    with results_folder(todo.out, result_names(todo), overwrite=options.overwrite) as folder:
+    began_as = (f"mrsynth {__version__}: {options.command or 'complete'}", todo.selection.reason)
+    with (
+        results_folder(todo.out, result_names(todo), overwrite=options.overwrite) as folder,
+        run_log(*began_as) as log,
+    ):
+        say = log.watching(progress)
         say("reading", 0, 1)
         files = settle_masks(todo.files)
         find_brain = brain_finder(options.strip)
         raw = load_raw(files, align=options.align, onto=options.onto, find_brain=find_brain, n4=options.n4)
         subject = raw.subject
         truths = references(options.reference, subject, todo.targets) if options.reference else {}
-        trained = build(todo.checkpoint or fetched(todo.selection.entry.name, progress))
+        trained = build(todo.checkpoint or fetched(todo.selection.entry.name, say))
         seconds = {"reading": time.perf_counter() - began}
         done = complete_subject(
             subject,
@@ -83,7 +100,7 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
             todo.targets,
             sampling=options.sampling,
             self_check=options.self_check,
-            progress=progress,
+            progress=say,
         )
         seconds |= done.seconds
         rows = list(done.scores)
@@ -104,6 +121,10 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
             command=options.command,
             began=began,
         )
+        for warning in report.warnings:
+            log.note(warning, "WARNING")
+        log.note(f"done in {report.timings['total']:.1f} s")
+        write_text(folder / LOG, log.text)
     images = {output.contrast: todo.out / output.file for output in report.outputs}
     return todo, Written(todo.out, images, report, todo.out / "report.html")
 

@@ -61,7 +61,7 @@ def test_a_deviation_does_not_outlive_its_mean(run_cli, folder):
 
     assert run_cli("complete", folder, *QUICK, "--overwrite")[0] == 0
     assert set(content(folder / "mrsynth")) == {
-        *("p1_t1ce.nii.gz", "p1_t1ce.json", "metrics.csv", "report.html", "report.json", "notes.txt"),
+        *("p1_t1ce.nii.gz", "p1_t1ce.json", "mrsynth.log", "metrics.csv", "report.html", "report.json", "notes.txt"),
     }
 
 

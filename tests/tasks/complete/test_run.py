@@ -79,6 +79,7 @@ def test_the_files_are_named_as_the_study_names_its_own(write_subject_folder, tm
     assert names(todo.out) == sorted(
         [
             *(image + ending for image in images for ending in (".nii.gz", ".json")),
+            "mrsynth.log",
             "metrics.csv",
             "report.html",
             "report.json",

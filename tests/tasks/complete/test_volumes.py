@@ -121,7 +121,13 @@ def test_everything_is_said_of_an_image(folder):
 
     out = folder / "mrsynth"
     images = ["p1_t1ce.json", "p1_t1ce.nii.gz", "p1_t1ce_spread.json", "p1_t1ce_spread.nii.gz"]
-    assert sorted(p.name for p in out.iterdir()) == ["metrics.csv", *images, "report.html", "report.json"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "metrics.csv",
+        "mrsynth.log",
+        *images,
+        "report.html",
+        "report.json",
+    ]
     brain = nib.load(folder / "p1_t1.nii.gz").get_fdata() != 0
     mean, std = (nib.load(out / f"p1_t1ce{tag}.nii.gz").get_fdata() for tag in ("", "_spread"))
     assert mean.min() >= 0 and mean.max() <= 1000 and mean[brain].std() > 1

@@ -142,7 +142,7 @@ def test_the_missing_ct_is_written_in_whole_hounsfield_units_where_the_mr_lies(h
     assert CT_WARNING in said["Notices"]
     page = (folder / "mrsynth" / "report.html").read_text()
     assert CT_WARNING in page and "Hounsfield units, whole numbers" in page and "1000 u" not in page
-    deviation = nib.load(folder / "mrsynth" / "ct_std.nii.gz")
+    deviation = nib.load(folder / "mrsynth" / "ct_spread.nii.gz")
     assert deviation.get_data_dtype() == np.float32 and 0 < deviation.get_fdata().max() < 2000
     again = find_subject(folder)
     assert again.available == (Contrast.MR,)  # what was made is no input
@@ -159,22 +159,22 @@ def test_the_missing_mr_is_relative_and_scores_against_a_reference(heads, ct_and
     assert voxels.min() >= 0 and 1 < voxels.max() <= 1000
     said = json.loads((folder / "mrsynth" / "mr.json").read_text())
     assert "Units" not in said and CT_WARNING not in said["Notices"]
-    assert (folder / "mrsynth" / "metrics.csv").read_text().count("reference") == 9
+    assert (folder / "mrsynth" / "metrics.csv").read_text().count("reference") == 12
 
 
 def test_a_reference_and_the_self_check_see_a_ct_by_the_window(heads, ct_and_mr, monkeypatch):
     """With the truth put in the place of what a network makes there is no error."""
     whole, trained = load_subject(find_subject(heads / "1BA000")), load_method(ct_and_mr)
     true = task.prepare(whole, PAIR, trained.preparation)
-    monkeypatch.setattr(task, "synthesise_volume", lambda *_, **__: Synthesis(true.images, None))
+    monkeypatch.setattr(task, "synthesise_volume", lambda *_, **__: Synthesis(true.images, None, None))
     done = complete_subject(whole.without(Contrast.CT), trained)
     expected = np.maximum(whole.volumes[Contrast.CT].voxels, -1000)
     np.testing.assert_array_equal(done.volumes[Contrast.CT].voxels, expected)
     rows = list(task.against_reference(whole.without(Contrast.CT), done, Contrast.CT, whole.volumes[Contrast.CT]))
     rows += [
         row
-        for row in task.check_on_itself(trained, whole, true, done.sampling, 3, task.silent)
-        if row.target is Contrast.CT
+        for row in task.check_on_itself(trained, trained.preparation, whole, done.how, 3, task.silent)
+        if row.target == Contrast.CT
     ]
     errors = [row.value for row in rows if row.metric == "MAE"]
     assert len(errors) == 4 and max(errors) < 1e-6

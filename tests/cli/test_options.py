@@ -1,0 +1,138 @@
+"""What a script expects of the command line: version, letter case, other spellings, JSON, threads, environment."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from mrsynth import __version__
+from mrsynth.cli.options import contrasts_listed
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.errors import UsageError
+
+T1, T1CE, T2, FLAIR = STANDARD
+
+
+@pytest.fixture
+def folder(write_subject_folder, tmp_path):
+    return write_subject_folder(tmp_path, "p1", without=[T1CE, T2])
+
+
+def test_the_version(run_cli):
+    assert run_cli("--version") == (0, f"mrsynth {__version__}\n", "")
+
+
+@pytest.mark.parametrize("values", [["t1ce,t2"], ["T1ce", "t2"], ["T1CE, T2", "t1ce"]])
+def test_contrasts_may_be_listed_in_any_letter_case(values):
+    assert contrasts_listed("--target", values) == (T1CE, T2)
+
+
+def test_an_unknown_contrast_is_named():
+    with pytest.raises(UsageError, match=r"--target t3: there is no such contrast\. Known: t1, t1ce"):
+        contrasts_listed("--target", ["t1,t3"])
+    assert contrasts_listed("--target", None) == ()
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_names_are_read_in_any_letter_case_and_the_folder_in_two_ways(run_cli, folder):
+    options = ["--target", "T1CE,T2", "--method", "FGC2F", "--device", "CPU", "--precision", "FP32", "--dry-run"]
+    status, out, err = run_cli("complete", "-i", folder, *options, "--crop", "BRAIN")
+
+    assert (status, err) == (0, "") and out.count("Would write") == 2 and "Judged by headers only" in out
+    assert run_cli("complete", folder, *options)[:2] == (status, out.replace("-i ", ""))
+    assert run_cli("complete", folder, "-i", folder, *options)[0] == run_cli("complete", *options)[0] == 2
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_the_mean_takes_no_option_of_a_chain_on_the_command_line_either(run_cli, folder):
+    status, _, err = run_cli("complete", folder, "--mode", "MEAN", "--steps", 3)
+    assert status == 2 and "--steps with mode mean" in err
+    status, _, err = run_cli("complete", folder, "--mode", "median")
+    assert status == 2 and "--mode" in err
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_threads_are_limited(run_cli, folder, monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    try:
+        assert run_cli("complete", folder, "--threads", 1, "--dry-run")[0] == 0
+        assert torch.get_num_threads() == 1 and os.environ["OMP_NUM_THREADS"] == "1"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("own", "used"), [(None, "passive"), ("active", "active")])
+def test_waiting_threads_sleep_unless_the_user_says_other(run_cli, monkeypatch, own, used):
+    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
+    if own is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    run_cli("--version")
+
+    assert os.environ["OMP_WAIT_POLICY"] == used
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_lists_as_json(run_cli):
+    listed = json.loads(run_cli("weights", "list", "--json")[1])
+    assert [(entry["name"], entry["at_hand"]) for entry in listed] == [("tiny", True)]
+    assert json.loads(run_cli("weights", "show", "tiny", "--json")[1])["images"].startswith(
+        "One draw by 2 steps of ddim"
+    )
+    sets = json.loads(run_cli("benchmark", "--list", "--json")[1])
+    assert {"brats21", "phantom"} <= {s["name"] for s in sets}
+    assert run_cli("benchmark", "--json")[0] == 2
+
+
+@pytest.mark.usefixtures("only_tiny")
+def test_the_doctor_tells_device_extras_store_and_weights(run_cli, monkeypatch):
+    monkeypatch.setenv("MRSYNTH_OFFLINE", "1")
+    status, out, err = run_cli("doctor", "--json")
+    facts = json.loads(out)
+
+    assert (status, err, facts["mrsynth"]) == (0, "", __version__)
+    assert {"device", "bf16", "compiler", "extras", "store", "weights", "network", "environment"} <= set(facts)
+    assert "1 checkpoints" in facts["weights"] and facts["network"].startswith("forbidden")
+    assert "MRSYNTH_OFFLINE=1" in facts["environment"] and "MRSYNTH_OFFLINE=1" in run_cli("doctor")[1]
+
+
+def test_what_was_fetched_can_be_cleared_and_nothing_else(run_cli, tmp_path, monkeypatch):
+    import yaml
+
+    store = tmp_path / "home" / "weights"
+    store.mkdir(parents=True)
+    monkeypatch.setenv("MRSYNTH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("cwdm-official-t1", "mine"):
+        (store / f"{name}.safetensors").write_bytes(b"x" * 1000)
+    copy = tmp_path / "hub" / "models--pfriedri--cwdm" / "snapshots" / "1"
+    copy.mkdir(parents=True)
+    (copy / "a.pt").write_bytes(b"y" * 500)
+    record = {
+        "repository": "pfriedri/cwdm",
+        "file": "a.pt",
+        "revision": "1",
+        "sha256": "0",
+        "size": 1,
+        "stored_sha256": "0",
+    }
+    (store / "fetched.yaml").write_text(yaml.safe_dump({"cwdm-official-t1": record}))
+
+    status, out, _ = run_cli("weights", "clear", "--dry-run")
+    assert status == 0 and len(out.splitlines()) == 3 and (store / "cwdm-official-t1.safetensors").exists()
+    assert run_cli("weights", "clear", "mine")[0] == 2
+    assert run_cli("weights", "clear")[0] == 0
+    assert [p.name for p in sorted(store.iterdir())] == ["fetched.yaml", "mine.safetensors"] and not copy.exists()
+
+
+@pytest.mark.usefixtures("only_tiny", "no_pictures")
+def test_the_log_lies_beside_the_results(run_cli, folder):
+    assert run_cli("complete", folder, "--precision", "fp32", "--no-self-check", "-q")[0] == 0
+
+    lines = (folder / "mrsynth" / "mrsynth.log").read_text().splitlines()
+    assert f"INFO mrsynth {__version__}: mrsynth complete" in lines[0] and "tiny: makes t1ce and t2" in lines[1]
+    assert any(line.endswith("INFO reading") for line in lines) and "INFO done in" in lines[-1]
+    assert any("WARNING The foreground is" in line for line in lines)
+    assert [Contrast.T1CE.value] and not any("\x1b" in line for line in lines)
