@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from mrsynth.diffusion.prediction import Kind
+from mrsynth.diffusion.schedules import SolverLevels
 from mrsynth.methods.base import ChainConfig
 from mrsynth.methods.msg_ldm.autoencoder import AutoencoderConfig
 from mrsynth.methods.msg_ldm.discriminator import DiscriminatorConfig
@@ -62,7 +63,7 @@ class MsgLdmConfig(ChainConfig):
                names for the data set of the training subjects, and where there are no segmentations none
     """
 
-    FORMER: ClassVar[Mapping[str, Any]] = {"prototypes": "running", "latent_scaling": "joint"}
+    FORMER: ClassVar[Mapping[str, Any]] = {"prototypes": "running", "latent_scaling": "joint", "mean_share": 0.0}
 
     method: Literal["msg-ldm"] = "msg-ldm"
     first_stage: AutoencoderConfig = AutoencoderConfig()
@@ -86,6 +87,15 @@ class MsgLdmConfig(ChainConfig):
     param: Kind = Field("eps", description="what the network predicts")
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp", "direct"] = "ddim"
+    solver_levels: SolverLevels = Field(
+        "log_snr", description="what dpm_solver_pp visits: levels even in log-SNR, or those of other samplers"
+    )
+    mean_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="examples that learn the conditional mean: the last level, starting from zeros instead of noise",
+    )
     steps: int | None = Field(50, gt=0, description="sampling steps; None visits all T levels")
     eta: float = Field(0.0, ge=0, le=1, description="of ddim; 0 is deterministic, 1 the public code's")
 
@@ -93,6 +103,8 @@ class MsgLdmConfig(ChainConfig):
     def _fits_together(self) -> "MsgLdmConfig":
         if len(self.contrasts) < 2:
             raise ValueError("at least two contrasts are needed: one to make and one to make it from")
+        if self.mean_share and self.param == "eps":
+            raise ValueError("mean_share needs param x0 or v: where there is no noise, eps is undefined")
         empty = self.regions is not None and not self.regions
         if self.seg != "off" and (empty or any(min(v, default=0) < 1 for v in (self.regions or {}).values())):
             raise ValueError(f"regions {self.regions}: each needs values, all above 0; seg: off learns without any")

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrsynth.diffusion.prediction import noised, to_x0, training_target
-from mrsynth.diffusion.samplers import SAMPLERS
-from mrsynth.diffusion.schedules import draw_levels, levels, make_schedule
+from mrsynth.diffusion.samplers import SAMPLERS, levels_of
+from mrsynth.diffusion.schedules import draw_levels, make_schedule
 from mrsynth.methods.base import ABSENT, Batch, Objective, Wish
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
 from mrsynth.methods.msg_ldm.first_stage import FirstStage
@@ -113,7 +113,13 @@ class LatentDiffusion(nn.Module):
         level = draw_levels(config.T, len(x_0), config.level_bias, generator).to(device)
         eps = torch.randn(x_0.shape, generator=generator).to(device)
         abar = self.schedule.abar.to(device)[level][:, None, None, None, None]
-        output = self.predict(noised(x_0, eps, abar), level, condition)
+        x_t = noised(x_0, eps, abar)
+        if config.mean_share:
+            mean = (torch.rand(len(x_0), generator=generator) < config.mean_share).to(device)
+            level = torch.where(mean, config.T - 1, level)
+            x_t = torch.where(mean[:, None, None, None, None], 0.0, x_t)
+            abar = self.schedule.abar.to(device)[level][:, None, None, None, None]
+        output = self.predict(x_t, level, condition)
         error = (output - training_target(config.param, x_0, eps, abar)).square().mean((2, 3, 4))
         wanted = self.judged(batch, available)
         per_example = torch.where(wanted, error, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
@@ -163,7 +169,9 @@ class LatentDiffusion(nn.Module):
         drafts   (B, C, H, W) direct images, with known=draft
         """
         config, schedule, first_stage = self.config, self.schedule, self.first_stage
-        visited = levels(config.T, wish.steps or config.steps or config.T)
+        visited = levels_of(
+            sampler, schedule, wish.steps or config.steps or config.T, solver_levels=config.solver_levels
+        )
         scale = self.diffused_scale()
         b, _, h, w = images.shape
         # what already stands in the joint latents: those that are known, or with draft that they do not differ from it

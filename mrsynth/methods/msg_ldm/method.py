@@ -79,7 +79,7 @@ class MsgLdm(Method):
         """The mean alone where images come from the decoders; first where a chain takes one step; never with eps."""
         if self.diffusion is None or self.config.sampler == DIRECT:
             return ("mean",)
-        return modes_of(self.config.param, 0.0, self.config.steps)
+        return modes_of(self.config.param, self.config.mean_share, self.config.steps)
 
     # --- Training -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from mrsynth.contrasts import STANDARD, Contrast, patterns
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.diffusion.prediction import noised
-from mrsynth.diffusion.samplers import SAMPLERS
+from mrsynth.diffusion.samplers import SAMPLERS, levels_of
 from mrsynth.diffusion.schedules import levels, make_schedule
 from mrsynth.errors import InputError, UsageError
 from mrsynth.methods import build_method, config_of_format_1, preset
@@ -542,6 +542,48 @@ def test_the_diffusion_loss_is_over_what_is_asked_for(wake):
         assert (bool(found[~batch.available].all()), bool(found[batch.available].any())) == expected
 
 
+def test_examples_of_the_mean_start_from_zeros_at_the_last_level(wake, monkeypatch):
+    """Then nothing is drawn, and what is learnt is what mode mean calls."""
+    model, batch = wake(small(complete=False, mean_share=1.0)), batch_of()
+    heard, original = [], model.diffusion.predict
+
+    def listen(x_t, level, condition):
+        heard.append((bool(x_t.any()), level.tolist()))
+        return original(x_t, level, condition)
+
+    monkeypatch.setattr(model.diffusion, "predict", listen)
+    (objective,) = model.objectives("diffusion")
+    found = [float(objective.loss(batch, torch.Generator().manual_seed(seed))["loss"].detach()) for seed in range(3)]
+    synthesise(model, batch, mode="mean")
+
+    assert found[0] == found[1] == found[2] and heard == [(False, [49] * 4)] * 4
+    assert model.modes == ("mean",)
+
+
+def test_some_examples_of_the_mean_leave_the_others_as_they_were(wake):
+    plain, shared = (wake(small(complete=False, mean_share=share)) for share in (0.0, 1e-9))
+    losses_ = [
+        model.objectives("diffusion")[0].loss(batch_of(), torch.Generator().manual_seed(0)) for model in (plain, shared)
+    ]
+
+    assert torch.equal(losses_[0]["loss"], losses_[1]["loss"]) and shared.modes[0] == "mean"
+
+
+def test_dpm_solver_visits_levels_even_in_log_snr_unless_told_otherwise(wake, monkeypatch):
+    visited = {}
+    for choice in ("log_snr", "spacing"):
+        model, batch = wake(small(sampler="dpm_solver_pp", steps=4, solver_levels=choice)), batch_of(1)
+        original, seen = model.diffusion.predict, []
+        monkeypatch.setattr(
+            model.diffusion, "predict", lambda x, t, c, o=original, seen=seen: seen.append(int(t[0])) or o(x, t, c)
+        )
+        synthesise(model, batch)
+        visited[choice] = seen
+
+    assert visited["spacing"] == levels(50, 4)
+    assert visited["log_snr"] == levels_of("dpm_solver_pp", model.diffusion.schedule, 4) != visited["spacing"]
+
+
 # Regression ----------------------------------------------------------------------------------------------------------
 
 
@@ -564,54 +606,24 @@ def test_image_decoders_begin_at_the_least_squares_line_of_the_available_contras
     assert torch.allclose(made[:, wanted], (2 * expected - 1).clamp(-1, 1), atol=2e-3)
 
 
-def test_the_regression_is_fitted_to_complete_examples_inside_the_brain(wake):
-    """Others, NaN in them too, and background change nothing; background comes out as background."""
+def test_the_regression_is_fitted_inside_the_brain(wake):
+    """Background and what stands in absent channels, NaN too, change nothing; background comes out as background."""
     options = {"structure": {"regression": True, "head": "linear"}}
     batch = batch_of()
-    images = torch.where(torch.arange(16)[:, None] < 5, -1.0, batch.images)
     present = flags(STANDARD, STANDARD, STANDARD, (T1, FLAIR))
-    images[3, 1:3] = torch.nan
-    whole = Batch(images, present, present, batch.context)
-    part = Batch(
-        *(getattr(whole, n)[:3, ..., 5:, :] if n != "present" else present[:3] for n in ("images", "present")),
-        present[:3],
-        batch.context[:3, ..., 5:, :],
-    )
+    whole = replace(batch, present=present, images=torch.where(torch.arange(16)[:, None] < 5, -1.0, batch.images))
+    whole.images[3, 1:3] = torch.nan
+    part = replace(whole, images=whole.images.nan_to_num(7.0)[..., 5:, :], context=batch.context[..., 5:, :])
     fitted = []
     for given in (whole, part):
         model = wake(small(**options))
         with torch.no_grad():
             model.enter_stage("structure", [given])
         fitted.append(model.structure.regression.weights.detach())
-    u = torch.where(present[:3, :, None, None], (images[:3] + 1) / 2, 0.0)
+    u = torch.where(present[:3, :, None, None], (whole.images[:3] + 1) / 2, 0.0)
 
     assert torch.allclose(*fitted, atol=1e-5) and float(fitted[0].abs().max()) > 0.1
     assert not model.structure.regression(u, present[:3])[:, :, :5].any()
-
-
-# Names of tensors ----------------------------------------------------------------------------------------------------
-
-
-def test_files_keep_the_names_they_always_had(wake):
-    """Those of 0.1.0, whichever part owns a tensor; and what is taken out can be put back, in an average too."""
-    first = {"kind": "kl", "groups": 8, "width": 8}
-    model = wake(small(seg="auto", known="draft", first_stage=first, prototypes="running"))
-    named = model.state_dict()
-    beginnings = "structure reconstructors styles prototypes prototype_counts log_temperature segmenter first_stage"
-    assert {name.split(".")[0] for name in named} == {
-        *beginnings.split(),
-        "network",
-        "latent_scale",
-        "difference_scale",
-    }
-    assert {name.split(".")[0] for name, _ in model.named_parameters()} == {"structure", "diffusion"}
-    assert {"structure.encoders.0.entries.0.0.weight", "first_stage.encoder.layers.0.weight"} <= set(named)
-
-    other = copy.deepcopy(build_method(model.config.model_dump()))
-    other.load_state_dict(named)
-    assert all(torch.equal(tensor, named[name]) for name, tensor in other.state_dict().items())
-    with pytest.raises(RuntimeError, match="strange"):
-        other.load_state_dict({**named, "strange": torch.zeros(1)})
 
 
 # Style ---------------------------------------------------------------------------------------------------------------
@@ -870,6 +882,7 @@ def test_while_the_structure_stage_is_trained_the_direct_image_is_judged(wake):
         ({"regions": {"WT": (0, 1)}, "seg": "on"}, "all above 0"),
         ({"seg": "on", "losses": {"w_seg": 0}}, "would learn nothing"),
         ({"structure": {"decouple": False}, "losses": {"w_kl": 1}}, "there are none"),
+        ({"mean_share": 0.5, "param": "eps"}, "eps is undefined"),
         ({"prototype": 0.0}, "nothing to learn prototypes from"),
         ({"losses": {"w_sa": 0}}, "does not go with seg other than on, structure.msse"),
         ({"losses": {"w_sa": 0}, "seg": "on", "known": "draft"}, "does not go with known: draft"),
