@@ -213,6 +213,7 @@ def _read(array: Path) -> dict[str, Any] | None:
 def _key(files: SubjectFiles, contrasts: Sequence[Contrast], preparation: PreparationConfig) -> str:
     """Changes when a file, the list of contrasts or the preparation does."""
     named = {c.value: path for c, path in files.files.items()} | ({"mask": files.mask} if files.mask else {})
+    named |= {f"mask {i}": path for i, path in enumerate(files.masks)}
     stamps = sorted((name, *_stamp(path)) for name, path in named.items())
     deciding = preparation.model_dump(mode="json", exclude=None if Contrast.CT in contrasts else {"hounsfield"})
     text = json.dumps([FORMAT, stamps, list(contrasts), deciding])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from mrsynth.errors import InputError
 from mrsynth.io.catalogue import DATASETS, DatasetSpec, describe_dataset, list_datasets, spec_of
+from mrsynth.io.collecting import read_subjects
 from mrsynth.io.discovery import SubjectFiles
 from mrsynth.io.folders import few
-from mrsynth.io.layouts import FOREIGN, LAYOUTS, Survey, read_subjects, survey
+from mrsynth.io.layouts import FOREIGN, LAYOUTS, Survey, survey
 
 __all__ = [
     "DATASETS",

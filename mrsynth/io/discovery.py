@@ -5,14 +5,15 @@ Reads names, never voxels, and imports neither numpy nor nibabel, so that `mrsyn
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.folders import FLAGS, Content, few, nothing_found, read_folder, walk
+from mrsynth.io.folders import FLAGS, Content, entries, few, is_synthetic, listed, nothing_found, read_folder, walk
 from mrsynth.io.formats import how_to_convert, is_volume, stem_of
 from mrsynth.io.naming import ScanName, layout_of, output_name, read_name
 from mrsynth.io.sidecars import pointer_of
@@ -90,9 +91,10 @@ class SubjectFiles:
         return output_name(contrast, self.name, self.layout, names, self.channels, tag)
 
 
-def subject_among_files(folder: Path | str, overrides: Mapping[Contrast, Path] | None = None) -> SubjectFiles:
+def subject_among_files(
+    folder: Path, given: Mapping[Contrast, Path], needed: Collection[Contrast] = STANDARD
+) -> SubjectFiles:
     """The one subject in a folder, as `find_subject` has it: told apart by the names of files alone."""
-    folder, given = Path(folder).expanduser(), check_overrides(overrides or {})
     wanted = None
     if not os.path.isdir(folder):
         if os.path.exists(folder):
@@ -107,17 +109,18 @@ def subject_among_files(folder: Path | str, overrides: Mapping[Contrast, Path] |
     if wanted is not None:
         if wanted not in groups:
             raise InputError(f"{folder / wanted}: there is no such folder, nor files in {folder} that begin so.")
-        return _subject(content, wanted, groups[wanted], given, alone=False)
+        return _subject(content, wanted, groups[wanted], given, needed, alone=False)
     if len(groups) > 1:
         raise InputError(
             f"{folder} holds the scans of {len(groups)} subjects: {few(groups)}. "
             f"Give one of them, for example {folder / min(groups)}, or name the files: {FLAGS}."
         )
     if not groups and not given:
-        _refuse_doubt(content, {}, lambda path: True)
+        _refuse_doubt(content, {}, needed, lambda path: True)
         raise InputError(nothing_found(content))
     key, scans = next(iter(groups.items()), ("", {}))
-    return _subject(content, key, scans, given, alone=True)
+    found = _subject(content, key, scans, given, needed, alone=True)
+    return replace(found, left_out={**found.left_out, **_further_down(content, found)})
 
 
 def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
@@ -140,13 +143,13 @@ def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str
         groups = _subjects_among(content.scans)
         if not groups and (content.unused or content.broken or content.unsure):
             try:
-                _refuse_doubt(content, {}, lambda path: True)
+                _refuse_doubt(content, {}, STANDARD, lambda path: True)
                 reasons.append(nothing_found(content))
             except InputError as error:
                 reasons.append(str(error))
         for key, scans in groups.items():
             try:
-                subjects.append(_subject(content, key, scans, {}, alone=len(groups) == 1))
+                subjects.append(_subject(content, key, scans, {}, STANDARD, alone=len(groups) == 1))
             except InputError as error:
                 reasons.append(str(error))
     if not subjects and not reasons:
@@ -184,9 +187,18 @@ def _subjects_among(scans: Mapping[Path, ScanName]) -> dict[str, dict[Path, Scan
 
 
 def _subject(
-    content: Content, key: str, scans: Mapping[Path, ScanName], given: Mapping[Contrast, Path], alone: bool
+    content: Content,
+    key: str,
+    scans: Mapping[Path, ScanName],
+    given: Mapping[Contrast, Path],
+    needed: Collection[Contrast],
+    alone: bool,
 ) -> SubjectFiles:
-    """One subject out of a folder. alone: there is no other in it, so that everything there belongs to this one."""
+    """One subject out of a folder.
+
+    needed  the contrasts about which there may be no doubt
+    alone   there is no other subject in it, so that everything there belongs to this one
+    """
     taken = {path.resolve() for path in given.values()}
 
     def own(path: Path) -> bool:
@@ -202,7 +214,7 @@ def _subject(
         left_out |= derived
         candidates[contrast] = [path for path in paths if path not in derived]
     files = {c: candidates[c][0] for c in Contrast if len(candidates.get(c, [])) == 1}
-    for contrast in STANDARD if files else candidates:  # two diffusion images are no reason to refuse a T1
+    for contrast in needed if files else candidates:  # two diffusion images are no reason to refuse a T1
         if len(paths := candidates.get(contrast, [])) > 1:
             raise InputError(
                 f"{content.folder}: {len(paths)} files could be the {contrast.label}:\n"
@@ -211,7 +223,7 @@ def _subject(
             )
     several = {path: c for c, paths in candidates.items() if len(paths) > 1 for path in paths}
     left_out |= {path: f"one of several files that could be the {c.label}" for path, c in several.items()}
-    _refuse_doubt(content, files, own)
+    _refuse_doubt(content, files, needed, own)
     names = list(scans.values()) or [n for path in given.values() if (n := read_name(path.name, content.channels))]
     layout = layout_of(names)
     identified = layout in ("bids", "nnunet") or not alone or (layout != "free" and re.search(r"\d", names[0].subject))
@@ -241,18 +253,33 @@ def _subject(
     )
 
 
-def _refuse_doubt(content: Content, files: Mapping[Contrast, Path], own: Callable[[Path], bool]) -> None:
+def _refuse_doubt(
+    content: Content, files: Mapping[Contrast, Path], needed: Collection[Contrast], own: Callable[[Path], bool]
+) -> None:
     """Raise InputError for files that are, or could be, a contrast that would be made although it lies there."""
-    doubtful = []
+    doubtful: dict[Path, str] = {}
     for path, (shown, why) in content.broken.items():
-        if own(path) and any(c in STANDARD and c not in files for c in shown):
-            doubtful.append(f"{path} is {why}. Its name says {' or '.join(c.label for c in shown)}.")
+        if own(path) and any(c in needed and c not in files for c in shown):
+            doubtful[path] = f"{path} is {why}. Its name says {' or '.join(c.label for c in shown)}."
     for path, verdict in content.unsure.items():
-        if own(path) and any(c not in files for c in verdict.could_be):
-            doubtful.append(f"{path}: {verdict.why}.")
+        if own(path) and any(c in needed and c not in files for c in verdict.could_be):
+            doubtful[path] = f"{path}: {verdict.why}."
     if doubtful:
         remedy = "What is there is not made again: mend this, name another file by option, or move this one elsewhere."
-        raise InputError("\n".join([*doubtful, remedy]))
+        others = {path: why for path, why in content.not_scans().items() if own(path) and path not in doubtful}
+        raise InputError("\n".join([*doubtful.values(), remedy]) + listed(content.folder, others, "\nNot used either:"))
+
+
+def _further_down(content: Content, found: SubjectFiles) -> dict[Path, str]:
+    """Images in the folders of a subject's folder, into which nobody looks; what mrsynth made there left out."""
+    used = {path.resolve() for path in (*found.files.values(), *found.masks, found.segmentation, found.mask) if path}
+    below: dict[Path, str] = {}
+    for name in content.others:
+        if name.endswith("/") and name not in ("anat/", "mrsynth/", "derivatives/") and not name.startswith("ses-"):
+            with suppress(InputError):
+                images, broken, _ = entries(content.folder / name[:-1])
+                below |= dict.fromkeys([*images, *broken], "in a folder that is not looked into; name it by option")
+    return {p: why for p, why in below.items() if p.resolve() not in used and not is_synthetic(p)}
 
 
 def _derived(paths: Sequence[Path]) -> dict[Path, str]:

@@ -70,6 +70,10 @@ class Content:
         made = dict.fromkeys(self.synthetic, "synthetic: mrsynth made it")
         return dict(sorted((self.unused | unsure | broken | made).items()))
 
+    def not_scans(self) -> dict[Path, str]:
+        """Every image that is no scan, label maps too, and why."""
+        return dict(sorted((self.left_out() | dict.fromkeys(self.labels, "a mask or segmentation")).items()))
+
 
 def read_folder(folder: Path, sessions: bool) -> Content:
     """Sort the files of a folder by what their names say.
@@ -86,7 +90,7 @@ def read_folder(folder: Path, sessions: bool) -> Content:
     names = [path.name for path in (*images, *broken)]
     channels, problem = _channels(folder) if any(is_channel(name) for name in names) else ({}, "")
     content = Content(folder, channels, problem, others=others)
-    synthetic = {path for path in images if _is_synthetic(path)}
+    synthetic = {path for path in images if is_synthetic(path)}
     read = read_names([name for path in (*images, *broken) if path not in synthetic for name in [path.name]], channels)
     for path in images:
         if path in synthetic:
@@ -207,7 +211,7 @@ def _channels(folder: Path) -> tuple[dict[int, Contrast], str]:
     return {}, "no dataset.json says which channel is which contrast, and the order differs between data sets"
 
 
-def _is_synthetic(path: Path) -> bool:
+def is_synthetic(path: Path) -> bool:
     """Whether this tool wrote the file: its header or sidecar, or that of the contrast whose spread it is, says so."""
     stem = stem_of(path.name)
     if re.search(r"_desc-synth(remade)?(std|mean|spread)?_", stem) or says_synthetic(path):
@@ -221,8 +225,7 @@ def nothing_found(content: Content) -> str:
     """Why a folder gives no subject: what was found, what was expected, what to do."""
     made = few(path.name for path in content.synthetic)
     made = f" Left out because mrsynth made them: {made}." if made else ""
-    reasons = content.left_out() | dict.fromkeys(content.labels, "a mask or segmentation")
-    seen = {path: why for path, why in sorted(reasons.items()) if path not in content.synthetic}
+    seen = {path: why for path, why in content.not_scans().items() if path not in content.synthetic}
     channels = [path.name for path in seen if is_channel(path.name)]
     if channels and content.channel_problem:
         return (
@@ -230,9 +233,9 @@ def nothing_found(content: Content) -> str:
             f"Add a dataset.json with channel_names here or above, or name the files: {FLAGS}."
         )
     if seen:
-        listed = "".join(f"\n  {_within(content.folder, path)}: {why}" for path, why in seen.items())
         return (
-            f"{content.folder}: no contrast recognised in {few(path.name for path in seen)}.{made}{listed}\n"
+            f"{content.folder}: no contrast recognised in {few(path.name for path in seen)}.{made}"
+            f"{listed(content.folder, seen)}\n"
             f"Expected names with {RECOGNISED}. Rename the files, or name them: {FLAGS}."
         )
     dicom = any(re.search(r"(?i)\.(dcm|ima)$|^dicomdir$", name) for name in content.others)
@@ -241,8 +244,13 @@ def nothing_found(content: Content) -> str:
     return f"{content.folder} holds no scan in NIfTI format (.nii, .nii.gz).{made} Found {found}. {todo}."
 
 
-def _within(folder: Path, path: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+def listed(folder: Path, files: Mapping[Path, str], title: str = "") -> str:
+    """Files and what is said of each, one a line below the title; "" where there are none."""
+    lines = [
+        f"  {path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path}: {why}"
+        for path, why in files.items()
+    ]
+    return "\n".join([title, *lines]) if lines else ""
 
 
 def few(names: Iterable[str], most: int = 8) -> str:

@@ -8,14 +8,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import InputError
-from mrsynth.io.discovery import SubjectFiles, check_names, subjects_among_files
-from mrsynth.io.folders import entries, few, walk
+from mrsynth.io.folders import walk
 from mrsynth.io.formats import is_volume, stem_of
 from mrsynth.io.vocabulary import contrast_in_name, is_brain_mask, is_label_map
 
@@ -63,19 +61,6 @@ class Layout:
     aside: tuple[re.Pattern[str], str] | None = None
 
 
-class Found(NamedTuple):
-    """The subjects of a data set.
-
-    subjects  sorted by name, whole or not
-    problems  why a subject or folder is left out, a line each
-    notes     which files are not used, and why, a line for each reason
-    """
-
-    subjects: list[SubjectFiles]
-    problems: list[str]
-    notes: list[str]
-
-
 @dataclass
 class Survey:
     """What the names below a folder say.
@@ -108,7 +93,7 @@ def survey(root: Path) -> Survey:
                 continue
             if is_volume(name) and not (folder / name).is_dir():
                 found.scans.append(name)
-                if (look := looks_like(folder / name)) or not _why_not(folder / name):
+                if (look := looks_like(folder / name)) or not why_not(folder / name):
                     found.votes[look] += 1
                     found.homes.setdefault(look, set()).add(folder)
             elif folder == root:
@@ -123,35 +108,6 @@ def looks_like(path: Path) -> str:
     return next((key for key, pattern in patterns.items() if pattern.search(name)), "")
 
 
-def read_subjects(dataset: str, root: Path, seen: Survey) -> Found:
-    """Every subject of a data set below a folder.
-
-    dataset  a key of LAYOUTS, or "folder" for whatever `subjects_among_files` understands
-    Raises InputError when two subjects have the same name.
-    """
-    if dataset not in LAYOUTS:
-        return Found(*subjects_among_files(root), [])
-    layout, notes = LAYOUTS[dataset], list[str]()
-    if layout.place is not None:
-        subjects, problems, notes = _collected(root, layout)
-    else:
-        subjects, problems = subjects_among_files(root)
-        subjects, strangers = _without_strangers(dataset, layout, subjects)
-        problems += strangers
-    if layout.home is not None:
-        at_hand = {folder for subject in subjects for folder in (subject.folder, *subject.folder.parents)}
-        named = " ".join(problems)
-        empty = [f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named]
-        problems += [f"{f.name}: {f} holds no scan. Copy or download the subject again." for f in empty]
-    if layout.aside is not None:
-        pattern, why = layout.aside
-        others = [s.name for s in subjects if pattern.fullmatch(s.name)]
-        if 0 < len(others) < len(subjects):
-            notes.append(f"{few(others, 3)}: {why}")
-            subjects = [s for s in subjects if s.name not in others]
-    return Found(subjects, problems, notes)
-
-
 def patient_of(dataset: str, subject: str) -> str:
     """The patient a subject (one examination) is of: its own name unless the data set's names tell the two apart.
 
@@ -162,6 +118,12 @@ def patient_of(dataset: str, subject: str) -> str:
     return match[1] if match else subject
 
 
+def examination(name: str) -> tuple[str, int]:
+    """Patient and time point in the names of BraTS 2021 and 2023: BraTS2021_00027 is BraTS-GLI-00027-000."""
+    match = _EXAMINATION.match(name)
+    return (match[1], int(match[2] or 0)) if match else (name, 0)
+
+
 def in_test_folder(home: Path) -> bool:
     """Whether of the folders around a subject's own, the nearest that says training or test says test."""
     above = list(home.absolute().parents)[:FOLDERS_ABOVE]
@@ -169,7 +131,7 @@ def in_test_folder(home: Path) -> bool:
     return said[:1] == ["test"]
 
 
-def _why_not(path: Path) -> str:
+def why_not(path: Path) -> str:
     """Why a file that comes with some data set is none of its scans; "" where none says so."""
     name = path.as_posix()
     return next((why for layout in LAYOUTS.values() for like, why in layout.besides if like.search(name)), "")
@@ -221,8 +183,8 @@ def _synthrad23(path: Path) -> Place | None:
 _IXI = re.compile(r"IXI\d+-[A-Za-z]+-\d+")
 _ISLES15 = re.compile(r"(?i)^VSD\..*\.(?:MR_(Flair|DWI|T1|T2)|OT)\..*nii(?:\.gz)?$")
 _SYNTHRAD = re.compile(r"[12][BP][A-Z]\d{3}")
-_SEVERAL_TIMES = re.compile(r"(sub-[A-Za-z0-9]+(?=_ses-)|BraTS-[A-Z]+-\d+(?=-\d{3}$)|UPENN-GBM-\d+(?=_\d\d$))")
 _EXAMINATION = re.compile(r"BraTS(?:2021_|-GLI-)(\d+)(?:-(\d+))?")
+_SEVERAL_TIMES = re.compile(r"(sub-[A-Za-z0-9]+(?=_ses-)|BraTS-[A-Z]+-\d+(?=-\d{3}$)|UPENN-GBM-\d+(?=_\d\d$))")
 
 LAYOUTS: dict[str, Layout] = {
     "brats20": Layout(
@@ -306,84 +268,3 @@ FOREIGN: dict[str, re.Pattern[str]] = {
     "another task of BraTS (metastases, meningioma, children, Africa)": re.compile(r"/BraTS-(?!GLI)[A-Za-z]+-\d+"),
     "ISLES 2015 SPES": re.compile(r"(?i)/VSD\..*\.MR_(CBF|CBV|TTP|Tmax|T1c|4DPWI)\."),
 }
-
-
-# Reading -------------------------------------------------------------------------------------------------------------
-
-
-def _collected(root: Path, layout: Layout) -> Found:
-    assert layout.place is not None
-    problems: list[str] = []
-    notes: list[str] = []
-    unused: dict[str, list[Path]] = {}
-    lost: dict[tuple[str, Path | None], str] = {}
-    found: dict[tuple[str, Path | None], dict[Contrast | str, list[Path]]] = {}
-    for folder in walk(root, problems):
-        try:
-            paths, broken, _ = entries(folder)
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        for path, why in broken.items():
-            if at := layout.place(path):
-                lost[(at.subject, at.folder)] = f"{at.subject}: {path} is {why}."
-            else:
-                unused.setdefault(why, []).append(path)
-        for path in paths:
-            if at := layout.place(path):
-                found.setdefault((at.subject, at.folder), {}).setdefault(at.kind, []).append(path)
-            elif (look := looks_like(path)) == "" or LAYOUTS.get(look) is layout:
-                why = _why_not(path) or f"not named as in this data set ({layout.example})"
-                unused.setdefault(why, []).append(path)
-    subjects = []
-    for (name, home), kinds in sorted(found.items(), key=lambda item: item[0][0]):
-        twice = {kind: paths for kind, paths in kinds.items() if len(paths) > 1 and isinstance(kind, Contrast)}
-        if (name, home) in lost:
-            problems.append(lost[name, home])
-            continue
-        if twice:
-            both = "; ".join(f"{kind.label}: {', '.join(map(str, paths))}" for kind, paths in twice.items())
-            problems.append(f"{name}: more than one file for a contrast ({both}). Move all but one elsewhere.")
-            continue
-        files = {contrast: kinds[contrast][0] for contrast in Contrast if contrast in kinds}
-        around = home or Path(os.path.commonpath([path.parent for path in files.values()]))
-        labels, mask = (kinds.get(kind, []) for kind in (SEGMENTATION, MASK))
-        subject = SubjectFiles(name, around, "free", files)
-        subject = replace(subject, segmentation=labels[0]) if len(labels) == 1 else subject
-        subjects.append(replace(subject, mask=mask[0]) if len(mask) == 1 else subject)
-    check_names(subjects)
-    for why, paths in unused.items():
-        such = few((path.relative_to(root).as_posix() for path in paths), 2)
-        notes.append(f"{such}: {'not used' if len(paths) == 1 else f'{len(paths)} files not used'}: {why}.")
-    return Found(subjects, problems, notes)
-
-
-def _without_strangers(
-    dataset: str, layout: Layout, subjects: list[SubjectFiles]
-) -> tuple[list[SubjectFiles], list[str]]:
-    """Leave out what is of another data set, and examinations that are there under two names."""
-    kept, problems = [], []
-    looks = {subject.name: looks_like(next(iter(subject.files.values()))) for subject in subjects}
-    own = {examination(name): name for name, look in looks.items() if look == dataset}
-    for subject in subjects:
-        look = looks[subject.name]
-        if look not in ("", dataset, *layout.kin):
-            problems.append(f"{subject.name}: named as in {look}, not as in {dataset}. Open that data set by itself.")
-        elif look == "" and layout.own_only:
-            problems.append(
-                f"{subject.name}: not named as in {dataset} ({layout.example}), so that nobody knows what its label 4 "
-                "means. Open it with --dataset folder."
-            )
-        elif look in layout.kin and (same := own.get(examination(subject.name))):
-            problems.append(
-                f"{subject.name}: the same examination as {same}, under its other name. Remove one of them."
-            )
-        else:
-            kept.append(subject)
-    return kept, problems
-
-
-def examination(name: str) -> tuple[str, int]:
-    """Patient and time point in the names of BraTS 2021 and 2023: BraTS2021_00027 is BraTS-GLI-00027-000."""
-    match = _EXAMINATION.match(name)
-    return (match[1], int(match[2] or 0)) if match else (name, 0)

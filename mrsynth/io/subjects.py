@@ -6,15 +6,16 @@ neither numpy nor nibabel, so that `mrsynth inspect` is quick.
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
+from mrsynth.io.collecting import read_subjects
 from mrsynth.io.discovery import SubjectFiles, check_mask, check_overrides, subject_among_files, subjects_among_files
-from mrsynth.io.layouts import LAYOUTS, OTHERS, Survey, read_subjects, survey
+from mrsynth.io.layouts import LAYOUTS, OTHERS, Survey, survey
 from mrsynth.io.vocabulary import contrast_of_word, name_words
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ __all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_raw", "load_su
 
 
 def find_subject(
-    folder: Path | str, overrides: Mapping[Contrast, Path] | None = None, mask: Path | None = None
+    folder: Path | str,
+    overrides: Mapping[Contrast, Path] | None = None,
+    mask: Path | None = None,
+    needed: Collection[Contrast] = STANDARD,
 ) -> SubjectFiles:
     """The one subject in a folder: its scans, told apart by name.
 
@@ -38,6 +42,7 @@ def find_subject(
                holds several subjects, `folder/ID` means the one of that name.
     overrides  contrast -> the file to take for it, whatever its name and wherever it lies
     mask       the brain mask to take, wherever it lies
+    needed     contrasts about which there may be no doubt; a file that only concerns others is left out
     Masks, segmentations, maps, and files whose header or sidecar says that they are synthetic are no scans; `left_out`
     names them. The folders `mrsynth` and `derivatives` are not looked into. Raises InputError when there is no such
     folder, no scan, more than one subject, two files for one contrast, or a file that is or could be a contrast
@@ -46,7 +51,7 @@ def find_subject(
     folder, given = Path(folder).expanduser(), check_overrides(overrides or {})
     dataset, home, seen = _kept_otherwise(folder)
     subjects = read_subjects(dataset, home, seen).subjects if dataset else []
-    found = subjects[0].with_files(given) if len(subjects) == 1 else subject_among_files(folder, given)
+    found = subjects[0].with_files(given) if len(subjects) == 1 else subject_among_files(folder, given, needed)
     return found if mask is None else found.with_mask(check_mask(mask))
 
 

@@ -247,6 +247,10 @@ def _why_no_scan(words: Sequence[str], hits: dict[int, Contrast]) -> str:
     for word in words:
         if word in _NO_SCAN:
             return _NO_SCAN[word]
+        if re.fullmatch(r"(?:t1|t2|t2star|r1|r2|r2star|pd|mtr)(?:map|rho)s?", word):
+            return _MAP
+        if re.fullmatch(r"t2w?(?:star|s)w?", word):
+            return "T2*-weighted"
     for i, word in enumerate(words):
         if word in _PARTS and (_word_at(words, i - 1) == "part" or (hits and i > min(hits)) or word == words[-1]):
             return _PARTS[word]

@@ -167,8 +167,7 @@ def test_opening_reads_no_voxels(tmp_path: Path, name: str, monkeypatch: pytest.
     def refuse(*_: object) -> None:
         pytest.fail("voxels were read")
 
-    monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", refuse)
-    monkeypatch.setattr(mrsynth.io.nifti, "_check_gzip", refuse)
+    monkeypatch.setattr(mrsynth.io.nifti, "_voxels", refuse)
 
     assert len(open_dataset(name, write_root(tmp_path, name)).subjects) == 2
 
@@ -303,8 +302,8 @@ def spoil(path: Path, how: str) -> None:
         ("gone", "T2 missing in .* (found T1, T1ce, FLAIR); copy or download the subject again"),
         ("empty", "is empty (0 bytes)"),
         ("no gzip", "the file is not gzip"),
-        ("cut", "Expected a whole .nii or .nii.gz"),
-        ("page", "cannot be read as NIfTI"),
+        ("cut", "is truncated or damaged"),
+        ("page", "is truncated or damaged"),
         ("shape", "T1 and T2 lie on different grids"),
         ("spacing", "T1 and T2 lie on different grids"),
         ("shift", "T1 and T2 lie on different grids"),

@@ -6,7 +6,8 @@ import pytest
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.layouts import LAYOUTS, in_test_folder, looks_like, patient_of, read_subjects, survey
+from mrsynth.io.collecting import read_subjects
+from mrsynth.io.layouts import LAYOUTS, in_test_folder, looks_like, patient_of, survey
 from mrsynth.io.subjects import SubjectFiles
 
 

@@ -270,7 +270,7 @@ def scan_folders(todo: Plan) -> set[Path]:
 
 def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:
     """The true volumes of the targets in a folder; those that are not there are left out, none at all is an error."""
-    files = find_subject(folder)
+    files = find_subject(folder, needed=targets)
     found = {c: read_volume(files.files[c]) for c in targets if c in files.files}
     if not found:
         raise InputError(
