@@ -355,7 +355,7 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without montages, which take longer than all the rest of a small subject."""
-    monkeypatch.setattr("mrsynth.tasks.complete.output.montage", lambda *_, **__: b"PNG")
+    monkeypatch.setattr("mrsynth.tasks.complete.pictures.montage", lambda *_, **__: b"PNG")
 
 
 # DICOM ---------------------------------------------------------------------------------------------------------------

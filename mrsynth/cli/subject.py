@@ -95,6 +95,7 @@ def complete(
     self_check: Annotated[
         bool, typer.Option(help="Hide each available contrast on a few slices, remake it and score it.")
     ] = True,
+    viewer: Annotated[bool, typer.Option(help="Put the volumes into report.html, to scroll through.")] = True,
     crop: Annotated[
         Crop | None,
         typer.Option(
@@ -148,6 +149,7 @@ def complete(
         precision=precision.lower(),
         reference=reference,
         self_check=self_check,
+        viewer=viewer,
         crop=crop.value if crop else None,
         align=align.value,
         onto=reference_contrast,

@@ -32,11 +32,15 @@ SCALES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # ends of colour bars
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One column. `voxels` (I, J, K) with axes LPS; in [0, 1] (difference: the absolute difference of two such)."""
+    """One column. `voxels` (I, J, K) with axes LPS; in [0, 1] (difference: the absolute difference of two such).
+
+    ends   what 0 and 1 are in the numbers of the panel's file
+    """
 
     title: str
     voxels: Array
     kind: Kind = "input"
+    ends: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def montage(
     mask = mask if mask.any() else np.ones_like(mask)
     cuts = [Cut(2, k) for k in (spread(mask) if slices is None else slices)]
     cuts += [Cut(1, _quantile(mask, 1, 0.5)), Cut(0, _quantile(mask, 0, 0.45))]  # 0.5 would be the gap between halves
-    box = tuple(_extent(mask, axis, [c.index for c in cuts if c.axis == axis]) for axis in range(3))
+    box = tuple(extent(mask, axis, [c.index for c in cuts if c.axis == axis]) for axis in range(3))
 
     layout = _Layout(len(panels), cuts, [(s.stop - s.start) * mm for s, mm in zip(box, spacing, strict=True)])
     figure = Figure(figsize=(layout.width / DPI, layout.height / DPI), dpi=DPI, facecolor=PAPER)
@@ -156,7 +160,7 @@ def _draw_column(
 
     coloured = panel.kind in MAPS
     colours = MAPS.get(panel.kind, "gray")
-    end = _scale_end(panel.voxels[mask]) if coloured else 1.0
+    end = scale_end(panel.voxels[mask]) if coloured else 1.0
     scale = Normalize(0, end)
     for row, cut in enumerate(cuts):
         axes = figure.add_axes(layout.cell(column, row))
@@ -191,7 +195,7 @@ def _draw_column(
         bar.outline.set_visible(False)
 
 
-def _scale_end(values: Array) -> float:
+def scale_end(values: Array) -> float:
     """The first round number that leaves out less than one voxel in a hundred."""
     reached = float(np.quantile(values, 0.99))
     return next((end for end in SCALES if end >= reached), SCALES[-1])
@@ -203,7 +207,7 @@ def _quantile(mask: Mask, axis: int, fraction: float) -> int:
     return int(np.searchsorted(mass, fraction * mass[-1]))
 
 
-def _extent(mask: Mask, axis: int, indices: Sequence[int]) -> slice:
+def extent(mask: Mask, axis: int, indices: Sequence[int] = ()) -> slice:
     """The stretch along an axis that holds the mask and a margin, and these indices."""
     (where,) = np.nonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
     low, high = int(where[0]) - MARGIN, int(where[-1]) + 1 + MARGIN

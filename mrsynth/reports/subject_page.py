@@ -36,6 +36,13 @@ KINDS = {"reference": "against the true image", "self-check": "self-check: hidde
 UNKNOWN = "nothing was measured: trust nothing in it that the acquired contrasts do not show as well"
 
 
+class SubjectPicture(NamedTuple):
+    """One contrast that was made, beside what it was made from: a montage as PNG, and what `viewer_data` gives."""
+
+    png: bytes
+    viewer: Any | None = None
+
+
 class Grid(NamedTuple):
     """A table of the page."""
 
@@ -43,10 +50,10 @@ class Grid(NamedTuple):
     rows: Sequence[Sequence[Cell]]
 
 
-def report_html(report: Report, montage_png: Mapping[Contrast, bytes]) -> str:
+def report_html(report: Report, pictures: Mapping[Contrast, SubjectPicture]) -> str:
     """Lay out the report.
 
-    montage_png   a picture of each contrast that was made, in the order shown
+    pictures   of each contrast that was made, in the order shown
     """
     made = " and ".join(output.contrast.label for output in report.outputs) or "nothing"
     return render(
@@ -58,9 +65,10 @@ def report_html(report: Report, montage_png: Mapping[Contrast, bytes]) -> str:
         verdicts=[_verdict(report, output.contrast) for output in report.outputs],
         notices=[notice for notice in report.notices if notice not in _own_notices(report)],
         pictures=[
-            {"caption": f"Synthetic {target.label}", "png": png, "notice": WARNINGS.get(target)}
-            for target, png in montage_png.items()
+            {"caption": f"Synthetic {target.label}", "notice": WARNINGS.get(target), **picture._asdict()}
+            for target, picture in pictures.items()
         ],
+        viewers=any(picture.viewer is not None for picture in pictures.values()),
         scores=_scores(report.scores),
         files=_files(report),
         facts=_facts(report),

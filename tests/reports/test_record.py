@@ -26,7 +26,7 @@ from mrsynth.reports.record import (
     report_json,
     sidecar_json,
 )
-from mrsynth.reports.subject_page import report_html
+from mrsynth.reports.subject_page import SubjectPicture, report_html
 from mrsynth.reports.trust import RATINGS, assess, expected_quality, rate
 from mrsynth.scores.rows import Score
 
@@ -297,7 +297,7 @@ class Outline(HTMLParser):
 
 
 def test_page_is_balanced_and_holds_what_was_asked_for() -> None:
-    page = Outline(report_html(made_report(), {FLAIR: PNG}))
+    page = Outline(report_html(made_report(), {FLAIR: SubjectPicture(PNG)}))
     order = ["How far to trust it", "Pictures", "Scores", "Warnings", "Inputs and outputs", "How it was made"]
     headings = re.findall("|".join(order), page.text)
 
@@ -317,7 +317,7 @@ def test_page_is_balanced_and_holds_what_was_asked_for() -> None:
 
 
 def test_page_is_self_contained_and_without_scripts() -> None:
-    page = Outline(report_html(made_report(), {FLAIR: PNG}))
+    page = Outline(report_html(made_report(), {FLAIR: SubjectPicture(PNG)}))
     links = [value or "" for name, value in page.attributes if name in {"src", "href"}]
 
     assert not {"script", "link", "iframe"} & set(page.tags)
@@ -344,7 +344,7 @@ def test_every_text_from_outside_is_escaped() -> None:
         software={NASTY: NASTY},
         timings={NASTY: 1.0},
     )
-    page = Outline(report_html(report, {FLAIR: PNG}))
+    page = Outline(report_html(report, {FLAIR: SubjectPicture(PNG)}))
 
     assert page.open == []
     assert "script" not in page.tags
@@ -380,7 +380,7 @@ def test_score_tables_have_one_line_per_comparison_and_the_first_only_what_matte
 
 def test_the_verdict_comes_first_and_what_must_be_said_of_a_contrast_stands_beside_it_and_its_picture() -> None:
     output = OutputRecord(contrast=T1CE, file="t1ce.nii.gz", sidecar="t1ce.json", sha256="0" * 64)
-    text = Outline(report_html(made_report(outputs=(output,)), {T1CE: PNG})).text
+    text = Outline(report_html(made_report(outputs=(output,)), {T1CE: SubjectPicture(PNG)})).text
     verdict, pictures = text.index("quality:"), text.index("Pictures")
 
     assert text.index("How far to trust it") < verdict < text.index("Inferred from")

@@ -20,8 +20,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import OutputError, UsageError
@@ -31,8 +29,6 @@ from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import BRAIN_MASK, is_ours
 from mrsynth.io.store import sha256_of
 from mrsynth.io.subjects import SubjectFiles
-from mrsynth.plain import Array
-from mrsynth.reports.montage import Kind, Panel, montage
 from mrsynth.reports.record import (
     Content,
     InputRecord,
@@ -47,19 +43,17 @@ from mrsynth.reports.record import (
 )
 from mrsynth.reports.subject_page import report_html
 from mrsynth.scans.familiarity import has_skull
-from mrsynth.scans.grid import Orientation, axis_code
-from mrsynth.scans.hounsfield import window_of
+from mrsynth.scans.grid import axis_code
 from mrsynth.scans.raw import Raw
 from mrsynth.scans.volume import Volume
-from mrsynth.scores.metrics import to_unit
-from mrsynth.tasks.complete.completion import Completion, in_u, spread
+from mrsynth.tasks.complete.completion import Completion
+from mrsynth.tasks.complete.pictures import picture
 from mrsynth.tasks.complete.plan import Plan
 from mrsynth.tasks.memory import peak_memory_mb
 from mrsynth.tasks.models import TrainedMethod
 
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
 MASK = BRAIN_MASK + " {}, found in the {}"
-SQUARE_MM = 24
 LOG = "mrsynth.log"
 REPORT_FILES = (LOG, "metrics.csv", "report.html", "report.json")
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
@@ -194,6 +188,7 @@ def write_results(
     truths: Mapping[Contrast, Volume],
     options: dict[str, Any],
     command: str,
+    viewer: bool,
     began: float,
 ) -> Report:
     """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
@@ -272,7 +267,7 @@ def write_results(
             files.files[raw.home],
             MASK.format(__version__, raw.stripped_on.label),
         )
-    pictures = {t: picture(raw, used, completion, t, truths.get(t)) for t in completion.volumes}
+    pictures = {t: picture(raw, used, completion, t, truths.get(t), viewer=viewer) for t in completion.volumes}
     report = Report(
         version=__version__,
         created=datetime.now(UTC),
@@ -324,50 +319,6 @@ def input_record(path: Path, contrast: Contrast, raw: Raw) -> InputRecord:
         axes=axis_code(volume.affine),
         registration=registration,
     )
-
-
-def picture(
-    raw: Raw, used: Sequence[Contrast], completion: Completion, target: Contrast, truth: Volume | None
-) -> bytes:
-    """Inputs, the synthetic image, mean and spread, and with a reference the truth and the difference, in LPS.
-
-    A scan that was registered is also shown in a checkerboard with the one it was brought onto.
-    """
-    subject = raw.subject
-    orientation = Orientation.between(subject.reference.affine, "LPS")
-    mask = orientation.apply(subject.foreground())
-
-    def panel(title: str, voxels: Any, kind: Kind) -> Panel:
-        shown = orientation.apply(np.clip(voxels, 0, 1).astype(np.float32))
-        return Panel(title, np.where(mask, shown, np.float32(0)), kind)
-
-    scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
-    synthetic, window = completion.in_u(target), completion.prepared.hounsfield
-    panels = [panel(c.label, (subject.volumes[c].voxels - offsets[c]) / scales[c], "input") for c in used]
-    for c in (c for c in used if c in raw.registrations and raw.home in used):
-        one, other = ((subject.volumes[x].voxels - offsets[x]) / scales[x] for x in (raw.home, c))
-        board = checkerboard(one, other, subject.reference.spacing)
-        panels.append(panel(f"{raw.home.label} and {c.label}", board, "input"))
-    panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic"))
-    if target in completion.means:
-        mean = in_u(target, completion.means[target].voxels, window)
-        panels.append(panel("mean of samples", mean, "synthetic"))
-    if target in completion.spreads:
-        over = completion.spreads[target].voxels / spread(target, window)
-        panels.append(panel("spread of samples", over, "uncertainty"))
-    if truth is not None:
-        true = to_unit(truth.voxels, window_of(target, window))
-        panels.append(panel(f"true {target.label}", true, "reference"))
-        panels.append(panel("difference", np.abs(true - synthetic), "difference"))
-    return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
-
-
-def checkerboard(one: Array, other: Array, spacing: Sequence[float]) -> Array:
-    """Two images (I, J, K) in turn, in cubes of 24 mm: where they fit, edges run on from one into the other."""
-    rows, columns, planes = (np.arange(n) * step // SQUARE_MM for n, step in zip(one.shape, spacing, strict=True))
-    number = rows[:, None, None] + columns[None, :, None] + planes[None, None, :]
-    board: Array = np.where(number % 2 == 0, one, other)
-    return board
 
 
 def mask_name(files: SubjectFiles) -> str:

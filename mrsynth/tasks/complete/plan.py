@@ -33,6 +33,7 @@ class CompleteOptions(Sampling):
     n4: bool = Field(False, description="correct slow changes of brightness first")
     reference: Path | None = None
     self_check: bool = True
+    viewer: bool = Field(True, description="put the volumes into report.html, to scroll through")
     overwrite: bool = False
     dry_run: bool = False
     command: str = Field("", description="what was typed, for the report")

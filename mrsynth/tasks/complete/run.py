@@ -119,6 +119,7 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
             truths=truths,
             options=options.model_dump(mode="json", exclude={"command"}),
             command=options.command,
+            viewer=options.viewer,
             began=began,
         )
         for warning in report.warnings:

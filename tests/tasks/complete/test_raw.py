@@ -11,7 +11,7 @@ from mrsynth.scans import raw
 from mrsynth.scans.alignment import Registration, resampled
 from mrsynth.scans.volume import Volume
 from mrsynth.tasks.complete import run as task
-from mrsynth.tasks.complete.output import checkerboard
+from mrsynth.tasks.complete.pictures import checkerboard
 
 SHIFT = np.eye(4)
 SHIFT[:3, 3] = (4.0, -6.0, 2.0)

@@ -133,7 +133,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     assert len(rows) == len(report.scores) > 0
     page = (out / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and page.count("data:image/png;base64,iVBOR") == 1
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page) and "<script" not in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -1,0 +1,87 @@
+"""The viewer inside a page: volumes as sheets of slices, for the script `templates/viewer.js`.
+
+A sheet is a lossless WebP of the axial slices of the brain's box, in rows, in 256 steps from one end of the panel's
+window to the other. Lossless because a step of grey should be one step of 1/255 of the window and not an artefact of
+the compression.
+"""
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsynth.plain import Array, Mask
+from mrsynth.reports.montage import MAPS, Panel, extent, scale_end
+
+STEPS = 255
+EFFORT = 20  # of 100, of the encoder: more takes a third more time for a hundredth of the size
+LARGEST = 16383  # pixels along one side of a WebP
+
+
+def viewer_data(panels: Sequence[Panel], mask: Mask, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Any:
+    """What the script reads, as plain data: geometry of the box, and for each panel its sheet and its window.
+
+    panels    (I, J, K) each, axes LPS, as in the montage
+    mask      (I, J, K) bool, the brain: the sheets hold its box and the margin of the montage
+    spacing   millimetres along I, J, K
+    """
+    mask = mask if mask.any() else np.ones_like(mask)
+    box = tuple(extent(mask, axis) for axis in range(3))
+    shape = [s.stop - s.start for s in box]
+    columns = _columns(shape)
+    return {
+        "shape": shape,
+        "first": [s.start for s in box],
+        "spacing": list(spacing),
+        "columns": columns,
+        "layers": [_layer(panel, mask, box, columns) for panel in panels],
+    }
+
+
+def _layer(panel: Panel, mask: Mask, box: tuple[slice, ...], columns: int) -> dict[str, Any]:
+    """The window in u runs from 0 to `end`; `low` and `high` are the values of the panel's file there."""
+    end = scale_end(panel.voxels[mask]) if panel.kind in MAPS else 1.0
+    levels = np.rint(np.clip(panel.voxels[box] / np.float32(end), 0, 1) * STEPS).astype(np.uint8)
+    low, high = panel.ends
+    return {
+        "title": panel.title,
+        "kind": panel.kind,
+        "low": low,
+        "high": low + (high - low) * end,
+        "colours": _colours(MAPS[panel.kind]) if panel.kind in MAPS else None,
+        "sheet": "data:image/webp;base64," + b64encode(_webp(sheet(levels, columns))).decode("ascii"),
+    }
+
+
+def sheet(voxels: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """(I, J, K) -> its axial slices as seen from below, J downwards, `columns` of them beside each other."""
+    i, j, k = voxels.shape
+    rows = -(-k // columns)
+    slices = np.zeros((rows * columns, j, i), np.uint8)
+    slices[:k] = voxels.transpose(2, 1, 0)
+    return slices.reshape(rows, columns, j, i).transpose(0, 2, 1, 3).reshape(rows * j, columns * i)
+
+
+def _columns(shape: Sequence[int]) -> int:
+    """So many slices beside each other that the sheet is about square, within what a WebP can hold."""
+    i, j, k = shape
+    return int(np.clip(round((k * j / i) ** 0.5), 1, max(1, min(k, LARGEST // i))))
+
+
+def _colours(name: str) -> list[list[int]]:
+    """256 colours of a map, (red, green, blue) from 0 to 255."""
+    from matplotlib import colormaps
+
+    table: Array = np.asarray(colormaps[name](np.arange(256)))
+    return [[round(float(c) * 255) for c in row[:3]] for row in table]
+
+
+def _webp(grey: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(grey).convert("RGB").save(file, "WEBP", lossless=True, quality=EFFORT, method=2)
+    return file.getvalue()

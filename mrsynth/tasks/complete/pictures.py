@@ -1,0 +1,74 @@
+"""What a report shows of one synthetic contrast: montage and viewer, beside what it was made from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrsynth.contrasts import Contrast
+from mrsynth.plain import Array
+from mrsynth.reports.montage import Kind, Panel, montage
+from mrsynth.reports.subject_page import SubjectPicture
+from mrsynth.reports.viewer import viewer_data
+from mrsynth.scans.grid import Orientation
+from mrsynth.scans.hounsfield import window_of
+from mrsynth.scans.raw import Raw
+from mrsynth.scans.volume import Volume
+from mrsynth.scores.metrics import QUANTILES, to_unit
+from mrsynth.tasks.complete.completion import Completion, in_u, spread
+
+SQUARE_MM = 24
+
+
+def picture(
+    raw: Raw,
+    used: Sequence[Contrast],
+    completion: Completion,
+    target: Contrast,
+    truth: Volume | None,
+    *,
+    viewer: bool,
+) -> SubjectPicture:
+    """Inputs, the synthetic image, mean and spread, and with a reference the truth and the difference, in LPS.
+
+    A scan that was registered is also shown in a checkerboard with the one it was brought onto.
+    """
+    subject = raw.subject
+    orientation = Orientation.between(subject.reference.affine, "LPS")
+    mask = orientation.apply(subject.foreground())
+
+    def panel(title: str, u: Array, kind: Kind, low: float = 0.0, span: float = 1.0) -> Panel:
+        """`low` and `span`: from u to the values of the file."""
+        shown = orientation.apply(np.clip(u, 0, 1).astype(np.float32))
+        return Panel(title, np.where(mask, shown, np.float32(0)), kind, (float(low), float(low + span)))
+
+    scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
+    window, synthetic = completion.prepared.hounsfield, completion.in_u(target)
+    own, full = window_of(target, window), spread(target, window)
+    zero = own[0] if own else 0.0
+    u = {c: (subject.volumes[c].voxels - offsets[c]) / scales[c] for c in used}
+    panels = [panel(c.label, u[c], "input", offsets[c], scales[c]) for c in used]
+    for c in (c for c in used if c in raw.registrations and raw.home in used):
+        board = checkerboard(u[raw.home], u[c], subject.reference.spacing)
+        panels.append(panel(f"{raw.home.label} and {c.label}", board, "input"))
+    panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic", zero, full))
+    if target in completion.means:
+        mean = in_u(target, completion.means[target].voxels, window)
+        panels.append(panel("mean of samples", mean, "synthetic", zero, full))
+    if target in completion.spreads:
+        panels.append(panel("spread of samples", completion.spreads[target].voxels / full, "uncertainty", span=full))
+    if truth is not None:
+        true = to_unit(truth.voxels, own)
+        low, high = own or np.quantile(truth.voxels, QUANTILES)
+        panels.append(panel(f"true {target.label}", true, "reference", low, high - low))
+        panels.append(panel("difference", np.abs(true - synthetic), "difference"))
+    spacing = orientation.spacing(subject.reference.spacing)
+    shown = viewer_data(panels, mask, spacing) if viewer else None
+    return SubjectPicture(montage(panels, mask, spacing=spacing), shown)
+
+
+def checkerboard(one: Array, other: Array, spacing: Sequence[float]) -> Array:
+    """Two images (I, J, K) in turn, in cubes of 24 mm: where they fit, edges run on from one into the other."""
+    rows, columns, planes = (np.arange(n) * step // SQUARE_MM for n, step in zip(one.shape, spacing, strict=True))
+    number = rows[:, None, None] + columns[None, :, None] + planes[None, None, :]
+    board: Array = np.where(number % 2 == 0, one, other)
+    return board
