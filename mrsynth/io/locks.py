@@ -22,14 +22,15 @@ POLL = 0.05  # seconds between two attempts
 
 
 @contextmanager
-def locked(folder: Path, *, patience: float = 0, sweep: bool = True) -> Iterator[bool]:
+def locked(folder: Path, *, patience: float = 0, sweep: bool = True, name: str = LOCK) -> Iterator[bool]:
     """Hold a folder that exists alone; yields whether the file system knows locks.
 
     patience  how long to wait for another process that holds it, in seconds
     sweep     remove what killed runs left directly in it
+    name      of the lock, where a folder has several
     Raises BlockingIOError when another process holds it still, OutputError when the folder cannot be written.
     """
-    path = folder / LOCK
+    path = folder / name
     try:
         held = _acquired(path, time.monotonic() + patience)
     except BlockingIOError:

@@ -16,7 +16,8 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +28,14 @@ from mrsynth.card import Card, ManifestEntry
 from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.io.locks import locked
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.plain import Plain
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.yaml"
 RECORDS = "fetched.yaml"
+PATIENCE = 600  # seconds to wait for another process that writes a checkpoint: large ones take a while
 
 log = logging.getLogger(__name__)
 
@@ -187,10 +190,31 @@ def records(folder: Path) -> dict[str, Fetched]:
 
 
 def record(folder: Path, name: str, fetched: Fetched) -> None:
-    """Note in a folder's `fetched.yaml` where NAME.safetensors came from. Raises WeightsError or OutputError."""
-    everything = {**records(folder), name: fetched}
-    plain = {key: everything[key].model_dump() for key in sorted(everything)}
-    write_text(folder / RECORDS, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    """Note in a folder's `fetched.yaml` where NAME.safetensors came from, beside what others note there.
+
+    Raises WeightsError or OutputError.
+    """
+    with held(folder, RECORDS):
+        everything = {**records(folder), name: fetched}
+        plain = {key: everything[key].model_dump() for key in sorted(everything)}
+        write_text(folder / RECORDS, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+@contextmanager
+def held(folder: Path, file: str) -> Iterator[None]:
+    """Inside, no other process changes this file of a folder of checkpoints. Raises OutputError when one will not end.
+
+    Temporary files of other names are not swept: others may be writing them.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, patience=PATIENCE, sweep=False, name=f".{file}.lock"))
+        except BlockingIOError as error:
+            raise OutputError(
+                f"Another mrsynth has been writing {folder / file} for {PATIENCE} s. Wait until it has ended, and try "
+                "again."
+            ) from error
+        yield
 
 
 def locate(entry: ManifestEntry) -> Path:

@@ -1,8 +1,10 @@
 """Names lead to files, and only to the very files the manifest vouches for."""
 
 import logging
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
+from mrsynth.io.store import RECORDS, Fetched, available_entries, record, records
 
 FIELDS = {"method": "fgc2f", "contrasts": ["t1", "t1ce", "t2", "flair"], "licence": "Apache-2.0"}
 HUB = FIELDS | {"name": "official", "method": "cwdm", "repository": "pfriedri/cwdm", "pattern": "t1ce"}
@@ -286,3 +289,37 @@ def test_listing_and_choosing_load_no_torch(tmp_path, module):
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_two_processes_note_at_once_is_all_kept(tmp_path):
+    fetched = Fetched(repository="a/b", file="f", revision="r", sha256="0" * 64, size=1, stored_sha256="1" * 64)
+
+    def note(who):
+        for number in range(15):
+            record(tmp_path, f"{who}-{number}", fetched)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(note, "ab"))
+    assert len(records(tmp_path)) == 30 and [p.name for p in tmp_path.iterdir()] == [RECORDS]
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda path: os.mkfifo(path), "it is a pipe"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.write_bytes((9 * 10**7).to_bytes(8, "little") + b'{"a": 1}'), "damaged"),
+        (lambda path: path.write_bytes(b'\x09\0\0\0\0\0\0\0{"a":1e9}'), "not a safetensors file"),
+    ],
+)
+def test_what_cannot_be_used_in_a_shared_folder_is_named_and_stops_nobody(
+    package, tmp_path, monkeypatch, caplog, harm, said
+):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    checkpoint(folder / "good.safetensors", "good")
+    harm(folder / "bad.safetensors")
+    monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(folder))
+    assert "good" in names(available_entries()) and "bad" not in names(available_entries())
+    assert "Left out" in caplog.text and "bad.safetensors" in caplog.text and said in caplog.text

@@ -16,7 +16,7 @@ from mrsynth.diffusion.schedules import make_schedule
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Checkpoint, read_header, write_checkpoint
 from mrsynth.io.pickles import read_state_dict
-from mrsynth.io.store import available_entries, record, records, sha256_of, writable_store
+from mrsynth.io.store import available_entries, held, record, records, sha256_of, writable_store
 from mrsynth.methods import method_class
 from mrsynth.methods.cwdm.network import WaveletUNetConfig
 from mrsynth.methods.cwdm.official import (
@@ -112,15 +112,16 @@ def import_checkpoint(
     }
     own = card_of(file, name, origin, target, licence, card)
     content = Checkpoint(own, whole_config(file, config), PREPARATION.model_dump(mode="json"), cwdm_official(state))
-    if not path.exists() or replaces(path, content):
-        write_checkpoint(path, content, torch.float32)
-        if (known := records(path.parent).get(name)) is not None:
-            record(path.parent, name, known.model_copy(update={"stored_sha256": sha256_of(path)}))
-    elif not holds(path, content):
-        raise UsageError(
-            f"{path} exists and is another checkpoint than {file} makes. Give this one another name with --name, or "
-            "delete that file."
-        )
+    with held(path.parent, path.name):  # another import may have taken the name since it was looked at
+        if not path.exists() or replaces(path, content):
+            write_checkpoint(path, content, torch.float32)
+            if (known := records(path.parent).get(name)) is not None:
+                record(path.parent, name, known.model_copy(update={"stored_sha256": sha256_of(path)}))
+        elif not holds(path, content):
+            raise UsageError(
+                f"{path} exists and is another checkpoint than {file} makes. Give this one another name with --name, "
+                "or delete that file."
+            )
     return path
 
 

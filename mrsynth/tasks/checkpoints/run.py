@@ -15,6 +15,7 @@ from mrsynth.io.store import (
     RECORDS,
     Fetched,
     available_entries,
+    held,
     locate,
     published_entry,
     record,
@@ -109,13 +110,16 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
         return path
     entry = published_entry(name) or known_entry(name)
     store = writable_store()
-    earlier = records(store).get(name)  # before the download: a record that cannot be read must not cost one
-    downloaded = hub.download(entry, progress)
-    check(entry, downloaded, earlier, store)
-    path = stored(entry, downloaded, store)
-    facts = {key: getattr(downloaded, key) for key in ("file", "revision", "sha256", "size")}
-    record(store, name, Fetched(repository=entry.repository or "", stored_sha256=sha256_of(path), **facts))
-    return path
+    with held(store, f"{name}.fetch"):
+        if (path := at_hand(name)) is not None and not outdated(read_header(path)):
+            return path  # another process was fetching it, too
+        earlier = records(store).get(name)  # before the download: a record that cannot be read must not cost one
+        downloaded = hub.download(entry, progress)
+        check(entry, downloaded, earlier, store)
+        path = stored(entry, downloaded, store)
+        facts = {key: getattr(downloaded, key) for key in ("file", "revision", "sha256", "size")}
+        record(store, name, Fetched(repository=entry.repository or "", stored_sha256=sha256_of(path), **facts))
+        return path
 
 
 def known_entry(name: str) -> ManifestEntry:

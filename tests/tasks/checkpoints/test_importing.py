@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
 from mrsynth.methods.cwdm.official import cwdm_layout, cwdm_official
 from mrsynth.sampling import Sampling
 from mrsynth.scans.preparation import CWDM_GRID, PreparationConfig
+from mrsynth.tasks.checkpoints import importing
 from mrsynth.tasks.checkpoints.importing import import_checkpoint
 
 SMALL = WaveletUNetConfig(width=32, multipliers=(1, 2), blocks=1)
@@ -441,3 +445,31 @@ def test_a_file_where_the_store_should_be(saved, home):
     home.write_text("")
 
     refused(OutputError, "MRSYNTH_HOME", saved(), home)
+
+
+# Two at once ---------------------------------------------------------------------------------------------------------
+
+
+def test_of_two_imports_of_different_files_under_one_name_one_is_refused(saved, home, monkeypatch):
+    """Both have looked for the name before either writes; the second waits, and finds it taken."""
+    files = [saved(official_state(seed=seed), f"{seed} {NAME}") for seed in (1, 2)]
+    both, write = threading.Barrier(2), importing.write_checkpoint
+
+    def slowly(*arguments):
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # gives the other every chance to come this far, too
+        write(*arguments)
+
+    def attempt(file):
+        try:
+            return import_checkpoint(file, method="cwdm", target=Contrast.T1CE, name="both")
+        except UsageError as error:
+            return error
+
+    monkeypatch.setattr(importing, "write_checkpoint", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(attempt, files))
+    refused = [end for end in ends if isinstance(end, UsageError)]
+    assert len(refused) == 1 and "exists and is another checkpoint" in str(refused[0])
+    (path,) = [end for end in ends if not isinstance(end, UsageError)]
+    assert read_header(path).card.name == "both" and [p.name for p in path.parent.iterdir()] == ["both.safetensors"]
