@@ -25,7 +25,6 @@ from mrsynth.devices import choose_device
 from mrsynth.errors import InputError, MrsynthError, UsageError
 from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.files import ensure_folder, write_text
-from mrsynth.io.folders import few
 from mrsynth.io.published_figures import read_published
 from mrsynth.io.splits import Split, split_of, write_split
 from mrsynth.io.store import resolve
@@ -33,6 +32,7 @@ from mrsynth.io.subjects import SubjectFiles, load_subject
 from mrsynth.plain import Progress
 from mrsynth.reports.benchmark_page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
 from mrsynth.sampling import Sampling, mode_of
+from mrsynth.scans.subject import Subject
 from mrsynth.scores.baselines import Baseline, CopyBaseline, RegressionBaseline, sample_voxels
 from mrsynth.scores.inference import require_scipy
 from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
@@ -40,8 +40,10 @@ from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, results_csv
 from mrsynth.scores.statistics import Question, question_among
 from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, contenders, dropped_gap, read_patterns
 from mrsynth.tasks.benchmark.measuring import Job, Measurer
+from mrsynth.tasks.benchmark.notes import about, shortfalls
 from mrsynth.tasks.benchmark.people import people
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
+from mrsynth.tasks.benchmark.sharing import part_held, reports_held
 from mrsynth.tasks.models import check_sampling
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
 
@@ -95,14 +97,21 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
     """Do what is not done yet, and write the report of all that is.
 
     Raises UsageError for a request that makes no sense, InputError when the data set cannot be used, WeightsError
-    without a checkpoint, OutputError. What goes wrong with one subject is recorded, and the rest goes on.
+    without a checkpoint, OutputError. What goes wrong with one subject is recorded, and the rest goes on. UsageError
+    also when another benchmark is at work in the folder, or on the same part of it.
     """
     check_request(options)
+    ensure_folder(options.out)
+    with part_held(options.out, options.part_id, options.num_parts):
+        return alone(options, progress)
+
+
+def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
+    """What `run` does, once no other run does it in the same folder."""
     competing = contenders(options.methods, options.weights)
     for card in (card for contender in competing for card in contender.checkpoints.values()):
         mode_of(card.sampling, options, card.name)  # now, not as a failure of every subject
     say = progress or (lambda *_: None)
-    ensure_folder(options.out)
     dataset, split = opened(options, say)
     chosen = subjects_of(dataset, split, options)
     settings = {
@@ -129,8 +138,8 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
             continue
         try:
             subject = load_subject(files, segmentation=True)
-        except MrsynthError as error:
-            failures.append(f"{files.name}: {error}")
+        except Exception as error:  # one subject that cannot be read is no reason to leave out the others
+            failures.append(f"{files.name}: {error if isinstance(error, MrsynthError) else repr(error)}")
             failed |= {job.piece for job in pending}
             continue
         for job in pending:
@@ -142,10 +151,41 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
                 failed.add(job.piece)
                 log.info("a piece failed", exc_info=error)
             done += 1
+
+    def found_now() -> tuple[list[Score], BenchmarkRecord, int]:
+        return summed_up(store, work, chosen, plans, failures, failed)
+
+    published = read_published()
+    with reports_held(options.out):  # parts end at about the same time; the last reports all
+        rows, record, unfinished = found_now()
+        write_text(options.out / "results.csv", results_csv(rows))
+        write_text(options.out / "summary.json", summary_json(record, rows))
+        write_text(options.out / "report.md", report_markdown(record, rows, published))
+    pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}  # last: it takes a while
+    with reports_held(options.out):
+        rows, record, unfinished = found_now()
+        write_text(options.out / "report.html", report_html(record, rows, published, pictures))
+    return Benchmark(options.out, tuple(rows), record, unfinished)
+
+
+def summed_up(
+    store: PieceStore,
+    work: "Work",
+    chosen: Sequence[SubjectFiles],
+    plans: Mapping[str, Sequence[Job]],
+    failures: Sequence[str],
+    failed: set[Piece],
+) -> tuple[list[Score], BenchmarkRecord, int]:
+    """All that is finished now, by whichever part: rows, what the reports say of the run, and how much is left."""
+    options, dataset, split = work.options, work.dataset, work.split
     finished = {f: [(job, store.rows(job.piece)) for job in jobs] for f, jobs in plans.items()}
     rows = [row for jobs in finished.values() for _, found in jobs for row in found or ()]
-    unfinished = {job.piece for jobs in finished.values() for job, found in jobs if found is None} - failed
-    notes = [*work.notes, *shortfalls(store, len(unfinished), options), *about(dataset, split, chosen)]
+    unfinished = len({job.piece for jobs in finished.values() for job, found in jobs if found is None} - failed)
+    notes = [
+        *work.notes,
+        *shortfalls(store, unfinished, options.part_id, options.num_parts),
+        *about(dataset, split, chosen),
+    ]
     record = BenchmarkRecord(
         dataset=dataset.spec.name,
         title=dataset.spec.title,
@@ -162,20 +202,14 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
         unsupported=tuple(work.unsupported),
         notes=tuple(notes),
     )
-    published = read_published()
-    write_text(options.out / "results.csv", results_csv(rows))
-    write_text(options.out / "summary.json", summary_json(record, rows))
-    write_text(options.out / "report.md", report_markdown(record, rows, published))
-    pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}  # last: it takes a while
-    write_text(options.out / "report.html", report_html(record, rows, published, pictures))
-    return Benchmark(options.out, tuple(rows), record, len(unfinished))
+    return rows, record, unfinished
 
 
 class Work:
     """All jobs of a benchmark, and what does them."""
 
     def __init__(self, dataset: Dataset, split: Split, options: BenchmarkOptions, competing: Sequence[Contender]):
-        self.dataset, self.options, self.competing = dataset, options, competing
+        self.dataset, self.split, self.options, self.competing = dataset, split, options, competing
         self.contrasts = dataset.spec.contrasts
         self.notes: list[str] = []
         self.unsupported: list[str] = []
@@ -250,9 +284,16 @@ class Work:
         )
         return ()
 
+    def _readable(self, training: Sequence[SubjectFiles]) -> Iterator[Subject]:
+        for files in training:
+            try:
+                yield load_subject(files)
+            except InputError as error:
+                self.notes.append(f"The baselines were fitted without {files.name}: {error}")
+
     def _fitted(self) -> Mapping[str, Baseline]:
         complete = [f for f in self.training if set(self.contrasts) <= set(f.files)][:TRAINING_SUBJECTS]
-        sample = sample_voxels((load_subject(f) for f in complete), self.contrasts)
+        sample = sample_voxels(self._readable(complete), self.contrasts)
         return {"copy": CopyBaseline(sample), "regression": RegressionBaseline(sample)}
 
 
@@ -317,28 +358,6 @@ def subjects_of(dataset: Dataset, split: Split, options: BenchmarkOptions) -> li
             f"'{options.part}' (subjects by part: {sizes}). Give another --part, `--part all`, or a --split FILE."
         )
     return chosen[: options.limit]
-
-
-def shortfalls(store: PieceStore, unfinished: int, options: BenchmarkOptions) -> list[str]:
-    """What the reader must know about completeness."""
-    notes = []
-    if store.outdated:
-        notes.append(f"{store.outdated} results of an older version of mrsynth were not used; they were made again.")
-    if unfinished:
-        notes.append(
-            f"{unfinished} pieces of work are not finished: this is the report of what was there "
-            f"(part {options.part_id + 1} of {options.num_parts}). The part that ends last reports all."
-        )
-    return notes
-
-
-def about(dataset: Dataset, split: Split, chosen: Sequence[SubjectFiles]) -> Iterator[str]:
-    """What the reader must know of the subjects."""
-    yield from dataset.notes
-    if split.absent:
-        yield f"{len(split.absent)} subjects that the split names are not at hand: {few(split.absent)}."
-    if without := [files.name for files in chosen if files.name in set(dataset.unlabelled)]:
-        yield f"{len(without)} of {len(chosen)} subjects have no segmentation, so no scores by region: {few(without)}."
 
 
 def pictured(

@@ -1,16 +1,20 @@
 """`mrsynth benchmark` end to end: every row once, the same whatever interrupted it, and nothing left out in silence."""
 
+import gzip
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
 
 from mrsynth.contrasts import STANDARD, pattern_name, patterns
 from mrsynth.errors import InputError, UsageError, WeightsError
+from mrsynth.io.locks import locked
 from mrsynth.io.splits import write_split
 from mrsynth.io.subjects import load_subject
 from mrsynth.sampling import Sampling
@@ -391,3 +395,60 @@ def test_a_piece_of_another_subject_is_never_taken(tmp_path):
     store.finish(Piece("a", "m", "c"), [])
     assert store.rows(Piece("a", "m", "c")) == []
     assert store.rows(replace(Piece("a", "m", "c"), subject="b")) is None
+
+
+# Hostile files, and others in the folder -----------------------------------------------------------------------------
+
+
+def claiming(path, **fields):
+    header = nib.Nifti2Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((5, 6, 7))
+    header.set_sform(np.eye(4), 1)
+    for field, value in fields.items():
+        header[field] = value
+    path.write_bytes(gzip.compress(header.binaryblock + bytes(1000)))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: claiming(path, dim=[3, 2**40, 1, 1, 1, 1, 1, 1], vox_offset=544),
+        lambda path: claiming(path, dim=[3, 1200, 1200, 1200, 1, 1, 1, 1], vox_offset=544),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    ],
+)
+@pytest.mark.parametrize("part", ["test", "train"])
+def test_a_subject_that_cannot_be_read_is_one_failure_or_a_note_and_the_rest_goes_on(
+    options, cohort, tmp_path, harm, part
+):
+    root = tmp_path / "cohort"
+    shutil.copytree(cohort, root)
+    bad = {"test": "c", "train": "a"}[part]
+    harm(next(root.rglob(f"{bad}_t1.nii.gz")))
+    done = run(options(data=root, baselines=part == "train", patterns="t1+t2:flair"))
+    if part == "test":
+        assert {r.subject for r in done.rows} == {"d"} and len(done.record.failures) == 1
+        assert done.record.failures[0].startswith("c: ") and not done.unfinished
+    else:
+        assert {r.subject for r in done.rows} == {"c", "d"}
+        told = ("a: ", "The baselines were fitted without a: ")  # what its header shows; what its voxels show
+        assert any(text.startswith(told) for text in (*done.record.failures, *done.record.notes))
+
+
+def test_one_benchmark_at_a_time_is_at_work_in_a_folder(options):
+    given = options(patterns="t1+t2:flair", limit=1)
+    given.out.mkdir()
+    with locked(given.out), pytest.raises(UsageError, match="Another benchmark is at work in"):
+        run(given)
+    run(given)
+    halves = [options("parts", patterns="t1+t2:flair", num_parts=2, part_id=part) for part in (0, 1)]
+    halves[0].out.mkdir()
+    with locked(halves[0].out, name=".part-1-of-2.lock"):
+        with pytest.raises(UsageError, match="Another benchmark is at work in"):
+            run(halves[0])
+        assert run(halves[1]).unfinished == 1
+    assert not run(halves[0]).unfinished
+    assert {r.subject for r in read(halves[0].out)} == {"c", "d"}
+    assert not [p.name for p in halves[0].out.iterdir() if p.name.startswith(".")]
