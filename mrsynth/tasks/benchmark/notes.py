@@ -29,3 +29,8 @@ def about(dataset: Dataset, split: Split, chosen: Sequence[SubjectFiles]) -> Ite
         yield f"{len(split.absent)} subjects that the split names are not at hand: {few(split.absent)}."
     if without := [files.name for files in chosen if files.name in set(dataset.unlabelled)]:
         yield f"{len(without)} of {len(chosen)} subjects have no segmentation, so no scores by region: {few(without)}."
+
+
+def label_of(split: Split, part: str) -> str:
+    """`test@1f3a90c2`: the part and the hash of the split."""
+    return f"{part}@{split.hash}"

@@ -40,7 +40,7 @@ from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, results_csv
 from mrsynth.scores.statistics import Question, question_among
 from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, contenders, dropped_gap, read_patterns
 from mrsynth.tasks.benchmark.measuring import Job, Measurer
-from mrsynth.tasks.benchmark.notes import about, shortfalls
+from mrsynth.tasks.benchmark.notes import about, label_of, shortfalls
 from mrsynth.tasks.benchmark.people import people
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 from mrsynth.tasks.benchmark.sharing import part_held, reports_held
@@ -389,11 +389,6 @@ def pictured(
             subject = load_subject(files[row.subject], segmentation=True)
             pictures[caption] = work.measurer.picture(subject, job, target)
     return pictures
-
-
-def label_of(split: Split, part: str) -> str:
-    """`test@1f3a90c2`: the part and the hash of the split."""
-    return f"{part}@{split.hash}"
 
 
 @cache
