@@ -6,7 +6,7 @@ from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Table
 from mrsynth.reports.tables import METRICS, Print, Results
 from mrsynth.scores.published_figures import UNVERIFIED, Published, PublishedRow
 
-SECONDS = Print("seconds per volume", ".3g")
+SECONDS = Print("seconds", ".3g")
 EXACT = ".6g"  # the digits are theirs
 LONG = 12  # lines beyond which the table is shown when the reader opens it
 
@@ -17,11 +17,11 @@ def published_blocks(dataset: str, results: Results, published: Published) -> li
     if not family:
         return [Paragraph(f"None are known for the data set '{dataset}'.")]
     rows = published.concerning(dataset, results.all_pairs)
+    same = bool(rows)
+    rows = rows or tuple(sorted(family, key=lambda row: row.dataset != dataset))  # other inputs, and said to be
     others = len(family) - len(rows)
     rest = f"{counted(others, 'more published figure')} on this family of data sets: other inputs or contrasts."
-    if not rows:
-        return [Paragraph(f"None for what was made here. {rest}")]
-    intro = (
+    intro = ("" if same else "None made the same from the same; these are of other inputs or contrasts. ") + (
         f"What others have printed, collected on {published.collected.isoformat()}. None of it was measured by this "
         "program. Data, split, normalisation, region and reduction differ from ours or are not known: set no figure "
         f"below against one above. '{UNVERIFIED}': not read in the paper itself."
@@ -36,7 +36,7 @@ def published_blocks(dataset: str, results: Results, published: Published) -> li
     listed = [f"{source.title}: {source.address}" if source.address else source.title for source in sources]
     return [
         Notice(intro),
-        _table(dataset, results, published, rows),
+        _table(dataset, published, rows),
         Paragraph("Protocols of the published figures, as far as known:"),
         Bullets(texts),
         Bullets(listed, "Sources"),
@@ -45,9 +45,9 @@ def published_blocks(dataset: str, results: Results, published: Published) -> li
     ]
 
 
-def _table(dataset: str, results: Results, published: Published, rows: tuple[PublishedRow, ...]) -> Table:
+def _table(dataset: str, published: Published, rows: tuple[PublishedRow, ...]) -> Table:
     """One line per method, data and way to measure; one column per metric. No figure of ours."""
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    lines: list[tuple[tuple[str, ...], dict[str, str]]] = []
     for row in rows:
         source = published.sources[row.paper].title
         if row.via:
@@ -59,34 +59,34 @@ def _table(dataset: str, results: Results, published: Published, rows: tuple[Pub
             _words(row.target),
             _words(row.inputs),
             row.region or "not known",
-            _against_ours(row, published, results),
+            _against_ours(row, published),
             row.how_seen,
             ", ".join(filter(None, (source, row.table))),
-            row.note,
+            "; ".join(filter(None, (row.circumstances, row.note))),
         )
-        cell = lines.setdefault(key, {})
-        shown = _figure(row)
-        cell[row.metric] = f"{cell[row.metric]}; {shown}" if row.metric in cell else shown
-    metrics = [name for name in (*METRICS, "SECONDS") if any(name in cells for cells in lines.values())]
-    metrics += sorted({name for cells in lines.values() for name in cells} - set(metrics))
+        free = next((cells for other, cells in lines if other == key and row.metric not in cells), None)
+        if free is None:  # two figures of one metric are two benchmarks, and have a line each
+            free = {}
+            lines.append((key, free))
+        free[row.metric] = _figure(row)
+    metrics = [name for name in (*METRICS, "SECONDS") if any(name in cells for _, cells in lines)]
+    metrics += sorted({name for _, cells in lines for name in cells} - set(metrics))
     heads = [(METRICS | {"SECONDS": SECONDS}).get(name, Print(name, "")).label for name in metrics]
     body: list[list[Cell]] = [
-        [*key[:5], *(Number(cells.get(name, "")) for name in metrics), *key[5:]] for key, cells in lines.items()
+        [*key[:5], *(Number(cells.get(name, "")) for name in metrics), *key[5:]] for key, cells in lines
     ]
     head = ["Published method", "Data", "Split", "Made", "from", *heads, "Region", "Protocol", "Seen", "Source", "Note"]
     return Table(head, body, folded=len(body) > LONG, title=f"Published figures ({len(body)} lines)")
 
 
-def _against_ours(row: PublishedRow, published: Published, results: Results) -> str:
-    """The protocol's name, and in plain words whether ours is another."""
+def _against_ours(row: PublishedRow, published: Published) -> str:
+    """The protocol's name, and which of ours comes nearest."""
     if row.protocol is None:
         return "unknown"
-    ours = published.protocols[row.protocol].ours
-    if ours is None:
+    nearest = published.protocols[row.protocol].nearest
+    if nearest is None:
         return f"{row.protocol}: differs from all of ours"
-    if ours in results.protocols:
-        return f"{row.protocol}: our protocol {ours} follows it; whether the figure was made so is not verified"
-    return f"{row.protocol}: differs from ours of this run; our protocol {ours} would follow it"
+    return f"{row.protocol}: not one of ours; nearest is {nearest}"
 
 
 def _figure(row: PublishedRow) -> str:

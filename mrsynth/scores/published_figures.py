@@ -29,12 +29,12 @@ class Source(Plain):
 class Conduct(Plain):
     """How the figures of a paper were made, as far as known.
 
-    ours   the protocol of ours that follows it, if there is one
-    text   range, region, window and where this is known from
+    nearest   the protocol of ours that comes nearest, if one is near; it is never the same
+    text      range, region, window and where this is known from
     """
 
     text: str
-    ours: str | None = None
+    nearest: str | None = None
 
 
 class PublishedRow(Plain):
@@ -43,7 +43,9 @@ class PublishedRow(Plain):
     dataset    as in `mrsynth benchmark --list`; release: the same in words
     inputs     as in `t1+t2`; 'any three'; 'unknown'
     target     a contrast; 'mean', 'any', 'unknown'
-    metric     PSNR (dB), SSIM, MSE, MAE, NMSE, DICE (0 to 1), SECONDS (per volume)
+    metric     PSNR (dB), SSIM, MSE, MAE, NMSE, DICE (0 to 1), SECONDS
+    per        of SECONDS: what took them; hardware: on what
+    segmented  of DICE: what was segmented, and by what
     value      the figure, or the lower end of a range whose other end is `upper`
     deviation  the standard deviation printed with it
     """
@@ -60,11 +62,29 @@ class PublishedRow(Plain):
     value: float
     upper: float | None = None
     deviation: float | None = Field(None, ge=0)
+    per: Literal["", "slice", "volume"] = ""
+    hardware: str = ""
+    segmented: str = ""
     region: str = ""
     table: str = ""
     seen: Seen
     protocol: str | None = None
     note: str = ""
+
+    @model_validator(mode="after")
+    def _says_of_what(self) -> Self:
+        if (self.metric == "SECONDS") != bool(self.per and self.hardware) or (self.metric == "DICE") != bool(
+            self.segmented
+        ):
+            raise ValueError(f"{self.method}: SECONDS say per what and on what hardware, DICE what was segmented")
+        return self
+
+    @property
+    def circumstances(self) -> str:
+        """What a time or a Dice cannot be read without, in words; empty for other figures."""
+        if self.metric == "SECONDS":
+            return f"seconds a {self.per}, hardware: {self.hardware}"
+        return f"segmented: {self.segmented}" if self.metric == "DICE" else ""
 
     @property
     def how_seen(self) -> str:

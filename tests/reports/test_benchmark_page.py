@@ -49,7 +49,7 @@ def published(**more) -> Published:
     return Published(
         schema_version=1,
         collected="2026-11-20",
-        protocols={"theirs": Conduct(text="slices of 192"), "code": Conduct(text="as in the code", ours="cwdm")},
+        protocols={"theirs": Conduct(text="slices of 192"), "code": Conduct(text="as in the code", nearest="cwdm")},
         remarks=("compare nothing",),
         sources={"p": Source(title="A paper", address="https://example.org/p")},
         rows=(PublishedRow(**row | more), PublishedRow(**row | {"inputs": "pd", "target": "t2", "value": 12.125})),
@@ -308,24 +308,37 @@ def test_nothing_of_ours_stands_beside_a_published_figure():
 
 
 @pytest.mark.parametrize(
-    ("row", "protocols", "said"),
+    ("row", "said"),
     [
-        ({"protocol": "theirs"}, ["full3d"], "theirs: differs from all of ours"),
-        ({"protocol": "code"}, ["full3d"], "code: differs from ours of this run; our protocol cwdm would follow it"),
-        (
-            {"protocol": "code"},
-            ["cwdm"],
-            "our protocol cwdm follows it; whether the figure was made so is not verified",
-        ),
-        ({}, ["full3d"], "unknown"),
+        ({"protocol": "theirs"}, "theirs: differs from all of ours"),
+        ({"protocol": "code"}, "code: not one of ours; nearest is cwdm"),
+        ({}, "unknown"),
     ],
 )
-def test_the_protocol_of_a_published_figure_is_set_against_ours(row, protocols, said):
-    rows = [r for protocol in protocols for r in column([20, 21], protocol=protocol)]
-    page = Page(report_html(record(), rows, published(**row), {}))
+def test_the_protocol_of_a_published_figure_is_set_against_ours(row, said):
+    page = Page(report_html(record(), column([20, 21]), published(**row), {}))
     (table,) = [table for table in page.tables if "RivalNet" in table]
 
     assert any(said in cell for cell in table)
+
+
+def test_two_figures_of_one_metric_never_share_a_cell():
+    collection = published()
+    row = collection.rows[0]
+    twice = collection.model_copy(update={"rows": (row, row.model_copy(update={"value": 29.5}))})
+    text = report_markdown(record(), column([20, 21]), twice)
+
+    assert "| 31.875 |" in text and "| 29.5 |" in text
+
+
+def test_seconds_say_of_what_and_on_what_and_dice_what_was_segmented():
+    seconds = published(metric="SECONDS", value=2.5, per="slice", hardware="one A100")
+    text = report_markdown(record(), column([20, 21]), seconds)
+
+    assert "seconds a slice, hardware: one A100" in text
+    for metric in ("SECONDS", "DICE"):
+        with pytest.raises(ValueError, match="SECONDS say per what"):
+            published(metric=metric, value=0.5)
 
 
 def test_the_collection_of_the_package_can_be_shown():

@@ -49,7 +49,7 @@ from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
 
 log = logging.getLogger(__name__)
 
-TRAINING_SUBJECTS = 16  # at most so many are read to fit the baselines
+TRAINING_SUBJECTS = 32  # at most so many are read to fit the baselines
 PHANTOMS, PHANTOM_TRAINING = 8, 4
 PHANTOM_SHAPE, PHANTOM_SPACING = (96, 112, 16), (1.6, 1.6, 1.0)  # a slab of the whole head's width
 NO_GAP = Gap((), ())
