@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mrsynth import __version__
+from mrsynth.cli.batch import batch
 from mrsynth.cli.benchmark import benchmark, compare
 from mrsynth.cli.console import (
     NoProgress,
@@ -43,6 +44,7 @@ app.add_typer(weights_app, name="weights")
 app.command()(complete)
 app.command()(inspect)
 app.command()(doctor)
+app.command()(batch)
 app.command()(benchmark)
 app.command()(compare)
 app.command()(dicom)

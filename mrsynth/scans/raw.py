@@ -95,6 +95,8 @@ def brought_together(
             )
     _refuse_doubts(name, home, found, align)
     moved = {c: resampled(v, fixed, found[c].transform) if c in found else v for c, v in volumes.items()}
+    if head and brain is not None:  # a scalp would pull every scale that is taken from the whole scan
+        moved = {c: Volume(np.where(brain, v.voxels, np.float32(0)), v.affine) for c, v in moved.items()}
     if n4:
         moved = {c: corrected(v, brain) for c, v in moved.items()}
     brain_volume = None if brain is None else Volume(brain.astype(np.float32), fixed.affine)

@@ -107,6 +107,7 @@ def test_the_brain_is_found_in_the_t1_and_carried_over(planted, heads):
     mask = done.subject.mask.voxels > 0
 
     assert found == [t1] and done.stripped_on is T1
+    assert not done.subject.volumes[FLAIR].voxels[~mask].any() and done.subject.volumes[FLAIR].voxels[mask].all()
     assert mask[3:7, 4:8, 3:6].all() and mask.sum() == 4 * 4 * 3
     first, second = planted
     assert first == (None, None) and second[0][mask].all() and second[0].sum() > mask.sum()  # again, in the brain

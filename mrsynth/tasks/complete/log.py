@@ -1,6 +1,7 @@
 """`mrsynth.log` beside the results: what was done when, and every warning on the way."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,10 +16,12 @@ class RunLog(logging.Handler):
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
         self.stage = ""
+        self.thread = threading.get_ident()  # of several subjects at once each has its own
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what was logged."""
-        self.note(record.getMessage(), record.levelname)
+        """Keep what this thread logged."""
+        if record.thread == self.thread:
+            self.note(record.getMessage(), record.levelname)
 
     def note(self, text: str, level: str = "INFO") -> None:
         """Keep a line."""

@@ -61,13 +61,14 @@ class Plan:
         return self.files.output_name(target, ("remade" if target in self.replaced else "") + tag)
 
 
-def choose(options: CompleteOptions, methods: Collection[str] = ()) -> Plan:
+def choose(options: CompleteOptions, methods: Collection[str] = (), files: SubjectFiles | None = None) -> Plan:
     """Look, and choose; of the scans only names are read.
 
     methods   names of methods that exist even if no checkpoint is of them
+    files     the subject, where it has been found before
     Raises InputError, UsageError and WeightsError as `complete` does.
     """
-    files, replaced = found(options)
+    files, replaced = found(options, files)
     out = output_folder(options, files)
     entries = available_entries()
     if options.weights is None:
@@ -87,9 +88,9 @@ def choose(options: CompleteOptions, methods: Collection[str] = ()) -> Plan:
     return Plan(files, targets, selection, out, checkpoint, replaced)
 
 
-def found(options: CompleteOptions) -> tuple[SubjectFiles, dict[Contrast, Path]]:
+def found(options: CompleteOptions, files: SubjectFiles | None = None) -> tuple[SubjectFiles, dict[Contrast, Path]]:
     """The files to read, and those that are there but are to be replaced. Raises InputError or UsageError."""
-    files = find_subject(options.folder, options.overrides, options.mask)
+    files = files or find_subject(options.folder, options.overrides, options.mask)
     if absent := [c.value for c in options.replaced if c not in files.files]:
         raise UsageError(
             f"--replace {','.join(absent)}: {files.name} has no such scan, so it is made without that option. "

@@ -1,9 +1,11 @@
 """`mrsynth complete`: find a subject, make what it lacks, write it with a report. The Python API lives here too."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.files import write_text
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, resolve
-from mrsynth.io.subjects import find_subject, load_raw, settle_masks
+from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
 from mrsynth.methods import METHODS
 from mrsynth.plain import Progress
 from mrsynth.sampling import Estimator, Sampling
@@ -51,14 +53,18 @@ __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subjec
 
 OF_VOLUMES, OF_SLICES = ("full3d", "brain3d"), ("full2d", "brain2d")  # protocols of reference and self-check
 DEFAULT = Sampling()
+ALWAYS = nullcontext()
 SELF_CHECK_SLICES = 5
 FAST_SELF_CHECK_SLICES = 2
 
 
-def plan(options: CompleteOptions) -> Plan:
-    """Look, and choose; of the scans only names are read. Raises as `complete` does."""
+def plan(options: CompleteOptions, files: SubjectFiles | None = None) -> Plan:
+    """Look, and choose; of the scans only names are read. Raises as `complete` does.
+
+    files  the subject, where it has been found before
+    """
     check_request(options)
-    todo = choose(options, METHODS)
+    todo = choose(options, METHODS, files)
     if todo.selection is None:
         return todo
     if todo.out.resolve() in scan_folders(todo):
@@ -69,13 +75,24 @@ def plan(options: CompleteOptions) -> Plan:
     return todo
 
 
-def complete(options: CompleteOptions, progress: Progress | None = None) -> tuple[Plan, Written | None]:
+def complete(
+    options: CompleteOptions,
+    progress: Progress | None = None,
+    *,
+    todo: Plan | None = None,
+    models: Callable[[Resolved], TrainedMethod] = build,
+    network: AbstractContextManager[Any] = ALWAYS,
+) -> tuple[Plan, Written | None]:
     """Make and write the missing contrasts of one subject. Nothing is written when nothing is missing or in a dry run.
+
+    todo     what `plan` made of the options, if it was asked before
+    models   builds a checkpoint, or has it already
+    network  held while the network works: a lock, where several subjects are done at once
 
     Raises InputError, UsageError, WeightsError, MemoryExhausted or OutputError; then no output is left behind.
     """
     began = time.perf_counter()
-    todo = plan(options)
+    todo = todo or plan(options)
     if todo.selection is not None and options.dry_run and (problems := header_problems(todo.files)):
         raise InputError("\n".join(problems))
     if todo.selection is None or options.dry_run:
@@ -92,16 +109,17 @@ def complete(options: CompleteOptions, progress: Progress | None = None) -> tupl
         raw = load_raw(files, align=options.align, onto=options.onto, find_brain=find_brain, n4=options.n4)
         subject = raw.subject
         truths = references(options.reference, subject, todo.targets) if options.reference else {}
-        trained = build(todo.checkpoint or fetched(todo.selection.entry.name, say))
         seconds = {"reading": time.perf_counter() - began}
-        done = complete_subject(
-            subject,
-            trained,
-            todo.targets,
-            sampling=options.sampling,
-            self_check=options.self_check,
-            progress=say,
-        )
+        with network:
+            trained = models(todo.checkpoint or fetched(todo.selection.entry.name, say))
+            done = complete_subject(
+                subject,
+                trained,
+                todo.targets,
+                sampling=options.sampling,
+                self_check=options.self_check,
+                progress=say,
+            )
         seconds |= done.seconds
         rows = list(done.scores)
         for number, (target, truth) in enumerate(truths.items()):

@@ -1,0 +1,97 @@
+"""`mrsynth batch`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mrsynth.cli.console import (
+    ModeOption,
+    NoProgress,
+    Quiet,
+    Sampler,
+    Steps,
+    Verbose,
+    print_result,
+    progress_bar,
+    say,
+    speak,
+    validated,
+)
+from mrsynth.cli.options import Device, Threads, contrasts_listed, use_threads
+from mrsynth.cli.raw import Align, AlignOption, N4Option, OntoOption, StripOption
+
+SOME_FAILED = 3
+
+
+def batch(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of subjects, at any depth.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="ROOT/mrsynth")] = None,
+    method: Annotated[str, typer.Option(help="Method: auto takes the best checkpoint at hand.")] = "auto",
+    weights: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="Checkpoint to use.", show_default="chosen for each subject")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[,NAME]", help="Make only these contrasts.", show_default="all missing"),
+    ] = None,
+    mode: ModeOption = None,
+    steps: Steps = None,
+    sampler: Sampler = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Of mode sample.", show_default="1")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    device: Device = "auto",
+    threads: Threads = None,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    self_check: Annotated[bool, typer.Option(help="Hide each available contrast, remake it and score it.")] = True,
+    align: AlignOption = Align.AUTO,
+    reference_contrast: OntoOption = None,
+    strip: StripOption = "auto",
+    n4: N4Option = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what is done.")] = False,
+    num_parts: Annotated[int, typer.Option(min=1, help="Share the work by so many runs.")] = 1,
+    part_id: Annotated[int, typer.Option(min=0, help="Which of them this is, from 0.")] = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Complete every subject below a folder; the same command goes on where it was stopped.
+
+    Ends with 3 when some subjects failed; the others are done, and summary.csv and index.html name them all.
+    """
+    speak(quiet, verbose)
+    use_threads(threads)
+    from mrsynth.tasks.batch import run as task
+
+    options = validated(
+        task.BatchOptions,
+        root=root,
+        out=out,
+        method=method,
+        weights=weights,
+        targets=contrasts_listed("--target", target),
+        mode=mode,
+        steps=steps,
+        sampler=sampler,
+        samples=samples,
+        fast=fast,
+        seed=seed,
+        device=device,
+        precision=precision,
+        self_check=self_check,
+        align=align.value,
+        onto=reference_contrast,
+        strip=strip,
+        n4=n4,
+        overwrite=overwrite,
+        num_parts=num_parts,
+        part_id=part_id,
+    )
+    with progress_bar(no_progress) as progress:
+        done = task.batch(options, progress, say)
+    print_result(f"{done.out / 'summary.csv'}")
+    print_result(f"{done.out / 'index.html'}")
+    if done.failed:
+        say(f"{len(done.failed)} of {len(done.records)} subjects failed; index.html says why.")
+        raise typer.Exit(SOME_FAILED)

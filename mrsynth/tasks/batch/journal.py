@@ -1,0 +1,89 @@
+"""What a batch has done so far, one JSON line a subject, each on the disk before the next subject is begun."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from mrsynth.errors import OutputError
+from mrsynth.plain import Plain
+
+PATTERN = "journal*.jsonl"
+
+
+class Record(Plain):
+    """How one subject fared.
+
+    status     done; complete: nothing was missing; failed
+    reason     why it failed, in a sentence; empty otherwise
+    made       contrasts that were made
+    weights    the checkpoint's name
+    score      mean of the self-check's PSNR in the brain, dB; None without one
+    warnings   of its report
+    seconds    from reading to the last file
+    thumbnail  a small PNG of what was made, base64
+    """
+
+    subject: str
+    status: Literal["done", "complete", "failed"]
+    reason: str = ""
+    exit_code: int = 0
+    made: tuple[str, ...] = ()
+    weights: str = ""
+    score: float | None = None
+    warnings: tuple[str, ...] = ()
+    seconds: float = Field(0.0, ge=0)
+    peak_memory_mb: float | None = None
+    thumbnail: str = ""
+
+
+class Journal:
+    """The journal of one part of a batch: a file that is only ever added to."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def add(self, record: Record) -> None:
+        """Write a line, and wait until it is on the disk. Raises OutputError."""
+        line = json.dumps(record.model_dump(exclude_defaults=True), ensure_ascii=True) + "\n"
+        try:
+            with self.path.open("ab") as file:
+                if file.tell() and not self._ends_well():
+                    file.write(b"\n")  # a line that was cut off stays by itself
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write {self.path}: {error.strerror or error}. Nothing is lost: run again."
+            ) from error
+
+    def _ends_well(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+
+def journal_name(part: int, parts: int) -> str:
+    """`journal.jsonl`, or `journal-03-of-10.jsonl` where several share the work."""
+    return "journal.jsonl" if parts == 1 else f"journal-{part:0{len(str(parts))}d}-of-{parts}.jsonl"
+
+
+def records_of(out: Path) -> dict[str, Record]:
+    """The newest record of every subject, over the journals of all parts; a line that was cut off is passed over."""
+    found: dict[str, Record] = {}
+    for path in sorted(out.glob(PATTERN)):
+        for record in _lines(path.read_bytes().splitlines()):
+            found[record.subject] = record
+    return found
+
+
+def _lines(lines: Iterable[bytes]) -> Iterable[Record]:
+    for line in lines:
+        try:
+            yield Record.model_validate_json(line)
+        except ValidationError:
+            continue

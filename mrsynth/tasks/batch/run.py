@@ -1,0 +1,294 @@
+"""`mrsynth batch`: every subject below a folder, each checkpoint loaded once, with a journal to go on from.
+
+An output folder holds
+    SUBJECT/          what `mrsynth complete` writes
+    journal.jsonl     one line a subject, on the disk before the next is begun
+    batch.json        the request, so that a resumption is of the same batch
+    summary.csv       one row a subject
+    index.html        the same to look at, what needs looking at first
+"""
+
+import csv
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, OutputError, UsageError, WeightsError
+from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.io.locks import locked
+from mrsynth.io.nifti import read_geometry
+from mrsynth.io.store import Resolved
+from mrsynth.io.subjects import SubjectFiles, find_subjects
+from mrsynth.plain import Progress
+from mrsynth.reports.index_page import index_html
+from mrsynth.sampling import Sampling
+from mrsynth.scans.raw import Align
+from mrsynth.selection import AUTO
+from mrsynth.tasks.batch.journal import Journal, Record, journal_name, records_of
+from mrsynth.tasks.batch.thumbnails import thumbnail
+from mrsynth.tasks.complete.output import Written
+from mrsynth.tasks.complete.plan import CompleteOptions, Plan
+from mrsynth.tasks.complete.run import complete, plan
+from mrsynth.tasks.models import TrainedMethod, build
+
+AT_ONCE = 2  # subjects: one is read or written while the network works on the other
+PER_SUBJECT = {InputError, MemoryExhausted}  # what concerns this subject only; the rest would end every other too
+
+
+class BatchOptions(Sampling):
+    """The request of the command line; most of it goes to every subject as `complete` would take it."""
+
+    root: Path
+    out: Path | None = Field(None, description="None: `mrsynth` inside the root")
+    method: str = AUTO
+    weights: str | None = None
+    targets: tuple[Contrast, ...] = ()
+    align: Align = "auto"
+    onto: Contrast | None = None
+    strip: str = "auto"
+    n4: bool = False
+    self_check: bool = True
+    overwrite: bool = Field(False, description="subjects that are done are done again")
+    num_parts: int = Field(1, gt=0, description="the work is shared by so many runs")
+    part_id: int = Field(0, ge=0, description="which of them this is, from 0")
+
+    def of_subject(self, files: SubjectFiles, out: Path, redo: bool) -> CompleteOptions:
+        """The request for one subject."""
+        shared = {key: getattr(self, key) for key in Sampling.model_fields}
+        more = ("method", "weights", "targets", "align", "onto", "strip", "n4", "self_check")
+        shared |= {key: getattr(self, key) for key in more}
+        return CompleteOptions(folder=files.folder, out=out / files.name, overwrite=redo, **shared)
+
+    def lasting(self) -> dict[str, Any]:
+        """What must be the same when a batch goes on: everything that changes an image."""
+        apart = {"root", "out", "overwrite", "num_parts", "part_id", "device"}
+        return self.model_dump(mode="json", exclude=apart)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How a batch ended: a record for every subject that was ever tried, and why folders were left out."""
+
+    out: Path
+    records: Mapping[str, Record]
+    left_out: tuple[str, ...]
+
+    @property
+    def failed(self) -> list[Record]:
+        """Those that could not be done."""
+        return [record for record in self.records.values() if record.status == "failed"]
+
+
+def batch(
+    options: BatchOptions, progress: Progress | None = None, say: Callable[[str], None] = lambda _: None
+) -> Batch:
+    """Complete every subject below the root that is not done yet; one that fails never stops the others.
+
+    progress  hears of subjects
+    say       hears a sentence now and then: what was found, what failed, how long the rest will take
+    Raises InputError when there is no subject, UsageError for a request that no subject could be done with or that is
+    not the one this batch was begun with, OutputError, and Interrupted when stopped: the journal is then up to date.
+    """
+    if options.part_id >= options.num_parts:
+        raise UsageError(f"--part-id {options.part_id} of --num-parts {options.num_parts}: parts count from 0.")
+    root = options.root.expanduser()
+    subjects, left_out = find_subjects(root)
+    if not subjects:
+        raise InputError(f"{root} holds no subject: " + ("; ".join(left_out[:3]) or "no scans were found."))
+    out = ensure_folder((options.out or root / "mrsynth").expanduser())
+    same_batch(options, out)
+    journal = Journal(out / journal_name(options.part_id, options.num_parts))
+    own = subjects[options.part_id :: options.num_parts]
+    try:
+        with locked(out_of_part(out, options)):
+            work = Work(options, out, journal, say)
+            work.check(own)
+            work.run(progress or (lambda *_: None))
+    except BlockingIOError as error:
+        raise UsageError(f"Another run is at work on this part in {out}. Wait, or give another --out.") from error
+    finally:
+        records = records_of(out)
+        write_text(out / "summary.csv", summary_csv(records))
+        write_text(out / "index.html", index_html([record.model_dump() for record in records.values()], left_out))
+    return Batch(out, records, tuple(left_out))
+
+
+def out_of_part(out: Path, options: BatchOptions) -> Path:
+    """The folder whose lock a part holds: its own, so that parts run beside one another."""
+    return ensure_folder(out / f".part-{options.part_id}-of-{options.num_parts}")
+
+
+def same_batch(options: BatchOptions, out: Path) -> None:
+    """Note the request in the folder, or raise UsageError when it holds a batch of another request."""
+    path = out / "batch.json"
+    now = options.lasting()
+    if path.exists() and not options.overwrite:
+        try:
+            before = json.loads(path.read_bytes())
+        except ValueError:
+            before = None
+        if isinstance(before, dict) and before != now:
+            changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+            raise UsageError(
+                f"{out} holds a batch that was begun with other options ({', '.join(changed)}). Give the same, another "
+                "--out, or --overwrite to do everything again."
+            )
+    write_text(path, json.dumps(now, indent=2) + "\n")
+
+
+class Work:
+    """The subjects of one run: checked first, then done."""
+
+    def __init__(self, options: BatchOptions, out: Path, journal: Journal, say: Callable[[str], None]):
+        self.options, self.out, self.journal, self.say = options, out, journal, say
+        self.todo: list[tuple[CompleteOptions, Plan]] = []
+        self.models: dict[str, TrainedMethod] = {}
+        self.network = threading.Lock()  # one subject at a time is sampled; others are read or written meanwhile
+        self.stopped = threading.Event()
+
+    def check(self, subjects: list[SubjectFiles]) -> None:
+        """Choose a checkpoint for each and look at headers, before the first second of sampling."""
+        done = {name for name, r in records_of(self.out).items() if r.status == "done"}
+        refused: dict[str, MrsynthError] = {}
+        for files in subjects:
+            finished = files.name in done and (self.out / files.name / "report.json").exists()
+            if finished and not self.options.overwrite:
+                continue
+            request = self.options.of_subject(files, self.out, redo=self.options.overwrite or finished)
+            try:
+                todo = plan(request, files)
+                if todo.selection is None:
+                    self.journal.add(Record(subject=files.name, status="complete"))
+                    continue
+                for path in todo.files.files.values():
+                    read_geometry(path)
+            except MrsynthError as error:
+                refused[files.name] = error
+                continue
+            self.todo.append((request, todo))
+        wrong = [e for e in refused.values() if isinstance(e, UsageError | WeightsError)]
+        if wrong and not self.todo:
+            raise wrong[0]  # the request is wrong, and so for everyone
+        for name, reason in refused.items():
+            self.failed(name, reason)
+        self.say(
+            f"{len(subjects)} subjects: {len(self.todo)} to do, {len(done & {s.name for s in subjects})} done before, "
+            f"{len(refused)} that cannot be used."
+        )
+
+    def run(self, progress: Progress) -> None:
+        """Do them. Raises Interrupted, and what would end every other subject too."""
+        began, number, count = time.perf_counter(), 0, len(self.todo)
+        progress("subjects", 0, count)
+        waiting = iter(self.todo)
+        running: set[Future[None]] = set()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                for request, todo in waiting:
+                    running.add(pool.submit(self.one, request, todo))
+                    if len(running) < AT_ONCE:
+                        continue
+                    number += self.settle(running)
+                    progress("subjects", number, count)
+                    self.tell(began, number, count)
+                while running:
+                    number += self.settle(running)
+                    progress("subjects", number, count)
+            except BaseException:
+                self.stopped.set()  # those at work end at the next call of their network, and clean up
+                raise
+
+    def settle(self, running: set[Future[None]]) -> int:
+        """Wait for one of them at least; how many ended."""
+        ended, _ = wait(running, timeout=None, return_when=FIRST_COMPLETED)
+        running -= ended
+        for future in ended:
+            future.result()
+        return len(ended)
+
+    def tell(self, began: float, number: int, count: int) -> None:
+        """After the first subjects: how long the rest will take."""
+        if number == min(AT_ONCE, count):
+            each = (time.perf_counter() - began) / number
+            self.say(f"{each:.0f} s a subject: about {each * (count - number) / 60:.0f} minutes for the rest.")
+
+    def one(self, request: CompleteOptions, todo: Plan) -> None:
+        """Do one subject and note how it went."""
+        if self.stopped.is_set():
+            return
+        began, name = time.perf_counter(), todo.files.name
+
+        def still_wanted(*_: Any) -> None:
+            if self.stopped.is_set():
+                raise Interrupted("Stopped; the same command goes on.")
+
+        try:
+            _, written = complete(request, still_wanted, todo=todo, models=self.model, network=self.network)
+        except (UsageError, OutputError, Interrupted):
+            raise
+        except MrsynthError as error:
+            if type(error) not in PER_SUBJECT:
+                raise
+            self.failed(name, error, time.perf_counter() - began)
+            return
+        assert written is not None
+        self.journal.add(record_of(name, written, time.perf_counter() - began))
+
+    def model(self, found: Resolved) -> TrainedMethod:
+        """Each checkpoint is read once."""
+        if found.sha256 not in self.models:
+            self.models[found.sha256] = build(found)
+        return self.models[found.sha256]
+
+    def failed(self, name: str, error: MrsynthError, seconds: float = 0.0) -> None:
+        """Note a subject that could not be done."""
+        self.say(f"{name}: {error}")
+        self.journal.add(
+            Record(subject=name, status="failed", reason=str(error), exit_code=error.exit_code, seconds=seconds)
+        )
+
+
+def record_of(name: str, written: Written, seconds: float) -> Record:
+    """What the journal keeps of a subject that was done."""
+    report = written.report
+    checks = [s.value for s in report.scores if s.protocol == "brain2d" and s.metric == "PSNR"]
+    return Record(
+        subject=name,
+        status="done",
+        made=tuple(str(c) for c in written.images),
+        weights=report.weights.name,
+        score=round(sum(checks) / len(checks), 2) if checks else None,
+        warnings=tuple(report.warnings),
+        seconds=round(seconds, 2),
+        peak_memory_mb=report.peak_memory_mb,
+        thumbnail=thumbnail(written.images),
+    )
+
+
+COLUMNS = ("subject", "status", "made", "weights", "score", "warnings", "seconds", "peak_memory_mb", "reason")
+
+
+def summary_csv(records: Mapping[str, Record]) -> str:
+    """One row a subject; several values in a cell are parted by semicolons."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for name in sorted(records):
+        row = records[name].model_dump()
+        row |= {"made": ";".join(row["made"]), "warnings": len(row["warnings"])}
+        writer.writerow({key: "" if row[key] is None else _harmless(row[key]) for key in COLUMNS})
+    return text.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -1,0 +1,34 @@
+"""The index of a batch."""
+
+from mrsynth.reports.index_page import index_html, stands_out
+
+
+def record(subject, status="done", **more):
+    usual = {"reason": "", "made": ("t1ce",), "weights": "w", "score": 20.0, "warnings": (), "seconds": 3.0}
+    return {"subject": subject, "status": status, "thumbnail": "", **usual, **more}
+
+
+def order_of(page, *names):
+    return sorted(names, key=lambda name: page.index(f'data-subject="{name}"'))
+
+
+def test_what_needs_looking_at_stands_first():
+    records = [record(f"s{n}", score=20.0 + 0.1 * n) for n in range(6)]
+    records += [record("low", score=12.0), record("warned", warnings=("a", "b")), record("bad", "failed", score=None)]
+    page = index_html(records, ["x: no scans"])
+
+    assert order_of(page, "s0", "warned", "low", "bad") == ["bad", "low", "warned", "s0"]
+    assert "8 subjects done, 0 lacked nothing, 1 failed." in page and "x: no scans" in page
+
+
+def test_one_far_below_the_others_stands_out_and_of_few_nobody_does():
+    scores = [record(str(n), score=s) for n, s in enumerate((20.0, 20.4, 19.8, 20.1, 15.0))]
+
+    assert [stands_out(r, scores) for r in scores] == [False, False, False, False, True]
+    assert not stands_out(scores[4], scores[2:])
+
+
+def test_names_and_reasons_are_escaped():
+    page = index_html([record('<b>"x"', "failed", reason="<script>alert(1)</script>", score=None)], [])
+
+    assert "<script>alert" not in page and '<b>"x"' not in page

@@ -1,0 +1,178 @@
+"""`mrsynth batch` through the command line, on small made-up subjects, some of them bad."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import InputError, Interrupted
+from mrsynth.io.nifti import read_volume, write_volume
+from mrsynth.tasks.batch import run as task
+from mrsynth.tasks.batch.journal import Journal, Record, records_of
+from mrsynth.tasks.batch.run import BatchOptions, summary_csv
+
+T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory, brain_volumes):
+    """p1 and p2 lack a T1ce, p3 lacks nothing, p4's T2 is cut off."""
+    root = tmp_path_factory.mktemp("a cohort")
+    volumes = brain_volumes((32, 40, 16))
+    for name, contrasts in {"p1": (T1, T2, FLAIR), "p2": (T1, T2), "p3": tuple(volumes), "p4": (T1, T2)}.items():
+        (root / name).mkdir()
+        for contrast in contrasts:
+            write_volume(root / name / f"{name}_{contrast}.nii", volumes[contrast])
+    cut = root / "p4" / "p4_t2.nii"
+    cut.write_bytes(cut.read_bytes()[:5000])
+    return root
+
+
+def run(run_cli, cohort, out, *options):
+    return run_cli("batch", cohort, "-o", out, "--fast", "--no-self-check", "--no-progress", *options)
+
+
+def rows_of(out):
+    with (out / "summary.csv").open(newline="") as file:
+        return {row["subject"]: row for row in csv.DictReader(file)}
+
+
+def test_everyone_is_tried_the_bad_one_is_named_and_the_same_command_goes_on(cohort, tmp_path, run_cli):
+    out = tmp_path / "out"
+    status, printed, err = run(run_cli, cohort, out)
+    assert status == 3, err
+    rows = rows_of(out)
+
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "p1": "done", "p2": "done", "p3": "complete", "p4": "failed",
+    }  # fmt: skip
+    assert rows["p1"]["made"] == "t1ce" and rows["p2"]["made"] == "t1ce;flair"
+    assert "p4_t2.nii" in rows["p4"]["reason"] and "p4_t2.nii" in printed + err
+    page = (out / "index.html").read_text()
+    assert page.index('data-subject="p4"') < page.index('data-subject="p1"')
+    assert 'href="p1/report.html"' in page and page.count("data:image/png") == 2
+
+    assert run_cli("complete", cohort / "p1", "-o", tmp_path / "one", "--fast", "--no-self-check")[0] == 0
+    alone, batched = (read_volume(folder / "p1_t1ce.nii.gz").voxels for folder in (tmp_path / "one", out / "p1"))
+    assert np.array_equal(alone, batched)
+
+    before = (out / "p1" / "report.json").stat().st_mtime_ns
+    status, printed, err = run(run_cli, cohort, out)
+    assert status == 3 and "0 to do, 2 done before, 1 that cannot be used" in printed + err
+    assert (out / "p1" / "report.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def stand_in(monkeypatch, written):
+    """In place of `complete`: notes the subject, and raises what is planted for it."""
+    calls, planted = [], {}
+
+    def complete(request, progress, *, todo, models, network):
+        calls.append(todo.files.name)
+        if error := planted.get(todo.files.name):
+            raise error
+        todo.out.mkdir(parents=True, exist_ok=True)
+        (todo.out / "report.json").write_text('{"schema_version": 1, "weights": {}, "outputs": []}')
+        return todo, written
+
+    monkeypatch.setattr(task, "complete", complete)
+    monkeypatch.setattr(task, "record_of", lambda name, *_: Record(subject=name, status="done", seconds=1.0))
+    return calls, planted
+
+
+@pytest.fixture
+def written():
+    return object()
+
+
+def options(cohort, out, **more):
+    return BatchOptions(root=cohort, out=out, fast=True, self_check=False, **more)
+
+
+def test_a_batch_that_was_stopped_does_each_subject_once(cohort, tmp_path, stand_in):
+    calls, planted = stand_in
+    planted["p2"] = Interrupted("stopped")
+    with pytest.raises(Interrupted):
+        task.batch(options(cohort, tmp_path))
+    del planted["p2"]
+    done = task.batch(options(cohort, tmp_path))
+
+    assert sorted(calls) == ["p1", "p2", "p2"]
+    assert {name: record.status for name, record in done.records.items()}["p2"] == "done"
+    assert (tmp_path / "index.html").exists()
+
+
+def test_one_subject_that_fails_does_not_stop_the_others(cohort, tmp_path, stand_in):
+    calls, planted = stand_in
+    planted["p1"] = InputError("p1: the scans are of two people")
+    done = task.batch(options(cohort, tmp_path))
+
+    assert sorted(calls) == ["p1", "p2"] and [r.subject for r in done.failed] == ["p4", "p1"]
+    task.batch(options(cohort, tmp_path))
+    assert sorted(calls) == ["p1", "p1", "p2"]  # what failed is tried again
+
+
+def test_parts_share_the_work(cohort, tmp_path, stand_in):
+    calls, _ = stand_in
+    for part in (0, 1):
+        done = task.batch(options(cohort, tmp_path, num_parts=2, part_id=part))
+
+    assert sorted(calls) == ["p1", "p2"] and set(done.records) == {"p1", "p2", "p3", "p4"}
+    assert sorted(p.name for p in tmp_path.glob("journal*")) == ["journal-0-of-2.jsonl", "journal-1-of-2.jsonl"]
+
+
+def test_overwrite_does_it_again(cohort, tmp_path, stand_in):
+    calls, _ = stand_in
+    task.batch(options(cohort, tmp_path))
+    task.batch(options(cohort, tmp_path, overwrite=True))
+
+    assert sorted(calls) == ["p1", "p1", "p2", "p2"]
+
+
+def test_other_options_are_another_batch(cohort, tmp_path, stand_in, run_cli):
+    task.batch(options(cohort, tmp_path))
+    status, _, err = run(run_cli, cohort, tmp_path, "--seed", "7")
+
+    assert status == 2 and "begun with other options (seed)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [(["--part-id", "1"], 2, "parts count from 0"), (["--weights", "no-such"], 5, "no-such")],
+)
+def test_a_request_that_is_wrong_for_everyone_ends_at_once(arguments, status, message, cohort, tmp_path, run_cli):
+    ended, _, err = run(run_cli, cohort, tmp_path, *arguments)
+
+    assert ended == status and message in err
+
+
+def test_a_folder_without_subjects_says_so(tmp_path, run_cli):
+    (tmp_path / "in").mkdir()
+    status, _, err = run(run_cli, tmp_path / "in", tmp_path / "out")
+
+    assert status == 4 and "holds no subject" in err
+
+
+def test_the_newest_record_counts_and_a_line_cut_off_is_passed_over(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.add(Record(subject="a", status="failed", reason="x"))
+    with journal.path.open("ab") as file:
+        file.write(b'{"subject": "b", "sta')
+    journal.add(Record(subject="a", status="done"))
+
+    assert {name: r.status for name, r in records_of(tmp_path).items()} == {"a": "done"}
+    assert len(journal.path.read_bytes().splitlines()) == 3
+
+
+def test_a_reason_that_looks_like_a_formula_is_harmless():
+    text = summary_csv({"=1+1": Record(subject="=1+1", status="failed", reason="@x")})
+
+    assert text.splitlines()[1].startswith("'=1+1,failed") and text.rstrip().endswith("'@x")
+
+
+def test_the_request_is_kept(cohort, tmp_path, stand_in):
+    task.batch(options(cohort, tmp_path, seed=3))
+
+    assert json.loads((tmp_path / "batch.json").read_text())["seed"] == 3
