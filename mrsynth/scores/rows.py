@@ -47,6 +47,7 @@ class Score(Plain):
     subjects        how many the value is the mean of
     method          a method, one of BASELINES, or REAL or LEFT_OUT in rows of a segmentation
     weights         the checkpoint's name; empty where there is none
+    mode            mean, sample or draws (docs/modes.md); empty where nothing was synthesised
     kind            of a report: against a true image the program did not see, or against an input that was hidden
     slices          the slices compared, in the model grid; empty for the whole volume
     seconds         to make all that the pattern lacks, reading and scoring excluded
@@ -70,6 +71,7 @@ class Score(Plain):
     subjects: int = Field(1, gt=0)
     method: str = ""
     weights: str = ""
+    mode: Literal["", "mean", "sample", "draws"] = ""
     kind: Literal["", "reference", "self-check"] = ""
     slices: tuple[int, ...] = ()
     seconds: float | None = Field(None, ge=0)
@@ -104,8 +106,8 @@ class Score(Plain):
 
 
 COLUMNS = (  # of results.csv
-    *("dataset", "split", "subject", "person", "method", "weights", "pattern", "target", "protocol", "region"),
-    *("metric", "value", "seconds", "peak_memory_mb", "steps", "samples", "seed"),
+    *("dataset", "split", "subject", "person", "method", "weights", "mode", "pattern", "target", "protocol"),
+    *("region", "metric", "value", "seconds", "peak_memory_mb", "steps", "samples", "seed"),
 )
 
 

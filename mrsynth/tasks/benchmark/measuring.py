@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import choose_device
 from mrsynth.reports.montage import Panel, montage
-from mrsynth.sampling import Sampling
+from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.subject import Subject
@@ -51,15 +51,14 @@ class Job:
 class Made:
     """Synthetic volumes, u in [0, 1], on the subject's own grid, and what making them took.
 
-    weights, steps, samples   by target; empty for baselines
+    weights, how   by target: the checkpoint, and how it was sampled; empty for baselines
     """
 
     volumes: Mapping[Contrast, Volume]
     seconds: float
     peak_memory_mb: float | None
     weights: Mapping[Contrast, str]
-    steps: Mapping[Contrast, int]
-    samples: Mapping[Contrast, int]
+    how: Mapping[Contrast, Estimator]
 
 
 class Measurer:
@@ -87,6 +86,7 @@ class Measurer:
         made = self.make(subject, job)
         rows = []
         for target, volume in made.volumes.items():
+            how = made.how.get(target)
             rows += measure(
                 scored_case(subject, target, volume, self.regions),
                 self.protocols,
@@ -99,8 +99,9 @@ class Measurer:
                 target=target.value,
                 seconds=made.seconds,
                 peak_memory_mb=made.peak_memory_mb,
-                steps=made.steps.get(target),
-                samples=made.samples.get(target),
+                mode=how.mode if how else "",
+                steps=how.steps if how else None,
+                samples=how.samples if how else None,
                 seed=self.sampling.seed,
             )
         return rows + self._segmented(subject, job, made.volumes, made)
@@ -115,13 +116,12 @@ class Measurer:
             reset_peak_memory()
             began = time.perf_counter()
             volumes = {t: baseline.predict(given, t) for t in job.gap.targets}
-            return Made(volumes, time.perf_counter() - began, peak_memory_mb(), {}, {}, {})
+            return Made(volumes, time.perf_counter() - began, peak_memory_mb(), {}, {})
         device = choose_device(self.sampling.device)
         reset_peak_memory(device)
         volumes, seconds = {}, 0.0
         weights: dict[Contrast, str] = {}
-        steps: dict[Contrast, int] = {}
-        samples: dict[Contrast, int] = {}
+        how: dict[Contrast, Estimator] = {}
         for name, targets in job.plan.items():
             trained = loaded(name)
             done = complete_subject(given, trained, targets, sampling=self.sampling)
@@ -130,8 +130,8 @@ class Measurer:
                 volume = done.volumes[target]
                 volumes[target] = Volume(in_u(target, volume.voxels), volume.affine)
                 weights[target] = trained.card.name
-                steps[target], samples[target] = done.how.steps, done.how.samples
-        return Made(volumes, seconds, peak_memory_mb(device), weights, steps, samples)
+                how[target] = done.how
+        return Made(volumes, seconds, peak_memory_mb(device), weights, how)
 
     def _segmented(
         self, subject: Subject, job: Job, synthetic: Mapping[Contrast, Volume], made: Made | None

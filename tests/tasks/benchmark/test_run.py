@@ -64,14 +64,21 @@ def read(out):
 # Rows ----------------------------------------------------------------------------------------------------------------
 
 
+def test_the_mode_is_an_option_and_is_recorded(options):
+    done = run(options(mode="mean", patterns="t1+t2:flair", pictures=False))
+    assert {(r.mode, r.steps, r.samples) for r in done.rows} == {("mean", 1, 1)}
+    with pytest.raises(UsageError, match="--steps with mode mean of tiny"):
+        run(options(mode="mean", steps=3))
+
+
 def test_every_pattern_and_target_of_every_subject_is_scored_once(options):
     done = run(options(patterns="all"))
     seen = Counter((r.subject, r.pattern, r.target, r.region, r.metric) for r in done.rows)
     assert set(seen.values()) == {1}
     wanted = {(s, pattern_name(p), t.value) for s in "cd" for p in patterns() for t in STANDARD if t not in p}
     assert {key[:3] for key in seen if key[3:] == ("brain", "PSNR")} == wanted
-    assert {(r.method, r.weights, r.dataset, r.steps, r.samples) for r in done.rows} == {
-        ("fgc2f", "tiny", "folder", 2, 1)
+    assert {(r.method, r.weights, r.dataset, r.mode, r.steps, r.samples) for r in done.rows} == {
+        ("fgc2f", "tiny", "folder", "draws", 2, 1)
     }
     assert timeless(read(done.out)) == timeless(done.rows)
     assert not done.unfinished
