@@ -52,7 +52,8 @@ def read_names(filenames: Collection[str], channels: Mapping[int, Contrast]) -> 
 
     channels  what `_0000`, `_0001`, ... mean, from a dataset.json; empty when there is none
     A word at the same place in every name says nothing of one of them, be it a time point called T1 (`P14_T1_FLAIR`,
-    `P14_T1_T1`), a study called Seg, or the number of a series, which no other series has.
+    `P14_T1_T1`), a study called Seg, or the number of a series, which no other series has. Where every name has a
+    contrast in the same place and another one later (`P1_T1_FLAIR`, `P1_T2_T1`), the first are time points.
     """
     loose = [name for name in filenames if not _BIDS.fullmatch(stem_of(name)) and not is_channel(name)]
     hidden = _hidden(loose)
@@ -137,18 +138,30 @@ def _hidden(filenames: Collection[str]) -> dict[str, str]:
         return result
 
     plain = masked(silent)
-    if not telling:
-        return plain
-    without = masked([*silent, *telling])
-    seen = {name: judge_name(stem) for name, stem in without.items()}
-    if len({verdict.contrast for verdict in seen.values() if verdict.contrast}) < 2:
-        return plain  # a word that all share is the contrast itself: T1_AX, T1_SAG
-    return {n: without[n] if seen[n].contrast or seen[n].could_be or seen[n].label else plain[n] for n in stems}
+    times = [i for i in range(skip, least - 1) if i not in front and all(contrast_of_word(w[i]) for w in listed)]
+    for tried in ([*telling, *times], telling) if times else (telling,):
+        without = masked([*silent, *tried])
+        seen = {name: judge_name(stem) for name, stem in without.items()}
+        if not tried or len({verdict.contrast for verdict in seen.values() if verdict.contrast}) < 2:
+            continue  # a word that all share is the contrast itself: T1_AX, T1_SAG
+        if tried != telling:
+            said = [(contrast_of_word(words[n][i]), seen[n].contrast) for n in stems for i in times]
+            if not all(found for _, found in said) or all(_agree(one, other) for one, other in said):
+                continue  # no time points: T2_FLAIR, T1_MPRAGE
+        return {n: without[n] if seen[n].contrast or seen[n].could_be or seen[n].label else plain[n] for n in stems}
+    return plain
+
+
+def _agree(word: Contrast | None, contrast: Contrast | None) -> bool:
+    """Whether a word may describe a contrast that another word names."""
+    return word is contrast or (word, contrast) in ((Contrast.T1, Contrast.T1CE), (Contrast.T2, Contrast.FLAIR))
 
 
 def _series(names: list[list[str]]) -> bool:
     """Whether the names begin with numbers of series, as dcm2niix writes them, and not with those of subjects."""
-    if not all(re.fullmatch(r"\d{1,5}[a-z]?", found[0]) and len(found) > 1 for found in names):
+    if not all(
+        re.fullmatch(r"(?:se|ser|series|scan|im)?\d{1,5}[a-z]?", found[0]) and len(found) > 1 for found in names
+    ):
         return False
     rests = {tuple(found[1:]) for found in names}
     numbers = {found[0] for found in names}

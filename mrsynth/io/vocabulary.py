@@ -36,7 +36,18 @@ _TOWARDS = {"to", "in", "on", "onto", "into", "regto"}  # "flair_to_t1": the T1 
 
 _ENHANCED = {
     *("ce", "gd", "gad", "gado", "gadolinium", "gbca", "enhanced", "plusc", "pluscontrast", "withcontrast"),
-    *("postgd", "postgad", "postgado", "postce", "postcontrast", "postkm", "mitkm", "nachkm", "contrastenhanced"),
+    *(
+        "postgd",
+        "postgad",
+        "postgado",
+        "postce",
+        "postcontrast",
+        "postkm",
+        "mitkm",
+        "nachkm",
+        "contrastenhanced",
+        "mkm",
+    ),
     *("withgd", "withgad", "wgd", "wgad", "gdpost", "gddtpa", "dtpa", "gadavist", "gadovist", "gadobutrol", "dotarem"),
     *("wcontrast", "magnevist", "multihance", "prohance", "omniscan", "clariscan", "gadoterate", "vueway", "elucirem"),
 }
@@ -214,6 +225,7 @@ def _plain(filename: str) -> str:
     if stem.lower().startswith("sub-"):
         stem = re.sub(r"(?i)(^sub|(?<=_)ses|(?<=_)space)-[a-z0-9]+", "", stem)
     stem = re.sub(r"(?i)t2\*", "t2_star_", stem)
+    stem = re.sub(r"(?i)mp[^a-z0-9]rage", "mprage", stem)
     stem = re.sub(r"(?i)dark[^a-z0-9]fluid", "darkfluid", stem)
     stem = re.sub(r"(?i)(?<=t1)(w?)c-(?![a-z0-9-])", r"\1_native_", stem)  # T1C-: the usual counterpart of T1C+
     stem = re.sub(r"(?i)\+ ?(?:c|gd|gad|gado|km|contrast)(?![a-z])|c\+(?![a-z0-9])", "_plusc_", stem)
@@ -291,9 +303,16 @@ def _after_something(words: Sequence[str], t1: int) -> bool:
 
 
 def _faint_contrast(words: Sequence[str]) -> Contrast | None:
-    """Words that count only where no clearer one is: pd, dwi, ct and tse anywhere, mr and ce at the end."""
+    """Words that count only where no clearer one is: pd, dwi, ct, tse and agents anywhere, mr and ce at the end.
+
+    Agent alone is given for a T1 (`GADO_preprocessed`), unless the name says perfusion.
+    """
     if exact := [_EXACT[word] for word in words if word in _EXACT]:
         return exact[-1]
     if "tse" in words:
         return Contrast.T2
+    if {"gad", "gado", "gadolinium", "postgad", "postgado", "postcontrast"} & set(words):
+        return (
+            None if {"perf", "perfusion", "dsc", "dce", "dyn", "dynamic", "mra", "swi"} & set(words) else Contrast.T1CE
+        )
     return {"mr": Contrast.MR, "ce": Contrast.T1CE}.get(words[-1]) if words else None

@@ -114,6 +114,32 @@ ARCHIVES = {  # archive -> the files of a subject ({} stands for the prefix they
         "P1_T1_T1{} P1_T1_T2{} P1_T1_FLAIR{}",
         "t1=P1_T1_T1{} t2=P1_T1_T2{} flair=P1_T1_FLAIR{}",
     ),
+    "MSSEG 2016, prepared": (
+        "_preprocessed",
+        "FLAIR{} T1{} GADO{} T2{} DP{}",
+        "t1=T1{} t1ce=GADO{} t2=T2{} flair=FLAIR{}",
+    ),
+    "LUMIERE, HD-GLIO": (
+        "",
+        "T1_r2s_bet_reg CT1_r2s_bet FLAIR_r2s_bet_reg T2_r2s_bet_reg segmentation",
+        "t1=T1_r2s_bet_reg t1ce=CT1_r2s_bet t2=T2_r2s_bet_reg flair=FLAIR_r2s_bet_reg",
+    ),
+    "Siemens": (
+        "",
+        "2_t1_mpr_tra 5_t1_mpr_tra_KM 3_t2_tirm_tra_dark-fluid 4_t2_tse_tra 7_ep2d_trace_ADC 8_t2_fl2d_tra_hemo",
+        "t1=2_t1_mpr_tra t1ce=5_t1_mpr_tra_KM t2=4_t2_tse_tra flair=3_t2_tirm_tra_dark-fluid",
+    ),
+    "UCSF-BMSR": (
+        "100101A_",
+        "{}T1pre {}T1post {}FLAIR {}subtraction {}seg",
+        "t1={}T1pre t1ce={}T1post flair={}FLAIR",
+    ),
+    "MU-Glioma-Post": (
+        "PatientID_0003_Timepoint_1_",
+        "{}brain_t1c {}brain_t1n {}brain_t2f {}brain_t2w {}tumorMask",
+        "t1={}brain_t1n t1ce={}brain_t1c t2={}brain_t2w flair={}brain_t2f",
+    ),
+    "ADNI": ("ADNI_002_S_0295_MR_", "{}MP-RAGE_raw {}FLAIR_raw", "t1={}MP-RAGE_raw flair={}FLAIR_raw"),
     "pre and post": ("", "PRE_T1 T1_POST T2", "t1=PRE_T1 t1ce=T1_POST t2=T2"),
 }
 
@@ -150,6 +176,17 @@ def test_one_folder_a_contrast(tmp_path: Path) -> None:
     assert [s.name for s in find_subjects(tmp_path)[0]] == ["P1", "P2", "brats_2013_pat0001_1"]
     with pytest.raises(InputError, match="Found P1/, P2/"):
         find_subject(tmp_path / "cohort")
+
+
+def test_time_points_called_like_contrasts_are_not_mixed(tmp_path: Path) -> None:
+    touch(tmp_path / "two", "P1_T1_T1 P1_T1_T2 P1_T2_T1 P1_T2_FLAIR")
+    with pytest.raises(InputError, match="2 subjects: P1_T1, P1_T2"):
+        find_subject(tmp_path / "two")
+    assert found(find_subject(touch(tmp_path / "none", "T1_MPRAGE T2_FLAIR"))) == {
+        "t1": "T1_MPRAGE",
+        "flair": "T2_FLAIR",
+    }
+    assert find_subject(touch(tmp_path / "one", "T2_FLAIR T2_TSE T1_SE T1_GD")).available == STANDARD
 
 
 def test_time_points_are_not_mixed(tmp_path: Path) -> None:
