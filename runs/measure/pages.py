@@ -18,6 +18,7 @@ from statistics import mean
 from typing import Any
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
+from mrsynth.methods import METHODS
 from mrsynth.scores.rows import Score, read_results
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -93,6 +94,11 @@ def printed(name: str) -> Callable[[], str]:
     return lambda: (RESULTS / f"{name}.md").read_text().strip()
 
 
+def printed_once_it_is(name: str) -> Callable[[], str]:
+    """The same, of a measurement that may not have been made."""
+    return lambda: printed(name)() if (RESULTS / f"{name}.md").exists() else "(not measured yet)"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "one-missing": one_missing,
     "by-subject": by_subject,
@@ -103,8 +109,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps-dfbk": printed("steps-dfbk"),
     "ceiling-msg-ldm": printed("ceiling-msg-ldm"),
     "consistency": printed("consistency"),
-    "ablations-msg-ldm": printed("ablations-msg-ldm"),
-    "ablations-dfbk": printed("ablations-dfbk"),
+    **{f"ablations-{method}": printed_once_it_is(f"ablations-{method}") for method in METHODS},
 }
 
 
