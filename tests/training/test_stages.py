@@ -34,7 +34,7 @@ class Steps(Method):
         self.second = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
         self.idle = nn.Parameter(torch.tensor([-0.0, 1.0]))
         self.register_buffer("mean", torch.zeros(4))
-        self.asked, self.entered, self.modes = asked, [], []
+        self.asked, self.entered, self.ways = asked, [], []
 
     def objectives(self, stage):
         part, decay = (self.first, 0.0) if stage == "first" else (self.second, 0.1)
@@ -48,7 +48,7 @@ class Steps(Method):
             self.mean.copy_(torch.cat(seen).mean((0, 2, 3)))
 
     def loss(self, batch, generator):
-        self.modes.append(tuple(part[2].training for part in (self.first, self.second)))
+        self.ways.append(tuple(part[2].training for part in (self.first, self.second)))
         return {"loss": (self.second(self.first(batch.images)) - 0.3).square().mean()}
 
     def fill_in(self, images, available, wish):
@@ -97,7 +97,7 @@ def test_only_what_the_stage_lists_moves_and_the_rest_runs_as_in_use():
     run(state)
     after = copied(method)
 
-    assert list(dict.fromkeys(method.modes)) == [(True, False), (False, True)]
+    assert list(dict.fromkeys(method.ways)) == [(True, False), (False, True)]
     assert {n for n, p in method.named_parameters() if p.requires_grad} == {
         n for n, _ in method.named_parameters() if n.startswith("second")
     }

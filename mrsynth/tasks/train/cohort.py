@@ -155,7 +155,7 @@ def prepare_all(
             if subject.labels is not None:
                 method.check_labels(subject.values, str(files.segmentation))
         except InputError as error:
-            wrong[files.name] = str(error)
+            wrong[files.name] = str(error).removeprefix(f"{files.name}: ")
         else:
             prepared.append(subject)
     if wrong:

@@ -64,6 +64,8 @@ class Ladder(Method):
     stages = ("body", "head")
     judged_stages = ("head",)
     wants_labels = True
+    modes = ("mean",)
+    chain = ("direct", 1)
 
     def __init__(self, config):
         super().__init__(config)
