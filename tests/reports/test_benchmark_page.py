@@ -353,6 +353,13 @@ def test_the_collection_of_the_package_can_be_shown():
     assert "more published figures on this family of data sets: other inputs or contrasts." in text
 
 
+def test_the_first_line_on_phantoms_says_why_a_regression_wins_there():
+    text = report_markdown(record(dataset="phantom"), column([20, 21], dataset="phantom"), published())
+
+    assert text.split("## What was run")[1].strip().startswith("> **Phantoms are functions of three tissues")
+    assert "Phantoms are" not in report_markdown(record(), column([20, 21]), published())
+
+
 def test_data_sets_without_published_figures_say_so():
     rows = column([20, 21], dataset="phantom")
 
