@@ -17,11 +17,12 @@ from mrsynth.errors import UsageError
 from mrsynth.plain import Array
 from mrsynth.scans.hounsfield import to_window, window_of
 from mrsynth.scans.intensity import brain_quantile
+from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import to_unit
 
-QUANTILE = 0.995  # of the foreground becomes 1, as for every model of ours
+QUANTILE = PreparationConfig().quantile  # of the foreground becomes 1, as for every model of ours
 VOXELS = 25_000  # of a training subject
 ROUNDS = 150  # of boosting
 
