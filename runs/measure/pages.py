@@ -29,14 +29,28 @@ SUBJECTS = ("ms19", "BraTS-GLI-00027-000", "BraTS2021_01478")
 
 
 def models() -> dict[str, list[dict[str, Any]]]:
-    """Rows of every model that was scored by the voxel regression script, the regressions first."""
-    found = {}
+    """Rows of every model, the regressions first: the benchmark's own, then those of the voxel regression script."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    if (own := RESULTS / "regression.csv").exists():
+        found["regression"] = rows_of(read_results(own.read_text(), own.name))
     for name in (*BASELINE, "fgc2f-ship", "cwdm-ship", "msg-ldm-ship", "dfbk-ship"):
         path = RESULTS / f"{BASELINE.get(name, name)}.json"
         if path.exists():
             rows = json.loads(path.read_text())
             found[name] = [r for r in rows if r["model"] == name] if name in BASELINE else rows
     return found
+
+
+def rows_of(scores: Iterable[Score]) -> list[dict[str, Any]]:
+    """Rows of a benchmark in the form of that script: a dictionary for each volume."""
+    names = {("brain3d", "PSNR"): "psnr_brain", ("brain3d", "PSNR_FIT"): "psnr_brain_fit"}
+    names |= {("full3d", "PSNR"): "psnr", ("full3d", "SSIM"): "ssim"}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in scores:
+        if (row.protocol, row.metric) in names and row.region in ("brain", "volume"):
+            own = found.setdefault((row.subject, row.target), {"case": row.subject, "target": row.target})
+            own[names[row.protocol, row.metric]] = row.value
+    return list(found.values())
 
 
 def one_missing() -> str:

@@ -131,6 +131,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
 
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert len(rows) == len(report.scores) > 0
+    assert {row["metric"] for row in rows} >= {"PSNR", "PSNR_FIT", "EDGE", "EDGE_R", "SLOPE"}
     page = (out / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and page.count("data:image/png;base64,iVBOR") == 1
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
