@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from types import ModuleType
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -392,20 +394,26 @@ def test_settings_of_a_run_are_key_and_value(run_cli, tmp_path, pair):
     assert not (tmp_path / "run").exists()
 
 
-def test_phantoms_from_the_command_line(run_cli, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "mrsynth.tasks.phantom_subjects.make_phantoms", lambda options, _: asked.append(options) or [tmp_path / "x"]
-    )
-    status, _, err = run_cli("phantom", tmp_path, "--spacing", "0", "1", "1")
-    assert status == 2 and "--spacing" in err
+def test_phantoms_from_the_command_line(run_cli, tmp_path):
+    """Really made: the seed counts on from subject to subject, so the second of seed 7 is the first of seed 8."""
+    pytest.importorskip("nilearn")
+    status, _, err = run_cli("phantom", tmp_path / "none", "--spacing", "0", "1", "1")
+    assert status == 2 and "--spacing" in err and not (tmp_path / "none").exists()
 
-    status, out, _ = run_cli(
-        "phantom", tmp_path, "--seed", "7", "--without", "t1ce", "--without", "t1ce", "--lesion", "ms"
-    )
-    assert (status, out) == (0, f"{tmp_path / 'x'}\n")
-    (options,) = asked
-    assert (options.seed, options.without, options.lesion, options.subjects) == (7, (T1CE,), "ms", 1)
+    coarse = ("--spacing", "8", "8", "8", "--without", "t1ce", "--without", "t1ce", "--lesion", "ms", "--quiet")
+    status, out, _ = run_cli("phantom", tmp_path / "two", "--seed", "7", "--subjects", "2", *coarse)
+    assert (status, out) == (0, f"{tmp_path / 'two' / 'phantom-000'}\n{tmp_path / 'two' / 'phantom-001'}\n")
+    assert run_cli("phantom", tmp_path / "one", "--seed", "8", *coarse)[0] == 0
+    for name in ("t1", "t2", "flair", "seg"):
+        second, first = (
+            nib.load(tmp_path / folder / subject / f"{subject}_{name}.nii.gz").get_fdata()
+            for folder, subject in (("two", "phantom-001"), ("one", "phantom-000"))
+        )
+        assert second.any() or name == "seg"
+        np.testing.assert_array_equal(second, first)
+    assert sorted(p.name for p in (tmp_path / "one" / "phantom-000").iterdir()) == [
+        f"phantom-000_{name}.nii.gz" for name in ("flair", "seg", "t1", "t2")
+    ]
 
 
 # Signals, and texts of others ----------------------------------------------------------------------------------------

@@ -53,6 +53,25 @@ def options(cohort, tmp_path, only_tiny):
     return made
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """Where the run of `finished` lies, and what it gave."""
+    return {"folder": tmp_path_factory.mktemp("shelf") / "run"}
+
+
+@pytest.fixture
+def finished(options, shelf, tmp_path):
+    """finished(name="run"): what a run with the defaults gave, its folder copied to `name`; made once for all tests."""
+    if "given" not in shelf:
+        shelf["given"] = run(options(shelf["folder"]))
+
+    def copied(name="run"):
+        shutil.copytree(shelf["folder"], tmp_path / name)
+        return shelf["given"]
+
+    return copied
+
+
 def timeless(rows):
     return [row.model_copy(update={"seconds": None, "peak_memory_mb": None}) for row in rows]
 
@@ -181,33 +200,33 @@ def test_brasyn_drops_what_the_organisers_drop(options):
 
 
 def test_a_run_that_was_killed_half_way_goes_on_to_the_same_table(options, monkeypatch):
-    whole = run(options("whole", patterns="t1+t1ce+t2,t2", baselines=True))
+    whole = run(options("whole", patterns="t2", baselines=True))
     finish, count = PieceStore.finish, iter(range(1000))
 
     def dies(self, piece, rows):
-        if next(count) == 7:
+        if next(count) == 4:
             raise KeyboardInterrupt
         finish(self, piece, rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(PieceStore, "finish", dies)
         with pytest.raises(KeyboardInterrupt):
-            run(options("stopped", patterns="t1+t1ce+t2,t2", baselines=True))
+            run(options("stopped", patterns="t2", baselines=True))
     with pytest.raises(UsageError, match="already holds a benchmark"):
-        run(options("stopped", patterns="t1+t1ce+t2,t2", baselines=True))
-    resumed = run(options("stopped", patterns="t1+t1ce+t2,t2", baselines=True, resume=True))
+        run(options("stopped", patterns="t2", baselines=True))
+    resumed = run(options("stopped", patterns="t2", baselines=True, resume=True))
     assert timeless(resumed.rows) == timeless(whole.rows)
     assert timeless(read(resumed.out)) == timeless(read(whole.out))
 
 
-def test_a_resumed_run_does_nothing_twice(options, monkeypatch):
-    first = run(options())
+def test_a_resumed_run_does_nothing_twice(options, finished, monkeypatch):
+    first = finished()
     monkeypatch.setattr(task.Measurer, "rows", lambda *_: pytest.fail("done again"))
     assert run(options(resume=True)).rows == first.rows, "times included"
 
 
-def test_parts_together_are_the_whole(options):
-    whole = run(options("whole"))
+def test_parts_together_are_the_whole(options, finished):
+    whole = finished("whole")
     first = run(options("shared", num_parts=2, part_id=0))
     assert {r.subject for r in first.rows} == {"c"}
     assert any("not finished" in note for note in first.record.notes)
@@ -216,8 +235,8 @@ def test_parts_together_are_the_whole(options):
     assert not any("not finished" in note for note in second.record.notes)
 
 
-def test_results_of_an_older_version_are_counted_and_made_again(options, tmp_path):
-    run(options())
+def test_results_of_an_older_version_are_counted_and_made_again(options, finished, tmp_path):
+    finished()
     out = tmp_path / "run"
     for file in (out / "pieces").iterdir():
         file.write_text(json.dumps({"schema": 0, "rows": []}))
