@@ -49,6 +49,7 @@ from mrsynth.scans.volume import Volume
 from mrsynth.tasks.complete.completion import Completion
 from mrsynth.tasks.complete.pictures import picture
 from mrsynth.tasks.complete.plan import Plan
+from mrsynth.tasks.complete.privacy import Places
 from mrsynth.tasks.memory import peak_memory_mb
 from mrsynth.tasks.models import TrainedMethod
 
@@ -193,9 +194,11 @@ def write_results(
 ) -> Report:
     """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
     card, how, files, subject = trained.card, completion.how, todo.files, raw.subject
-    selection = todo.selection.reason if todo.selection is not None else ""
+    places = Places(files.folder, todo.out)
+    selection = places.text(todo.selection.reason) if todo.selection is not None else ""
+    warnings = tuple(places.text(warning) for warning in completion.warnings)
     used = [c for c in subject.available if c in card.learnt]
-    inputs = tuple(input_record(files.files[c], c, raw) for c in used)
+    inputs = tuple(input_record(files.files[c], places.name(files.files[c]), c, raw) for c in used)
     weights = WeightsRecord.of(card, trained.sha256)
     sampler = SamplerRecord(
         name=how.sampler,
@@ -209,10 +212,10 @@ def write_results(
     )
     software = versions()
     stripped = not has_skull(subject)
-    not_used = files.not_used()
+    not_used = places.plain(files.not_used())
 
     def replaced(target: Contrast) -> str | None:
-        return str(todo.replaced[target]) if target in todo.replaced else None
+        return places.name(todo.replaced[target]) if target in todo.replaced else None
 
     def write_image(name: str, target: Contrast, volume: Volume, content: Content) -> None:
         sidecar = sidecar_json(
@@ -225,7 +228,7 @@ def write_results(
             skull_stripped=stripped,
             rule=completion.prepared.record["rule"],
             hounsfield=completion.prepared.hounsfield,
-            warnings=completion.warnings,
+            warnings=warnings,
             not_used=not_used,
             content=content,
             replaces=replaced(target),
@@ -273,19 +276,19 @@ def write_results(
         created=datetime.now(UTC),
         subject=subject.name,
         layout=files.layout,
-        command=command,
-        options=options,
+        command=places.command(command),
+        options=places.plain(options),
         inputs=inputs,
         selection=selection,
         weights=weights,
         sampler=sampler,
         outputs=tuple(outputs),
         scores=completion.scores,
-        warnings=completion.warnings,
+        warnings=warnings,
         not_used=not_used,
-        file_notes=files.notes,
+        file_notes=places.plain(files.notes),
         timings={**completion.seconds, "total": time.perf_counter() - began},
-        preparation=completion.prepared.record,
+        preparation=places.plain(completion.prepared.record),
         software=software,
         peak_memory_mb=peak_memory_mb(how.device),
     )
@@ -295,8 +298,8 @@ def write_results(
     return report
 
 
-def input_record(path: Path, contrast: Contrast, raw: Raw) -> InputRecord:
-    """What the report keeps of one input."""
+def input_record(path: Path, name: str, contrast: Contrast, raw: Raw) -> InputRecord:
+    """What the report keeps of one input, under the name that may be written of it."""
     volume, found = raw.subject.volumes[contrast], raw.registrations.get(contrast)
     registration = None
     if found is not None:
@@ -312,7 +315,7 @@ def input_record(path: Path, contrast: Contrast, raw: Raw) -> InputRecord:
         )
     return InputRecord(
         contrast=contrast,
-        file=str(path),
+        file=name,
         sha256=sha256_of(path),
         shape=volume.shape,
         spacing=volume.spacing,

@@ -45,6 +45,7 @@ from mrsynth.tasks.complete.output import (
     write_results,
 )
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose
+from mrsynth.tasks.complete.privacy import Places
 from mrsynth.tasks.inspect import header_problems
 from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
 
@@ -97,7 +98,8 @@ def complete(
         raise InputError("\n".join(problems))
     if todo.selection is None or options.dry_run:
         return todo, None
-    began_as = (f"mrsynth {__version__}: {options.command or 'complete'}", todo.selection.reason)
+    command = Places(todo.files.folder, todo.out).command(options.command or "complete")
+    began_as = (f"mrsynth {__version__}: {command}", todo.selection.reason)
     with (
         results_folder(todo.out, result_names(todo), overwrite=options.overwrite) as folder,
         run_log(*began_as) as log,
@@ -143,7 +145,7 @@ def complete(
         for warning in report.warnings:
             log.note(warning, "WARNING")
         log.note(f"done in {report.timings['total']:.1f} s")
-        write_text(folder / LOG, log.text)
+        write_text(folder / LOG, Places(todo.files.folder, todo.out).text(log.text))
     images = {output.contrast: todo.out / output.file for output in report.outputs}
     return todo, Written(todo.out, images, report, todo.out / "report.html")
 

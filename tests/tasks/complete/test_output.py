@@ -264,3 +264,29 @@ def test_weights_that_give_nothing_finite_write_nothing(run_cli, folder, only_ti
     before = content(folder)
     status, _, err = run_cli("complete", folder, *QUICK)
     assert status == 5 and "not finite" in " ".join(err.split()) and content(folder) == before
+
+
+# Privacy -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("outside", [True, False])
+def test_no_folder_name_is_written(run_cli, write_subject_folder, tmp_path, monkeypatch, absolute, outside):
+    """Folders above the subject's, of --out, of a file named by option, and of the weights may be a patient's name."""
+    home = tmp_path / "DOE JANE 1970" / "visit_SMITH"
+    folder = write_subject_folder(home, "p1", without=[T1CE])
+    elsewhere = tmp_path / "ROE" / "p1_t2.nii.gz"
+    elsewhere.parent.mkdir()
+    (folder / "p1_t2.nii.gz").rename(elsewhere)
+    out = tmp_path / "MILLER" / "results" if outside else folder / "mrsynth"
+    monkeypatch.chdir(home)
+    given = [folder, "--t2", elsewhere, "--out", out]
+    if not absolute:
+        given = [os.path.relpath(a) if isinstance(a, Path) else a for a in given]
+    status, _, err = run_cli("complete", *given, *QUICK)
+    assert status == 0, err
+    for name, data in content(out).items():
+        if data is not None and not name.endswith(".nii.gz"):
+            told = re.findall(rb".{30}(?:DOE|JANE|SMITH|ROE|MILLER|pytest-).{0,20}", data)
+            assert not told, (name, told[:3])
+    assert b'"p1_t1.nii.gz"' in (out / "report.json").read_bytes()
