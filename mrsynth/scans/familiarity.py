@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
+from mrsynth.scans.foreground import differences
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.subject import Subject
 
@@ -53,6 +54,8 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Known) -> list[str]:
             f"The foreground is {litres:.2g} litres, less than a whole brain. The intensity scale is taken from what "
             "is there and may be off."
         )
+    mask = None if subject.mask is None else subject.mask.voxels != 0
+    warnings += differences({c: subject.volumes[c] for c in prepared.scales if c in subject.volumes}, mask)
     if max(subject.reference.spacing) > THICK_SLICES_MM:
         size = " x ".join(f"{s:.3g}" for s in subject.reference.spacing)
         warnings.append(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask
-from mrsynth.scans.subject import HEAD_ABOVE_HU
+from mrsynth.scans.foreground import HEAD_ABOVE_HU
 
 Window = tuple[float, float]
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
+from mrsynth.scans.foreground import background_of
 from mrsynth.scans.volume import Volume
 
 NEGATIVE_SHARE = 0.1  # of the total absolute intensity: ringing stays far below, z-scored images near 0.5
@@ -74,18 +75,17 @@ def check_contrast(name: str, contrast: Contrast, inside: NDArray[np.float32]) -
         )
 
 
-def check_intensities(name: str, contrast: Contrast, volume: Volume) -> None:
+def check_intensities(name: str, contrast: Contrast, volume: Volume, *, masked: bool = False) -> None:
     """Raise InputError unless the volume looks like a magnitude image on a background of zero.
 
+    masked   a brain mask says what is outside, so that a background which is not 0 does no harm there
     A few negative voxels, as ringing leaves them, are fine; a negative background and z-scored intensities are not.
     """
     voxels = volume.voxels
-    faces = np.concatenate([np.take(voxels, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])
-    values, counts = np.unique(faces, return_counts=True)
-    commonest = counts.argmax()
-    if values[commonest] < 0 and 2 * counts[commonest] > faces.size:
+    background = background_of(volume)
+    if background < 0 or (background > 0 and not masked):
         raise InputError(
-            f"{name}: {contrast.label} background is {values[commonest]:g}; mrsynth expects exactly 0 outside "
+            f"{name}: {contrast.label} background is {background:g}; mrsynth expects exactly 0 outside "
             "the brain (a skull-stripped image). Set the background to 0, or multiply the image by its brain mask."
         )
     low, high = float(voxels.min()), float(voxels.max())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask, Plain
+from mrsynth.scans.foreground import same_image, shown
 from mrsynth.scans.grid import Orientation, Resampling, is_axis_code
 from mrsynth.scans.hounsfield import (
     HOUNSFIELD,
@@ -30,7 +32,7 @@ from mrsynth.scans.intensity import (
     check_intensities,
     volume_quantile_unit,
 )
-from mrsynth.scans.subject import Subject, shown
+from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 
 SPACING_RANGE_MM = (0.05, 20.0)
@@ -159,7 +161,8 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
         if window_of(contrast):
             check_hounsfield(subject.name, volume.voxels, config.hounsfield)
         else:
-            check_intensities(subject.name, contrast, volume)
+            check_intensities(subject.name, contrast, volume, masked=subject.mask is not None)
+    _refuse_copies(subject.name, used)
     foreground = _foreground(subject, used, fill=Contrast.CT in contrasts)
     units = {c: _unit(subject.name, c, v.voxels, foreground, config) for c, v in used.items()}
     scales = {c: unit.scale for c, unit in units.items()}
@@ -287,6 +290,16 @@ class ModelGrid:
             np.clip(whole, low, high, out=whole)  # rounding must not lead out of [0, 1]
         voxels = np.where(self.foreground, self.orientation.undo(whole), np.float32(0))
         return Volume(np.ascontiguousarray(voxels), self.affine)
+
+
+def _refuse_copies(name: str, used: Mapping[Contrast, Volume]) -> None:
+    """Raise InputError when two contrasts are one image: a model that takes them for two would be misled."""
+    for one, other in combinations(used, 2):
+        if same_image(used[one].voxels, used[other].voxels):
+            raise InputError(
+                f"{name}: {one.label} and {other.label} are the same image, up to a factor; expected two different "
+                "contrasts. Find out which of the two it is, and leave the other file out."
+            )
 
 
 def _foreground(subject: Subject, used: Mapping[Contrast, Volume], *, fill: bool) -> Mask:

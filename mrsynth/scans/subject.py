@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
+from mrsynth.scans.foreground import shown
 from mrsynth.scans.volume import Volume, same_grid
-
-HEAD_ABOVE_HU = -500.0  # Hounsfield units: half way from air (-1000) to water (0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,11 +66,6 @@ class Subject:
         """The same subject with some contrasts hidden, as an experiment that knows the truth needs it."""
         kept = {c: v for c, v in self.volumes.items() if c not in hidden}
         return Subject(self.name, kept, self.segmentation, self.mask)
-
-
-def shown(contrast: Contrast, volume: Volume) -> NDArray[np.bool_]:
-    """(I, J, K) bool: where an image is not background: not 0, and in a CT no air."""
-    return volume.voxels > HEAD_ABOVE_HU if contrast is Contrast.CT else volume.voxels != 0
 
 
 def describe_grid(label: str, volume: Volume) -> str:

@@ -111,7 +111,7 @@ def test_ct_is_scaled_by_the_window_whatever_else_is_in_it(rule: str) -> None:
 
 def test_the_rule_of_the_others_is_untouched_by_ct() -> None:
     config = PreparationConfig(multiple=4)
-    alone = prepare(head(mr=mr_of(), t1=mr_of()), (MR, T1), config)
+    alone = prepare(head(mr=mr_of(), t1=mr_of() ** 2), (MR, T1), config)
     assert "hounsfield" not in alone.record and "Hounsfield" not in alone.record["rule"]
     both = prepare(head(ct=ct_of(), mr=mr_of()), PAIR, config)
     assert both.scales[MR] == pytest.approx(700)  # its 99.5th percentile: the skin

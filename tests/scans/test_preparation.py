@@ -131,7 +131,7 @@ def test_axis_code_agrees_with_nibabel(code: str) -> None:
 
 def test_left_stays_left() -> None:
     """One bright voxel 10 mm to the left, 4 to the back, 3 up, lands at the far end of each LPS axis."""
-    voxels = np.ones((21, 9, 7), np.float32)
+    voxels = np.random.default_rng(0).uniform(1, 2, (21, 9, 7)).astype(np.float32)
     affine = np.eye(4)
     affine[:3, 3] = -10, -4, -3
     voxels[0, 0, 6] = 9  # RAS millimetres (-10, -4, 3)

@@ -1,0 +1,105 @@
+"""What of an image is brain and what is background, told for each contrast by itself, and then compared.
+
+A skull-stripped image is exactly 0 outside the brain, and then every voxel that is not 0 is foreground. Resampling
+leaves dust there: values that are nowhere exactly 0, far below any of the brain. Where there is much of it, it is
+background.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsynth.contrasts import Contrast
+from mrsynth.scans.volume import Volume
+
+HEAD_ABOVE_HU = -500.0  # Hounsfield units: half way from air (-1000) to water (0)
+DUST = 1e-3  # of the 99.5th percentile: no tissue is so dark beside the brightest
+DUSTY = 0.05  # so much dust, as a share of what is brighter, is no matter of a few dark voxels at the edge
+QUANTILE = 0.995
+LACKS = 0.03  # of the brain of all contrasts together, that one may lack before it is told
+LARGER = 1.15  # times the foreground of the others, from which on one contrast is said to show more than a brain
+
+
+def shown(contrast: Contrast, volume: Volume) -> NDArray[np.bool_]:
+    """(I, J, K) bool: where an image is not background: not 0 nor dust, and in a CT no air."""
+    voxels = volume.voxels
+    if contrast is Contrast.CT:
+        return voxels > HEAD_ABOVE_HU
+    there: NDArray[np.bool_] = voxels != 0
+    probe = voxels[::3, ::3, ::3]  # enough to see whether there is much of it
+    if not _has_dust(probe, DUST * _largest(voxels)):
+        return there
+    limit = DUST * float(np.quantile(np.abs(voxels[there]), QUANTILE))
+    return np.abs(voxels) > limit if _has_dust(probe, limit) else there
+
+
+def _largest(voxels: NDArray[np.float32]) -> float:
+    return max(float(voxels.max()), -float(voxels.min()))
+
+
+def _has_dust(voxels: NDArray[np.float32], limit: float) -> bool:
+    size = np.abs(voxels)
+    bright = int(np.count_nonzero(size > limit))
+    return int(np.count_nonzero(size)) - bright > DUSTY * bright
+
+
+def background_of(volume: Volume) -> float:
+    """The value that most of the six faces of an image share, above all dust; 0 where there is none."""
+    voxels = volume.voxels
+    faces = np.concatenate([np.take(voxels, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])
+    values, counts = np.unique(faces, return_counts=True)
+    commonest = counts.argmax()
+    value = float(values[commonest])
+    return value if 2 * counts[commonest] > faces.size and abs(value) > DUST * _largest(voxels) else 0.0
+
+
+def differences(volumes: Mapping[Contrast, Volume], mask: NDArray[np.bool_] | None = None) -> list[str]:
+    """Which contrast shows less than the others, or more, and how much, in sentences; empty where they agree.
+
+    mask  what counts at all
+    """
+    seen = {c: shown(c, v) if mask is None else shown(c, v) & mask for c, v in volumes.items() if c is not Contrast.CT}
+    if len(seen) < 2:
+        return []
+    told = []
+    for contrast, own in seen.items():
+        others = [other for c, other in seen.items() if c is not contrast]
+        size = float(np.median([int(other.sum()) for other in others]))
+        if int(own.sum()) > LARGER * size > 0:
+            names = ", ".join(c.label for c in seen if c is not contrast)
+            told.append(
+                f"The foreground of {contrast.label} is {int(own.sum()) / size:.2f} times that of {names}: is its "
+                "skull still there, or its background not 0? What it alone shows is painted, too."
+            )
+            continue
+        common = np.logical_and.reduce(others) if len(others) > 1 else others[0]
+        lacking = int((common & ~own).sum()) / max(int(common.sum()), 1)
+        if lacking > LACKS:
+            told.append(
+                f"{contrast.label} lacks {lacking:.0%} of the brain that the other contrasts show: it covers a part "
+                "only, or is 0 there. What is made in that part is inferred without it."
+            )
+    return told
+
+
+def same_image(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Whether one image is the other, or a multiple of it, but for rounding: more than 0.9999 of its variance."""
+    if one.shape != other.shape:
+        return False
+    if np.array_equal(one, other):
+        return True
+    sample = (one.ravel()[::7], other.ravel()[::7]) if one.size > 10_000 else (one.ravel(), other.ravel())
+    return _is_multiple(*sample) and (one.size <= 10_000 or _is_multiple(one.ravel(), other.ravel()))
+
+
+def _is_multiple(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    """Least squares of other on one, through 0: what is left is below a ten-thousandth of the variance of `other`."""
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    inside = (a != 0) | (b != 0)
+    a, b = a[inside], b[inside]
+    spread = float(b.var()) * b.size
+    if spread <= 0 or not a.any():
+        return False
+    factor = float(a @ b) / float(a @ a)
+    return factor > 0 and float(((b - factor * a) ** 2).sum()) < 1e-4 * spread
