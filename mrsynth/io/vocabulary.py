@@ -6,10 +6,13 @@ Judged from one name alone; what a folder's names have in common is weighed in `
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from mrsynth.contrasts import Contrast
 from mrsynth.io.formats import stem_of
+
+MANY = 2**14  # words and names whose meaning is kept: a cohort has few words, and each name is judged twice
 
 # Words that name a contrast ------------------------------------------------------------------------------------------
 
@@ -108,6 +111,7 @@ class Verdict:
     label: bool = False
 
 
+@lru_cache(maxsize=MANY)
 def judge_name(filename: str) -> Verdict:
     """What a file name says of the image.
 
@@ -198,11 +202,13 @@ def name_words(filename: str) -> list[str]:
     return [word for chunk in _chunks(_plain(filename)) for word in _split_chunk(chunk)]
 
 
+@lru_cache(maxsize=MANY)
 def contrast_of_word(word: str) -> Contrast | None:
     """The contrast that one lower-case word names by itself."""
     return next((contrast for contrast, pattern in _WORDS.items() if re.fullmatch(pattern, word)), None)
 
 
+@lru_cache(maxsize=MANY)
 def is_label_word(word: str) -> bool:
     """Whether one lower-case word says mask, segmentation, label, lesion or region."""
     word = word.rstrip("0123456789")
