@@ -17,7 +17,7 @@ from mrsynth.io.naming import ScanName, is_channel, read_names
 from mrsynth.io.provenance import says_synthetic
 from mrsynth.io.reading import read_json
 from mrsynth.io.sidecars import pointer_of, series_of, sidecar_of, weigh
-from mrsynth.io.vocabulary import Verdict, contrast_in_name
+from mrsynth.io.vocabulary import UNNAMED, Verdict, contrast_in_name
 
 SKIPPED_FOLDERS = {"mrsynth", "derivatives", "labelsTr", "labelsTs", "labelsVal"}
 BIDS_DATATYPES = {"anat", "beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet"}
@@ -96,7 +96,7 @@ def read_folder(folder: Path, sessions: bool) -> Content:
         if path in synthetic:
             content.synthetic.append(path)
         else:
-            _place(content, path, read[path.name])
+            _place(content, path, _by_folder(path, read[path.name], folder))
     for path, why in broken.items():
         verdict = read[path.name]
         shown = verdict.could_be if isinstance(verdict, Verdict) else (verdict.contrast,)
@@ -110,6 +110,14 @@ def read_folder(folder: Path, sessions: bool) -> Content:
         if inside:
             return replace(inside[0], folder=folder)
     return content
+
+
+def _by_folder(path: Path, name: ScanName | Verdict, folder: Path) -> ScanName | Verdict:
+    """What a file name says, or where it says nothing of a contrast, the folder the file has to itself."""
+    if path.parent in (folder, folder / "anat") or isinstance(name, ScanName) or name.why != UNNAMED:
+        return name
+    contrast = contrast_in_name(path.parent.name)
+    return ScanName(contrast) if contrast else name
 
 
 def _place(content: Content, path: Path, name: ScanName | Verdict) -> None:

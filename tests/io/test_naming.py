@@ -178,6 +178,14 @@ def test_one_folder_a_contrast(tmp_path: Path) -> None:
         find_subject(tmp_path / "cohort")
 
 
+def test_a_folder_of_its_own_names_the_contrast_of_a_file_that_does_not(tmp_path: Path) -> None:
+    touch(tmp_path / "p", "T1/scan T1_gd/scan FLAIR/image0001 notes/readme.txt")
+    assert found(find_subject(tmp_path / "p")) == {"t1": "T1/scan", "t1ce": "T1_gd/scan", "flair": "FLAIR/image0001"}
+    touch(tmp_path / "q", "T1/a T1/b T2/a T2/b")  # a folder a contrast, and several people
+    with pytest.raises(InputError, match="holds no scan"):
+        find_subject(tmp_path / "q")
+
+
 def test_time_points_called_like_contrasts_are_not_mixed(tmp_path: Path) -> None:
     touch(tmp_path / "two", "P1_T1_T1 P1_T1_T2 P1_T2_T1 P1_T2_FLAIR")
     with pytest.raises(InputError, match="2 subjects: P1_T1, P1_T2"):
