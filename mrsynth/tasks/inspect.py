@@ -1,6 +1,6 @@
 """`mrsynth inspect`: what a folder holds, what is missing, which checkpoint would be used, and what stands in the way.
 
-Judges by names and headers, and with `deep` by voxels, as `complete` does. Loads no torch.
+Judges by names and headers, without torch; with `deep` by voxels, as `complete` does.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from mrsynth.errors import InputError, MrsynthError
 from mrsynth.io.store import available_entries, located
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
 from mrsynth.selection import Selection, is_at_hand, select
+from mrsynth.tasks.complete.plan import header_problems
 
 
 @dataclass(frozen=True)
@@ -85,27 +86,15 @@ def inspect(
     return Inspection(files, missing, choice, tuple(problems), tuple(hints), judged, status)
 
 
-def header_problems(files: SubjectFiles) -> list[str]:
-    """What the headers tell, of all files at once: those that cannot be read."""
-    from mrsynth.io.nifti import read_geometry
-
-    problems = []
-    for path in files.files.values():
-        try:
-            read_geometry(path)
-        except InputError as error:
-            problems.append(str(error))
-    return problems
-
-
 def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[list[str], list[str]]:
     """What keeps `complete` from using the voxels; and what it would warn of, with signs that a scan is spoiled."""
     from mrsynth.scans.familiarity import unfamiliar
     from mrsynth.scans.preparation import prepare
     from mrsynth.scans.spoiled import signs_of_damage
+    from mrsynth.tasks.complete.run import brain_finder
 
     try:
-        raw = load_raw(settle_masks(files))
+        raw = load_raw(settle_masks(files), find_brain=brain_finder("auto"))
         subject = raw.subject
         hints = [
             f"{contrast.label} may be spoiled: {'; '.join(signs)}. Look at it; `complete --replace {contrast}` makes "

@@ -248,7 +248,7 @@ def test_a_progress_bar_only_on_a_terminal(run_cli, folder, monkeypatch):
     monkeypatch.setattr(
         "mrsynth.tasks.complete.run.complete", lambda options, progress: seen.append(progress) or (None, None)
     )
-    monkeypatch.setattr("mrsynth.cli.app.say", raising(SystemExit(0)))
+    monkeypatch.setattr("mrsynth.cli.subject.say", raising(SystemExit(0)))
 
     run_cli("complete", folder)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)

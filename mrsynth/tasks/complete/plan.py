@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.errors import UsageError
+from mrsynth.errors import InputError, UsageError
 from mrsynth.io.store import Resolved, available_entries, located, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject
 from mrsynth.sampling import Sampling, mode_of
@@ -114,3 +114,16 @@ def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
         return options.out.expanduser()
     home = files.folder / "mrsynth"
     return home if options.folder.expanduser().is_dir() else home / files.name
+
+
+def header_problems(files: SubjectFiles) -> list[str]:
+    """What the headers tell, of all files at once: those that cannot be read."""
+    from mrsynth.io.nifti import read_geometry
+
+    problems = []
+    for path in files.files.values():
+        try:
+            read_geometry(path)
+        except InputError as error:
+            problems.append(str(error))
+    return problems

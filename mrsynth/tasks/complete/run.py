@@ -44,9 +44,8 @@ from mrsynth.tasks.complete.output import (
     results_folder,
     write_results,
 )
-from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose
+from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems
 from mrsynth.tasks.complete.privacy import Places
-from mrsynth.tasks.inspect import header_problems
 from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]

@@ -44,7 +44,11 @@ def test_earlier_results_are_replaced_only_when_asked(run_cli, folder):
 
     for again in ((), ("--samples", 3), ("--dry-run",)):
         status, _, err = run_cli("complete", folder, *QUICK, "--seed", 1, *again)
-        assert status == 2 and "already holds p1_t1ce.json, p1_t1ce.nii.gz, metrics.csv" in err and "--overwrite" in err
+        assert (
+            status == 2
+            and "already holds p1_t1ce.json, p1_t1ce.nii.gz, mrsynth.log, metrics.csv" in err
+            and "--overwrite" in err
+        )
         assert content(folder) == before
 
     assert run_cli("complete", folder, *QUICK, "--seed", 1, "--overwrite")[0] == 0
@@ -256,13 +260,14 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(run_cl
 # A checkpoint that is not believed -----------------------------------------------------------------------------------
 
 
-def test_weights_that_give_nothing_finite_write_nothing(run_cli, folder, only_tiny):
+def test_weights_that_give_nothing_finite_write_nothing(run_cli, folder, only_tiny, tmp_path):
     """Weights of 1e30: finite themselves, and what they make is not."""
     stored = read_checkpoint(only_tiny)
     large = {n: t * 1e30 if n.endswith("weight") and t.dim() > 1 else t for n, t in stored.tensors.items()}
-    write_checkpoint(only_tiny, Checkpoint(stored.card, stored.config, stored.preparation, large))
+    path = tmp_path / "large.safetensors"
+    write_checkpoint(path, Checkpoint(stored.card, stored.config, stored.preparation, large))
     before = content(folder)
-    status, _, err = run_cli("complete", folder, *QUICK)
+    status, _, err = run_cli("complete", folder, *QUICK, "--weights", path)
     assert status == 5 and "not finite" in " ".join(err.split()) and content(folder) == before
 
 

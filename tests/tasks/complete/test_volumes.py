@@ -165,7 +165,10 @@ def test_the_checkpoints_own_validation_speaks_where_nothing_can_be_checked(fold
     path = write_cwdm(tmp_path / "scored.safetensors", scores=(score,))
     complete(options(folder, weights=str(path)))
 
-    assert "24.0 dB brain PSNR on 5 validation subjects, as asked for by name" in report_in(folder).selection
+    assert (
+        "24.0 dB brain PSNR on 5 validation subjects (as the checkpoint itself claims), as asked for by name"
+        in report_in(folder).selection
+    )
     page = (folder / "mrsynth" / "report.html").read_text()
     assert "In validation on 5 other subjects" in page and "is unknown: trust nothing" not in page
 
