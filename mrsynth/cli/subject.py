@@ -175,6 +175,7 @@ def complete(
         return
     from mrsynth.reports.trust import assess
 
+    say(written.report.sampler.words)
     for contrast, path in written.images.items():
         print_result(f"{contrast.label}: {path}")
         say(assess(written.report, contrast).text)
