@@ -9,7 +9,7 @@
 #         done are still scored, and the tables say how many seeds each variant has
 #
 # Measured on one core: fgc2f 80 CPU seconds to train and 100 to judge a variant; cwdm 130 to train (32 channels three times
-# that), and about one for each step of the chain to judge.
+# that), and about one for each step of the chain to judge; dfbk 60 to train.
 #
 # Phantoms: eight to train, two to judge. Images are samples (`--mode sample`), made by the chains that the run files name. OUT/METHOD holds a run folder for each variant and seed, a run of `mrsynth
 # benchmark` for each seed, and table.md, which is also printed. What is done stays; what was interrupted goes on.
