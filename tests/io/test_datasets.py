@@ -129,7 +129,8 @@ def test_the_api_the_commands_and_the_benchmark_see_the_same_subjects(
         assert (read.name, read.available) == (subject.name, subject.available)
         assert (read.mask is None, read.segmentation is None) == (subject.mask is None, subject.segmentation is None)
         status, out, _ = run_cli("inspect", subject.folder)
-        assert status == 0 and f"Subject {subject.name} " in out
+        assert status == (5 if name == "synthrad23" else 0)  # no checkpoint at hand makes anything of CT and MR
+        assert f"Subject {subject.name} " in out
         assert all(f"{c.label:6} {path.name}" in out for c, path in subject.files.items())
         assert (subject.mask is None) or f"mask   {subject.mask.name}" in out
 
