@@ -140,7 +140,7 @@ BAD = {
     "truncated": (cut, "p1_t1.nii.gz is truncated or damaged.*Copy or export it again"),
     "not gzip": (bytes_of(b"not gzip at all"), "p1_t1.nii.gz: the name ends in .gz but the file is not gzip.*Rename"),
     "gzip of nothing": (bytes_of(gzip.compress(b"")), "p1_t1.nii.gz.*Copy or export it again|export it again"),
-    "not NIfTI": (bytes_of(b"x" * 1000, "p1_t1.nii"), "p1_t1.nii cannot be read as NIfTI.*Expected a whole"),
+    "not NIfTI": (bytes_of(b"x" * 1000, "p1_t1.nii"), "p1_t1.nii cannot be read as NIfTI"),
     "no bytes": (bytes_of(b""), "p1_t1.nii.gz is empty .0 bytes"),
     "4-D": (voxels(lambda v, _: np.stack([v, v], -1)), "p1_t1.nii.gz has 4 axes .16x20x10x2.; expected three"),
     "2-D": (voxels(lambda v, _: v[..., 4]), "p1_t1.nii.gz has 2 axes .16x20.; expected three"),
@@ -177,8 +177,8 @@ BAD = {
         "p1_t1.nii.gz: the affine is singular.*Export the image again",
     ),
     "affine of NaN": (header(sform_code=1, srow_x=[np.nan] * 4), "p1_t1.nii.gz: the affine is not finite"),
-    "moved": (moved, "p1_t1.nii.gz and p1_t2.nii.gz lie on different grids.*affine.*affine.*Register and resample"),
-    "cropped": (cropped, "p1_t1.nii.gz and p1_t2.nii.gz lie on different grids.*16x20x10.*16x20x9"),
+    "moved": (moved, "T1 and T2 lie on different grids.*affine.*affine.*resample them first"),
+    "cropped": (cropped, "T1 and T2 lie on different grids.*16x20x10.*16x20x9"),
     "mask elsewhere": (other_grid_mask, "p1_t1.nii.gz and p1_brainmask.nii.gz lie on different grids"),
 }
 
@@ -189,7 +189,8 @@ def test_unusable_input(run_cli, folder, name):
     spoil(folder)
     before = content(folder)
 
-    status, out, err = run_cli("complete", folder, "--precision", "fp32")
+    as_they_lie = ("--align", "off") if name in ("moved", "cropped") else ()  # else they are brought together
+    status, out, err = run_cli("complete", folder, "--precision", "fp32", *as_they_lie)
     assert (status, out) == (4, "")
     assert re.search(said, err, flags=re.DOTALL), err
     assert err.startswith("Error: ") and "Traceback" not in err
@@ -204,7 +205,7 @@ def test_a_head_of_many_metres(run_cli, folder):
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1000.0, 1000.0, 1000.0, 1.0])), path)
 
     status, _, err = run_cli("complete", folder)
-    assert status == 4 and "voxels of 1000 x 1000 x 1000 mm" in err and "Check the affine and its units" in err
+    assert status == 4 and "expected a head" in err and "unit" in err
     assert not (folder / "mrsynth").exists()
 
 
