@@ -159,7 +159,7 @@ BAD = {
         "p1_t1.nii.gz: every voxel is 7. Expected an image of a brain",
     ),
     "all zero": (voxels(lambda v, _: np.zeros_like(v)), "p1_t1.nii.gz: every voxel is 0"),
-    "a mask": (voxels(lambda v, inside: inside.astype(np.float32)), "T1 is 1 in every voxel of the foreground"),
+    "a mask": (voxels(lambda v, inside: inside.astype(np.float32)), "p1_t1.nii.gz has only the values 0, 1: a mask"),
     "negative background": (
         voxels(lambda v, inside: np.where(inside, v, -1024)),
         "T1 background is -1024; mrsynth expects exactly 0.*Set the background to 0",
