@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -138,7 +139,11 @@ def mask_appears(subject):
 
 
 def contrast_appears(subject):
-    shutil.copy(subject / "sub-1_t2.nii.gz", subject / "sub-1_flair.nii.gz")
+    scan = nib.load(subject / "sub-1_t2.nii.gz")
+    voxels = np.asarray(scan.dataobj)
+    nib.save(
+        nib.Nifti1Image(np.where(voxels > 0, voxels.max() + 1 - voxels, 0), scan.affine), subject / "sub-1_flair.nii.gz"
+    )
 
 
 @pytest.mark.parametrize("change", [scan_changes, mask_appears, contrast_appears])
