@@ -109,6 +109,17 @@ def read_geometry(path: Path) -> Volume:
     return Volume(np.broadcast_to(np.float32(0), shape), affine)
 
 
+def knows_sides(path: Path) -> bool:
+    """Whether a file says where left and right are: a NIfTI file with both codes 0 does not, and other formats do.
+
+    Raises InputError for a file that cannot be read.
+    """
+    if not path.name.lower().endswith(SUFFIXES):
+        return True
+    header = _open(path).header
+    return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+
+
 def write_volume(
     path: Path, volume: Volume, like: Path | None = None, description: str = "", *, whole: bool = False
 ) -> None:

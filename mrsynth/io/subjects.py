@@ -115,7 +115,7 @@ def load_raw(
 
     Raises InputError as that does, and for a file that cannot be used; a mask must lie on the grid of one of the scans.
     """
-    from mrsynth.io.nifti import read_volume
+    from mrsynth.io.nifti import knows_sides, read_volume
     from mrsynth.scans.raw import brought_together
     from mrsynth.scans.subject import describe_grid
     from mrsynth.scans.volume import same_grid
@@ -144,7 +144,7 @@ def load_raw(
     if segmentation and found.segmentation:
         labels = read_volume(found.segmentation, labels=True)
         whose_grid(found.segmentation, labels)
-    return brought_together(
+    raw = brought_together(
         found.name,
         volumes,
         align=align,
@@ -155,6 +155,13 @@ def load_raw(
         places={contrast: str(path) for contrast, path in found.files.items()},
         n4=n4,
     )
+    if lost := [found.files[c].name for c in found.available if not knows_sides(found.files[c])]:
+        note = (
+            f"{', '.join(lost)}: the header does not say where left and right are (sform and qform codes are 0); axes "
+            "are taken as its voxel sizes suggest. Left and right may be exchanged, in the results too."
+        )
+        return replace(raw, notes=(*raw.notes, note))
+    return raw
 
 
 def settle_masks(found: SubjectFiles) -> SubjectFiles:

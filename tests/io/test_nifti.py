@@ -424,3 +424,8 @@ def test_scaling_in_pieces_gives_the_bits_of_nibabel(
 
     expected = np.asarray(nib.load(path).dataobj, dtype=np.float32)
     np.testing.assert_array_equal(read_volume(path).voxels.view(np.int32), expected.view(np.int32))
+
+
+@pytest.mark.parametrize(("sform", "qform", "known"), [(1, 0, True), (0, 1, True), (4, 2, True), (0, 0, False)])
+def test_without_codes_left_and_right_are_unknown(tmp_path: Path, sform: int, qform: int, known: bool) -> None:
+    assert nifti.knows_sides(save(tmp_path / "a.nii.gz", sform=sform, qform=qform)) == known

@@ -581,3 +581,21 @@ def test_a_segmentation_may_be_empty(tmp_path, write_subject_folder):
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), folder / "healthy_t2.nii.gz")
     with pytest.raises(InputError, match="every voxel is 0"):
         load_subject(folder)
+
+
+def test_a_header_without_codes_is_told(write_subject_folder: Any, tmp_path: Path) -> None:
+    import nibabel as nib
+
+    from mrsynth.io.subjects import load_raw
+
+    folder = write_subject_folder(tmp_path, "p1")
+    assert not [note for note in load_raw(find_subject(folder)).notes if "left and right" in note]
+    for path in folder.glob("*.nii.gz"):
+        image = nib.load(path)
+        image.set_sform(None, 0)
+        image.set_qform(None, 0)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), path)
+    (note,) = [note for note in load_raw(find_subject(folder), align="off").notes if "left and right" in note]
+    assert note.startswith(
+        "p1_t1.nii.gz, p1_t1ce.nii.gz, p1_t2.nii.gz, p1_flair.nii.gz: the header does not say where left and right are"
+    )
