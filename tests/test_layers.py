@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -100,6 +100,12 @@ def relative(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+def modules_imported(path: Path, source: str | None = None) -> set[str]:
+    """Our own modules that a file imports, the root left out: it exports names from all of them, lazily."""
+    names = (name for name in imports(path, source) if name.startswith("mrsynth."))
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} & MODULES - {module(path)}
+
+
 def edges() -> set[tuple[str, str]]:
     """(importer, imported) between the names of the table."""
     return {(home(path), there) for path in FILES if path != ROOT for there in ours(path) if there != home(path)}
@@ -127,6 +133,23 @@ def test_no_two_names_of_the_table_import_each_other_even_by_way_of_others():
     print(f"{len(ROWS)} names, {len(found)} import edges between them; {len(FILES)} files, {lines} lines")
 
     graph.prepare()  # raises CycleError, which names the circle
+
+
+def test_no_two_modules_import_each_other_not_even_inside_a_function_or_for_type_checkers_alone():
+    TopologicalSorter({module(path): modules_imported(path) for path in FILES if path != ROOT}).prepare()
+
+
+def test_a_circle_of_modules_is_seen_however_it_is_hidden():
+    for source in (
+        "if TYPE_CHECKING:\n    from mrsynth.scans.volume import Volume",
+        "def f():\n    from mrsynth.scans import volume",
+        "from .volume import Volume",
+    ):
+        assert modules_imported(PACKAGE / "scans/grid.py", source) == {"mrsynth.scans.volume"}
+    with pytest.raises(CycleError):
+        TopologicalSorter(
+            {"mrsynth.scans.grid": {"mrsynth.scans.volume"}, "mrsynth.scans.volume": {"mrsynth.scans.grid"}}
+        ).prepare()
 
 
 @pytest.mark.parametrize(
