@@ -11,6 +11,7 @@ An output folder holds
 import csv
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -250,10 +251,11 @@ class Work:
         return self.models[found.sha256]
 
     def failed(self, name: str, error: MrsynthError, seconds: float = 0.0) -> None:
-        """Note a subject that could not be done."""
+        """Note a subject that could not be done: in the journal without the folders above the root."""
         self.say(f"{name}: {error}")
+        reason = str(error).replace(f"{self.options.root.expanduser()}{os.sep}", "")
         self.journal.add(
-            Record(subject=name, status="failed", reason=str(error), exit_code=error.exit_code, seconds=seconds)
+            Record(subject=name, status="failed", reason=reason, exit_code=error.exit_code, seconds=seconds)
         )
 
 

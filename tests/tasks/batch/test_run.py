@@ -49,7 +49,8 @@ def test_everyone_is_tried_the_bad_one_is_named_and_the_same_command_goes_on(coh
         "p1": "done", "p2": "done", "p3": "complete", "p4": "failed",
     }  # fmt: skip
     assert rows["p1"]["made"] == "t1ce" and rows["p2"]["made"] == "t1ce;flair"
-    assert "p4_t2.nii" in rows["p4"]["reason"] and "p4_t2.nii" in printed + err
+    assert "p4_t2.nii" in rows["p4"]["reason"] and str(cohort) not in (out / "summary.csv").read_text()
+    assert "p4_t2.nii" in printed + err
     page = (out / "index.html").read_text()
     assert page.index('data-subject="p4"') < page.index('data-subject="p1"')
     assert 'href="p1/report.html"' in page and page.count("data:image/png") == 2
