@@ -6,7 +6,7 @@ import torch
 
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import UsageError
-from mrsynth.networks.regression import FITTED, VoxelRegression, fit_regression
+from mrsynth.networks.regression import FITTED, VoxelRegression, fit_regression, moments_of
 
 T1, T1CE, T2, FLAIR = range(4)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -88,3 +88,32 @@ def test_complete_examples_serve_every_pattern_so_that_sixteen_batches_of_them_a
 
     fit_regression(VoxelRegression(4), batches(), STANDARD)
     assert len(asked) == FITTED
+
+
+def test_what_is_made_is_the_line_of_its_pattern_in_the_brain_and_nothing_outside():
+    regression = VoxelRegression(4)
+    with torch.no_grad():
+        regression.weights[0b0101, FLAIR] = torch.tensor([2.0, 9.0, -1.0, 9.0, 0.5])
+    u = torch.zeros(1, 4, 2, 2)
+    u[0, T1, 0], u[0, T2, 0] = 0.3, 0.4  # the first row is brain, the second is not
+    made = regression(u, having((T1, T2)))
+
+    assert torch.allclose(made[0, FLAIR, 0], torch.full((2,), 2 * 0.3 - 0.4 + 0.5))
+    assert not made[0, :, 1].any() and not made[0, :FLAIR].any()
+    assert not regression(u, having((T1,))).any(), "another pattern, another line"
+
+
+def test_what_is_not_available_is_not_read():
+    regression = VoxelRegression(4)
+    torch.nn.init.normal_(regression.weights)
+    present = having((T1, T2))
+    shown = torch.where(present[:, :, None, None], TRUTH[:1], torch.nan)
+    made = regression.images(shown, present)
+
+    assert torch.equal(made, regression.images(TRUTH[:1], present)) and made.isfinite().all()
+
+
+def test_moments_are_sums_of_outer_products():
+    u = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+    assert moments_of(u).tolist() == [[10, 14, 4], [14, 20, 6], [4, 6, 2]]

@@ -8,23 +8,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from mrsynth.contrasts import STANDARD, T1CE_WARNING, pattern_name, patterns
+from mrsynth.contrasts import STANDARD, T1CE_WARNING
 from mrsynth.reports.benchmark_page import BenchmarkRecord, report_html, report_markdown, summary_json
-from mrsynth.reports.elements import Number
-from mrsynth.reports.plots import box_plot, person_plot
 from mrsynth.reports.sections import plain
-from mrsynth.reports.tables import Results, pattern_table, resource_table, score_table, segmentation_table
+from mrsynth.reports.tables import Results, score_table
 from mrsynth.scores.published_figures import Conduct, Published, PublishedRow, Source
-from mrsynth.scores.rows import Score
+from tests.reports.benchmark_figures import NASTY, column, every_pattern, texts
 
-NASTY = "a|b <script>x</script> & \"c\" 'd'</td> [l](http://x) `q` *s* $m$ 漢"
 PNG = b"\x89PNG\r\n\x1a\nnot a picture"
-BASE = {"dataset": "brats21", "split": "test@0000000a", "pattern": "t1+t2+flair", "target": "t1ce"}
-BASE |= {"protocol": "full3d", "region": "volume", "metric": "PSNR", "method": "fgc2f"}
-
-
-def column(values, **more) -> list[Score]:
-    return [Score(**BASE | more | {"subject": f"s{i:02}", "value": float(v)}) for i, v in enumerate(values)]
 
 
 def record(**more) -> BenchmarkRecord:
@@ -54,19 +45,6 @@ def published(**more) -> Published:
         sources={"p": Source(title="A paper", address="https://example.org/p")},
         rows=(PublishedRow(**row | more), PublishedRow(**row | {"inputs": "pd", "target": "t2", "value": 12.125})),
     )
-
-
-def every_pattern(subjects=2) -> list[Score]:
-    """fgc2f and both baselines on all 14 patterns, cwdm on the four with one missing."""
-    rng, rows = np.random.default_rng(0), []
-    for given in patterns():
-        for target in (c for c in STANDARD if c not in given):
-            for method in ("copy", "fgc2f", "cwdm", "regression"):
-                if method != "cwdm" or len(given) == 3:
-                    place = {"pattern": pattern_name(given), "target": target.value, "method": method}
-                    rows += column(rng.normal(20, 2, subjects), **place)
-                    rows += column(rng.uniform(0.7, 0.9, subjects), metric="SSIM", **place)
-    return rows
 
 
 class Page(HTMLParser):
@@ -106,58 +84,6 @@ class Page(HTMLParser):
         return {tag for tag, _, _ in self.attributes}
 
 
-def texts(table):
-    """Cells as printed, the best ones with a star."""
-    return [
-        [("" if c is None else f"{'*' * c.best}{c.text}" if isinstance(c, Number) else c) for c in row]
-        for row in table.rows
-    ]
-
-
-# Tables --------------------------------------------------------------------------------------------------------------
-
-
-def test_the_score_table_by_hand():
-    """Baselines come last; best means are marked; the mean over the one-missing patterns is that over subjects."""
-    rows = [
-        *column([10, 12], method="copy"),
-        *column([20, 24]),
-        *column([30, 34], pattern="t1+t1ce+t2", target="flair"),
-        *column([21, 25], method="cwdm"),
-        *column([29, 29], method="cwdm", pattern="t1+t1ce+t2", target="flair"),
-    ]
-    table = score_table(Results(rows, STANDARD), "full3d", ["PSNR"], "title")
-
-    assert table.head == [
-        "Region",
-        "Metric",
-        "Method",
-        "T1ce from the others",
-        "FLAIR from the others",
-        "mean of these",
-    ]
-    assert texts(table) == [
-        ["volume", "PSNR (dB)", "fgc2f", "22.00", "*32.00", "*27.00"],
-        ["volume", "PSNR (dB)", "cwdm", "*23.00", "29.00", "26.00"],
-        ["volume", "PSNR (dB)", "copy (baseline)", "11.00", "", ""],  # it made only one of the two
-    ]
-
-
-def test_smaller_errors_are_better():
-    rows = column([0.1, 0.1], metric="MSE") + column([0.2, 0.2], metric="MSE", method="copy")
-
-    assert texts(score_table(Results(rows, STANDARD), "full3d", ["MSE"], ""))[0][3] == "*0.1"
-
-
-def test_intervals_from_six_subjects_on_and_other_numbers_of_subjects_are_told():
-    rows = column([20, 22] * 4) + column([30, 32] * 3, method="cwdm")
-    eight, six = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
-
-    assert eight[3] == "21.00 [19.85, 22.15] (n = 6)"  # over the persons that both have: t(0.975, 5) / sqrt(5)
-    assert six[3] == "*31.00 [29.85, 32.15] (n = 6)"
-    assert texts(score_table(Results(rows[:5], STANDARD), "full3d", ["PSNR"], ""))[0][3] == "20.80"
-
-
 def test_the_best_mean_is_that_over_the_cases_that_all_solved():
     """cwdm fails the hard one, and has the higher mean of its own cases."""
     rows = column([31, 31, 10]) + column([30, 30], method="cwdm")
@@ -167,72 +93,6 @@ def test_the_best_mean_is_that_over_the_cases_that_all_solved():
     assert (ours[3], cwdm[3]) == ("*31.00 (n = 2)", "30.00 (n = 2)")
     assert "1 figures of cases of which cwdm has no score" in text
     assert "| cwdm | 2.00 |  | 1 of 3 | 3 |" in text
-
-
-def test_infinite_scores_are_told():
-    """Where every case is infinite for one method there is no common finite one, and its own means are shown."""
-    rows = column([20, 30, np.inf]) + column([np.inf] * 3, method="cwdm")
-    some, all_of_them = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
-
-    assert some[3] == "25.00 (n = 2; 1 infinite left out)"
-    assert all_of_them[3] == "*infinite"
-
-
-def test_a_mean_over_all_patterns_is_best_only_among_methods_that_made_them_all():
-    results = Results(every_pattern(), STANDARD)
-    table = score_table(results, "full3d", ["PSNR"], "")
-    last = {row[2]: (row[-2], row[-1]) for row in texts(table)}
-
-    assert table.head[-2:] == ["mean of all patterns", "pairs made"]
-    assert [row[2] for row in texts(table)] == ["fgc2f", "cwdm", "copy (baseline)", "regression (baseline)"]
-    assert last["cwdm"][1] == "4 of 28" and last["fgc2f"][1] == "28 of 28"
-    assert not last["cwdm"][0].startswith("*")
-    assert sum(mean.startswith("*") for mean, _ in last.values()) == 1
-
-
-def test_the_pattern_table_has_every_pair_and_a_gap_where_nothing_was_made():
-    table = pattern_table(Results(every_pattern(), STANDARD), "full3d", "volume", "PSNR")
-    cells = texts(table)
-
-    assert len(cells) == 28
-    assert cells[0][:2] == ["T1", "T1ce+T2+FLAIR"]
-    assert all(row[3] for row in cells[:4]) and not any(row[3] for row in cells[4:])
-    assert all(sum(cell.startswith("*") for cell in row) == 1 for row in cells)
-    assert pattern_table(Results(column([1, 2]), STANDARD), "full3d", "volume", "PSNR") is None
-
-
-def test_seconds_are_per_volume_and_memory_is_the_most():
-    """8 s for both contrasts that the pattern lacks are 4 s each; two protocols do not count twice."""
-    more = {"pattern": "t1+t2", "seconds": 8.0, "steps": 4, "samples": 2, "weights": "ship"}
-    rows = [
-        *column([20], target="t1ce", peak_memory_mb=700, **more),
-        *column([20], target="flair", peak_memory_mb=700, **more),
-        *column([20], target="flair", protocol="brain3d", peak_memory_mb=700, **more),
-        *column([20], **more | {"pattern": "t1+t2+flair", "seconds": 2.0}, peak_memory_mb=900),
-        *column([20], method="copy"),
-    ]
-    ours, copy = texts(resource_table(Results(rows, STANDARD)))
-
-    assert ours == ["fgc2f", "ship", "4", "2", "0", "3", "3 [2, 4]", "900"]
-    assert copy == ["copy (baseline)", "", "", "", "0", "1", "not known", "not known"]
-
-
-def test_real_synthetic_and_left_out_stand_side_by_side():
-    place = {"protocol": "segmentation", "region": "WT"}
-    rows = [
-        *column([0.9, 0.8], metric="DICE", method="real", pattern="", target="", **place),
-        *column([0.2, 0.4], metric="DICE", method="left-out", **place),
-        *column([0.6, 0.7], metric="DICE", **place),
-        *column([np.inf, 8.0], metric="HD95", **place),
-    ]
-    table = segmentation_table(Results(rows, STANDARD))
-
-    assert table.head == ["Missing", "Given", "Region", "Metric", "n", "all real", "left out", "made by fgc2f"]
-    assert texts(table) == [
-        ["T1ce", "T1+T2+FLAIR", "WT", "Dice", "2", "0.850", "0.300", "0.650"],
-        ["T1ce", "T1+T2+FLAIR", "WT", "HD95 (mm)", "2", "", "", "8.0 (n = 1; 1 infinite left out)"],
-    ]
-    assert segmentation_table(Results(column([1]), STANDARD)) is None
 
 
 # Reports -------------------------------------------------------------------------------------------------------------
@@ -435,36 +295,6 @@ def test_summary_is_plain_json_with_every_mean_and_test():
     one = next(s for s in content["summaries"] if (s["method"], s["pattern"]) == ("fgc2f", "t1+t2+flair"))
     assert (one["mean"], one["best"], one["infinite"], one["n"]) == (25, "Infinity", 1, 3)
     assert content["tests"][0]["method_b"] == "cwdm"
-
-
-# Plots ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_plot_is_a_picture_and_nothing_is_none():
-    from io import BytesIO
-
-    from PIL import Image
-
-    groups = {"T1": {"m": list(range(10)), NASTY: [3.0, np.inf]}, "T2": {"m": [np.inf]}, "FLAIR": {}}
-    image = Image.open(BytesIO(box_plot(groups, axis="PSNR $(dB)$", baselines=["m"])))
-
-    assert image.format == "PNG" and 600 < image.width <= 1300
-    assert len(image.convert("RGB").getcolors(100_000)) > 20
-    assert box_plot({"T1": {"m": [np.inf]}}, axis="PSNR") is None
-    assert box_plot({}, axis="PSNR") is None
-
-
-def test_a_line_for_each_person_needs_two_methods():
-    from io import BytesIO
-
-    from PIL import Image
-
-    lines = {f"p{i}": {"a": 20.0 + i, NASTY: 21.0} for i in range(8)}
-    image = Image.open(BytesIO(person_plot(lines, axis="PSNR (dB)")))
-
-    assert image.format == "PNG" and 600 < image.width <= 1300
-    assert person_plot({"p": {"a": 1.0}}, axis="x") is None
-    assert person_plot({"p": {"a": 1.0, "b": np.inf}}, axis="x") is None
 
 
 def test_the_plots_drop_nobody_whom_the_tables_keep():

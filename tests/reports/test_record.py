@@ -4,20 +4,15 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
-import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mrsynth.card import Card, DataSource
-from mrsynth.contrasts import T1CE_WARNING, Contrast, spelled
+from mrsynth.contrasts import T1CE_WARNING
 from mrsynth.reports.record import (
     SYNTHETIC_NOTICE,
-    InputRecord,
     OutputRecord,
     Report,
     SamplerRecord,
@@ -27,66 +22,10 @@ from mrsynth.reports.record import (
     sidecar_json,
 )
 from mrsynth.reports.subject_page import SubjectPicture, report_html
-from mrsynth.reports.trust import RATINGS, assess, expected_quality, rate
-from mrsynth.scores.rows import Score
+from tests.reports.made_report import FLAIR, T1, T1CE, T2, made_input, made_report, rows
 
-T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
 NASTY = "a <b> & \"c\" 'd'</td><script>x</script>"
 PNG = b"\x89PNG\r\n\x1a\nnot a picture"
-
-
-def made_input(contrast: Contrast, file: str = "") -> InputRecord:
-    return InputRecord(
-        contrast=contrast,
-        file=file or f"case_{contrast}.nii.gz",
-        sha256="ab" * 32,
-        shape=(240, 240, 155),
-        spacing=(1.0, 1.0, 1.0),
-        axes="LPS",
-    )
-
-
-def rows(
-    target: Contrast, pattern: str, psnr: float, ssim: float, fit: float | None = None, **more: Any
-) -> tuple[Score, ...]:
-    more = {"kind": "self-check", "slices": (60, 70, 80, 90, 100, 110), "protocol": "brain2d"} | more
-    figures: dict[str, float] = {"PSNR": psnr, "SSIM": ssim, "PSNR_FIT": psnr if fit is None else fit}
-    return tuple(
-        Score(target=target, pattern=pattern, region="brain", metric=metric, value=value, **more)
-        for metric, value in figures.items()
-    )
-
-
-def made_report(**changes: Any) -> Report:
-    card = Card(
-        name="fgc2f-ship",
-        method="fgc2f",
-        contrasts=(T1, T1CE, T2, FLAIR),
-        licence="Apache-2.0",
-        training_data=(DataSource(name="open_ms_data", licence="CC BY 4.0", citation="Lesjak 2017", subjects=1),),
-        scores=(
-            Score(
-                pattern="t1+t2", target=FLAIR, region="brain", metric="PSNR", value=19.8, subjects=3, protocol="brain3d"
-            ),
-        ),
-    )
-    fields: dict[str, Any] = {
-        "version": "0.1.0",
-        "created": datetime(2026, 11, 21, 8, 30, tzinfo=UTC),
-        "subject": "ms19",
-        "layout": "BraTS 2021",
-        "options": {"steps": 4, "target": ["flair"]},
-        "inputs": (made_input(T1), made_input(T2)),
-        "selection": "the only checkpoint that makes FLAIR from T1 and T2",
-        "weights": WeightsRecord.of(card, "cd" * 32),
-        "sampler": SamplerRecord(name="ddim", steps=4, seed=7, samples=2, precision="fp32", device="cpu"),
-        "outputs": (
-            OutputRecord(contrast=FLAIR, file="ms19_flair.nii.gz", sidecar="ms19_flair.json", sha256="ef" * 32),
-        ),
-        "scores": rows(T1, "t2", 21.3, 0.86, seconds=3.25),
-        "timings": {"read": 1.5, "synthesise": 60.0},
-    }
-    return Report(**fields | changes)
 
 
 # Schema, JSON, CSV, sidecar ------------------------------------------------------------------------------------------
@@ -159,110 +98,6 @@ def test_sidecar_says_what_the_file_is() -> None:
     assert "0 to 1000" in sidecar["IntensityMapping"] and "u = v / q" in sidecar["IntensityMapping"]
     assert "ContrastBolusIngredient" not in sidecar  # no agent was given
     assert "low µ" in text
-
-
-# Words ---------------------------------------------------------------------------------------------------------------
-
-
-def statement(
-    found: Sequence[Score],
-    target: Contrast,
-    validation: Sequence[Score] = (),
-    available: Sequence[Contrast] = (T1, T2),
-) -> str:
-    """What is said of `target`, made from `available`, after these figures."""
-    weights = made_report().weights.model_copy(update={"scores": tuple(validation)})
-    inputs = tuple(made_input(contrast) for contrast in available)
-    return assess(made_report(scores=tuple(found), weights=weights, inputs=inputs), target).text
-
-
-def test_the_example_of_the_self_check() -> None:
-    said = statement(rows(T1, "t2+flair", 21.3, 0.86), FLAIR, available=(T1, T2))
-
-    assert said.startswith(
-        "On this subject, hiding T1 and remaking it from T2+FLAIR gave a brain PSNR of 21.3 dB and SSIM 0.86 on "
-        "6 slices: anatomy is usually right; absolute intensity and small lesions are not to be relied on"
-    )
-    assert "FLAIR itself cannot be checked, since no true FLAIR exists" in said
-
-
-def test_a_picture_turned_over_is_not_said_to_need_another_window() -> None:
-    """The fit gains more than 2 dB in both; only the second is a matter of brightness and contrast."""
-    turned, dim = (statement([*rows(T1, "t2", 8.0, 0.1, 14.0), *slope_row(slope)], FLAIR) for slope in (-0.8, 0.4))
-
-    assert "dark where the truth is bright" in turned and "display window corrects" not in turned.replace(
-        "no display", ""
-    )
-    assert "which a display window corrects" in dim
-
-
-def slope_row(value: float) -> tuple[Score, ...]:
-    (row, *_) = rows(T1, "t2", 8.0, 0.1)
-    return (row.model_copy(update={"metric": "SLOPE", "value": value}),)
-
-
-def test_a_single_contrast_cannot_be_self_checked_and_validation_speaks() -> None:
-    scores = [
-        Score(pattern="t1", target=FLAIR, region="brain", metric="PSNR", value=18.0, subjects=3, protocol="brain3d"),
-        Score(pattern="t1+t2", target=FLAIR, region="brain", metric="PSNR", value=25.0, subjects=3, protocol="brain3d"),
-        Score(pattern="t1", target=T2, region="brain", metric="PSNR", value=26.0, subjects=3, protocol="brain3d"),
-    ]
-    said = statement([], FLAIR, validation=scores, available=(T1,))
-
-    assert "T1 is the only contrast" in said
-    assert "3 other subjects" in said
-    assert "18.0 dB" in said
-    assert "25.0" not in said
-    assert "26.0" not in said
-
-
-def test_nothing_known_is_said_to_be_nothing_known() -> None:
-    assert "unknown" in statement([], FLAIR, available=(T1, T2))
-
-
-def test_a_reference_silences_the_guesses() -> None:
-    both = rows(FLAIR, "t1+t2", 24.0, 0.9, kind="reference", slices=()) + rows(T1, "t2", 12.0, 0.2)
-    said = statement(both, FLAIR, available=(T1, T2))
-
-    assert said.startswith("Against the true FLAIR: a brain PSNR of 24.0 dB and SSIM 0.90.")
-    assert "hiding" not in said
-    assert "cannot be checked" not in said
-
-
-def test_a_reference_of_another_contrast_is_no_reference() -> None:
-    said = statement(rows(T2, "t1", 30.0, 0.95, kind="reference", slices=()), FLAIR, available=(T1,))
-
-    assert "Against the true" not in said
-
-
-def test_brightness_is_told_from_anatomy() -> None:
-    assert "brightness" in statement(rows(T1, "t2", 20.5, 0.97, fit=28.0), FLAIR, available=(T1, T2))
-    assert "brightness" not in statement(rows(T1, "t2", 20.5, 0.97, fit=21.0), FLAIR, available=(T1, T2))
-
-
-def test_the_verdict_follows_the_worst_figure() -> None:
-    mixed = rows(T1, "t2", 27.0, 0.95) + rows(T2, "t1", 15.0, 0.95)
-    verdict = assess(made_report(scores=mixed), FLAIR)
-
-    assert verdict.rating is RATINGS[-1]
-
-
-def test_ratings_rise_with_psnr_and_with_ssim() -> None:
-    by_psnr = [RATINGS.index(rate(p)) for p in np.arange(5, 40, 0.5)]
-    by_ssim = [RATINGS.index(rate(40, s)) for s in np.arange(0, 1, 0.02)]
-
-    for order in (by_psnr, by_ssim):
-        assert order == sorted(order, reverse=True)
-        assert set(order) == set(range(len(RATINGS)))
-
-
-def test_expected_quality_states_the_error_psnr_means() -> None:
-    assert "about 10 % of the range" in expected_quality(20.0)
-    assert "about 0 % of the range" in expected_quality(float("inf"))
-
-
-def test_patterns_are_spelled_as_radiologists_do() -> None:
-    assert spelled("t1+t1ce+flair") == spelled([T1, T1CE, FLAIR]) == "T1+T1ce+FLAIR"
 
 
 # Page ----------------------------------------------------------------------------------------------------------------

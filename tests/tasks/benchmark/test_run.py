@@ -18,13 +18,11 @@ from mrsynth.io.locks import locked
 from mrsynth.io.splits import write_split
 from mrsynth.io.subjects import load_subject
 from mrsynth.sampling import Sampling
-from mrsynth.scans.subject import Subject
-from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import mae, psnr, ssim_map, to_unit
 from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
 from mrsynth.scores.rows import Score, read_results
 from mrsynth.tasks.benchmark import run as task
-from mrsynth.tasks.benchmark.measuring import loaded, scored_case
+from mrsynth.tasks.benchmark.measuring import loaded
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 from mrsynth.tasks.benchmark.run import BenchmarkOptions, run
 from mrsynth.tasks.complete.run import complete_subject, load_method
@@ -134,22 +132,6 @@ def test_the_truth_of_what_is_hidden_never_reaches_a_method(
     done = run(options(patterns="t1+t2,flair", limit=1))
     assert seen == ["t1+t2", "flair"]
     assert {r.pattern for r in done.rows} == {"t1+t2", "flair"}
-
-
-def test_protocols_find_the_axial_slices_whatever_the_axes_of_the_file(cohort):
-    """The same subject stored as axial and as coronal planes."""
-    whole = load_subject(cohort / "c", segmentation=True)
-
-    def turned(volume):
-        affine = volume.affine[:, [0, 2, 1, 3]].copy()  # I, K, J
-        return Volume(np.ascontiguousarray(volume.voxels.transpose(0, 2, 1)), affine)
-
-    volumes = {c: turned(v) for c, v in whole.volumes.items()}
-    other = Subject("c", volumes, turned(whole.segmentation))
-    a, b = (scored_case(s, T2, s.volumes[T1], {"WT": frozenset({1})}) for s in (whole, other))
-    for name in ("prediction", "truth", "mask", "labels"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    assert a.truth.shape == whole.reference.shape
 
 
 def test_regions_need_labels_and_the_report_says_so(options, cohort, tmp_path, write_subject_folder):
