@@ -192,16 +192,16 @@ def _none_can(
     method: str,
 ) -> UsageError | WeightsError:
     case = f"{_and(targets)} from {pattern_name(available)}"
-    published = _published([e for e in entries if method in (AUTO, e.method)], available, targets)
+    elsewhere = _elsewhere([e for e in entries if method in (AUTO, e.method)], available, targets)
     if not at_hand:
-        return WeightsError(f"No checkpoint is at hand to make {case}.{published} {_ADVICE}")
+        return WeightsError(f"No checkpoint is at hand to make {case}.{elsewhere} {_ADVICE}")
     if method == AUTO:
-        return WeightsError(f"No checkpoint at hand makes {case}. At hand: {_abilities(at_hand)}.{published} {_ADVICE}")
+        return WeightsError(f"No checkpoint at hand makes {case}. At hand: {_abilities(at_hand)}.{elsewhere} {_ADVICE}")
     others = f" Others at hand that can: {_abilities(able)}." if able else " No other checkpoint at hand can either."
     if own := [e for e in at_hand if e.method == method]:
         known = f"Its checkpoints at hand: {_abilities(own)}."
-        return UsageError(f"{method} cannot make {case}. {known}{others}{published}")
-    return WeightsError(f"No checkpoint of {method} is at hand to make {case}.{others}{published} {_ADVICE}")
+        return UsageError(f"{method} cannot make {case}. {known}{others}{elsewhere}")
+    return WeightsError(f"No checkpoint of {method} is at hand to make {case}.{others}{elsewhere} {_ADVICE}")
 
 
 _ADVICE = (
@@ -210,7 +210,7 @@ _ADVICE = (
 )
 
 
-def _published(entries: Sequence[Card], available: Collection[Contrast], targets: Sequence[Contrast]) -> str:
+def _elsewhere(entries: Sequence[Card], available: Collection[Contrast], targets: Sequence[Contrast]) -> str:
     able = [e for e in entries if not is_at_hand(e) and _can(e, available, targets)]
     return f" Published, and downloaded with --fetch: {_abilities(able)}." if able else ""
 

@@ -161,28 +161,28 @@ def complete(
         command=shlex.join(["mrsynth", *sys.argv[1:]]),
     )
     with progress_bar(no_progress) as progress:
-        plan, written = task.complete(options, progress)
+        plan, saved = task.complete(options, progress)
     say(f"Found {', '.join(c.label for c in plan.files.available)} ({plan.files.layout} names) in {plan.files.folder}.")
     told(plan.files.notes, plan.files.not_used())
     if plan.selection is None:
         say("Nothing is missing: no image was made.")
         return
     say(f"Missing: {', '.join(c.label for c in plan.targets)}. {plan.selection.reason}")
-    if written is None:
+    if saved is None:
         for contrast in plan.targets:
             print_result(f"Would write {plan.out / plan.output_name(contrast)}")
         say("Judged by headers only.")
         return
     from mrsynth.reports.trust import assess
 
-    say(written.report.sampler.words)
-    for contrast, path in written.images.items():
+    say(saved.report.sampler.words)
+    for contrast, path in saved.images.items():
         print_result(f"{contrast.label}: {path}")
-        say(assess(written.report, contrast).text)
-    for text in (*written.report.warnings, *written.report.notices):
+        say(assess(saved.report, contrast).text)
+    for text in (*saved.report.warnings, *saved.report.notices):
         say(f"Note: {text}")
-    print_result(f"Report: {written.html}")
-    say(f"Took {written.report.timings['total']:.0f} s, {written.report.peak_memory_mb or 0:.0f} MB.")
+    print_result(f"Report: {saved.html}")
+    say(f"Took {saved.report.timings['total']:.0f} s, {saved.report.peak_memory_mb or 0:.0f} MB.")
 
 
 def inspect(

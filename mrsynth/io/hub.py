@@ -51,7 +51,7 @@ class Downloaded:
 
 
 @dataclass(frozen=True)
-class Published:
+class HubFile:
     """A file as the hub announces it; the SHA-256 is known for files in large-file storage."""
 
     file: str
@@ -71,8 +71,8 @@ def download(entry: ManifestEntry, progress: Progress | None = None) -> Download
         return from_cache(entry)
     repository = entry.repository or ""
     with explained(entry.name, repository, "run `mrsynth weights import`"):
-        published = look_up(entry)
-        return obtain(entry.name, repository, published, progress)
+        remote = look_up(entry)
+        return obtain(entry.name, repository, remote, progress)
 
 
 def download_files(
@@ -92,8 +92,8 @@ def download_files(
         info = described(name, repository)
         siblings = {sibling.rfilename: sibling for sibling in info.siblings or ()}
         wanted = [announced(info.sha, siblings[file]) for file in choose(siblings)]
-        for published in wanted:
-            obtain(name, repository, published, progress)
+        for remote in wanted:
+            obtain(name, repository, remote, progress)
     return snapshots(repository) / str(info.sha)
 
 
@@ -192,21 +192,21 @@ def is_checkpoint(file: str) -> bool:
     return PurePosixPath(file).suffix.lower() in SUFFIXES
 
 
-def look_up(entry: ManifestEntry) -> Published:
+def look_up(entry: ManifestEntry) -> HubFile:
     """What the hub has for an entry now. Raises WeightsError, or whatever the client raises."""
     info = described(entry.name, entry.repository or "")
     files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     return announced(info.sha, files[matching(entry, files)])
 
 
-def announced(commit: str, sibling: Any) -> Published:
+def announced(commit: str, sibling: Any) -> HubFile:
     """What the hub says of one file of a commit. Raises WeightsError when no hub would say that."""
     if not is_plain_path(sibling.rfilename):
         raise untrusted("the name of a file", sibling.rfilename)
     if sibling.lfs is not None and SHA256.fullmatch(str(sibling.lfs.sha256)) is None:
         raise untrusted("the SHA-256", sibling.lfs.sha256)
     size = LARGEST_FILE if sibling.size is None else int(sibling.size)
-    return Published(sibling.rfilename, commit, None if sibling.lfs is None else sibling.lfs.sha256, size)
+    return HubFile(sibling.rfilename, commit, None if sibling.lfs is None else sibling.lfs.sha256, size)
 
 
 def described(what: str, repository: str) -> Any:
@@ -234,24 +234,24 @@ def described(what: str, repository: str) -> Any:
     return info
 
 
-def transfer(what: str, repository: str, published: Published, progress: Progress | None) -> Path:
+def transfer(what: str, repository: str, remote: HubFile, progress: Progress | None) -> Path:
     """Download one file into the cache, whole or not at all. Raises whatever the client raises."""
     from huggingface_hub import hf_hub_download
 
     return Path(
         hf_hub_download(
             repository,
-            published.file,
-            revision=published.revision,
+            remote.file,
+            revision=remote.revision,
             cache_dir=cache_folder(),
             endpoint=endpoint(),
             token=False,
-            tqdm_class=counter(f"downloading {what}, MB", progress, published.size),
+            tqdm_class=counter(f"downloading {what}, MB", progress, remote.size),
         )
     )
 
 
-def obtain(what: str, repository: str, published: Published, progress: Progress | None) -> Downloaded:
+def obtain(what: str, repository: str, remote: HubFile, progress: Progress | None) -> Downloaded:
     """One file of a repository, in the cache, found to be the one that was announced.
 
     Raises WeightsError when it is not, or whatever the client raises. What came is then deleted; what lay in the cache
@@ -259,21 +259,21 @@ def obtain(what: str, repository: str, published: Published, progress: Progress 
     """
     cache = cache_folder().resolve()
     before = {blob.name for blob in (snapshots(repository).parent / "blobs").glob("*")}
-    path = transfer(what, repository, published, progress)
+    path = transfer(what, repository, remote, progress)
     content = path.resolve()
     if not content.is_relative_to(cache):
         raise WeightsError(
             f"{what}: {path} leads to {content}, outside the cache {cache}, so it was not used. Nothing was deleted. "
             "Remove that link, or set HF_HOME to another folder, and try again."
         )
-    found = Downloaded(path, published.file, published.revision, sha256_of(path), path.stat().st_size)
-    if published.sha256 not in (None, found.sha256):
+    found = Downloaded(path, remote.file, remote.revision, sha256_of(path), path.stat().st_size)
+    if remote.sha256 not in (None, found.sha256):
         path.unlink(missing_ok=True)  # else the cache would give the same bytes again
-        if content.name not in before or content.name == published.sha256:
+        if content.name not in before or content.name == remote.sha256:
             content.unlink(missing_ok=True)
         raise WeightsError(
             f"{what}: what came for {found.file} of {repository} is not what the hub announced.\n"
-            f"  sha256 found:    {found.sha256}\n  sha256 expected: {published.sha256}\nIt was deleted; try again."
+            f"  sha256 found:    {found.sha256}\n  sha256 expected: {remote.sha256}\nIt was deleted; try again."
         )
     return found
 

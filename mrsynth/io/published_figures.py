@@ -6,19 +6,19 @@ import yaml
 from pydantic import ValidationError
 
 from mrsynth.errors import InputError
-from mrsynth.scores.published_figures import Published
+from mrsynth.scores.published_figures import PublishedFigures
 
 FILE = Path(__file__).resolve().parents[1] / "scores" / "published_results.yaml"
 
 
-def read_published(file: Path = FILE) -> Published:
+def read_published(file: Path = FILE) -> PublishedFigures:
     """Read the collection, by default the one in the package.
 
     Raises InputError when it is missing, is no YAML, or holds a row that does not follow `PublishedRow`.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return Published.model_validate(content)
+        return PublishedFigures.model_validate(content)
     except ValidationError as error:
         wrong = error.errors()[0]
         place = ".".join(map(str, wrong["loc"])) or "the file"

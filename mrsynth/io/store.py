@@ -108,9 +108,9 @@ def available_entries() -> list[ManifestEntry]:
             try:
                 header = read_header(path)
                 card = header.card
-                published = entries.get(path.stem)
-                if published is not None and published.file is None:
-                    entries[path.stem] = as_at_hand(published, header, path)
+                listed = entries.get(path.stem)
+                if listed is not None and listed.file is None:
+                    entries[path.stem] = as_at_hand(listed, header, path)
                     continue
             except WeightsError as error:
                 log.warning("Left out: %s", error)

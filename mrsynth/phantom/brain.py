@@ -3,7 +3,7 @@
 Tissue maps -> individual anatomy -> lesion -> rotation, scaling and smooth deformation -> fraction of each tissue per
 voxel -> signal equations -> bias field -> Rician noise. Everything follows from one seed.
 
-An array of fractions has the tissues of `signals.TISSUES` along its last axis.
+An array of fractions has the tissues of `tissues.TISSUES` along its last axis.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from mrsynth.errors import UsageError
-from mrsynth.phantom.signals import TISSUES, WM, Real, rician, tissue_signals
+from mrsynth.phantom.tissues import TISSUES, WM, Real, rician, tissue_signals
 from mrsynth.plain import Array, Plain
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume

@@ -12,7 +12,7 @@ from mrsynth.plain import Plain
 from mrsynth.reports.answers import exploratory_blocks, primary_blocks, worded
 from mrsynth.reports.elements import counted
 from mrsynth.reports.plots import box_plot
-from mrsynth.reports.published import published_blocks
+from mrsynth.reports.published_figures import published_blocks
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Picture, Section, Table, as_html, as_markdown
 from mrsynth.reports.tables import (
     CONSISTENCY,
@@ -26,7 +26,7 @@ from mrsynth.reports.tables import (
     score_table,
     segmentation_table,
 )
-from mrsynth.scores.published_figures import Published
+from mrsynth.scores.published_figures import PublishedFigures
 from mrsynth.scores.ranks import ranks
 from mrsynth.scores.rows import BASELINES, Score
 from mrsynth.scores.statistics import (
@@ -98,7 +98,7 @@ def summary_json(record: BenchmarkRecord, rows: Sequence[Score]) -> str:
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def report_markdown(record: BenchmarkRecord, rows: Sequence[Score], published: Published) -> str:
+def report_markdown(record: BenchmarkRecord, rows: Sequence[Score], published: PublishedFigures) -> str:
     """The report for a terminal or a repository: without pictures, and without the longest tables."""
     return as_markdown(_title(record), _sections(record, Results(rows, record.contrasts), published, {}, plots=False))
 
@@ -113,7 +113,7 @@ def headline(rows: Sequence[Score], contrasts: Sequence[Contrast]) -> str:
 
 
 def report_html(
-    record: BenchmarkRecord, rows: Sequence[Score], published: Published, pictures: Mapping[str, bytes]
+    record: BenchmarkRecord, rows: Sequence[Score], published: PublishedFigures, pictures: Mapping[str, bytes]
 ) -> str:
     """The whole report in one file.
 
@@ -124,7 +124,12 @@ def report_html(
 
 
 def _sections(
-    record: BenchmarkRecord, results: Results, published: Published, pictures: Mapping[str, bytes], *, plots: bool
+    record: BenchmarkRecord,
+    results: Results,
+    published: PublishedFigures,
+    pictures: Mapping[str, bytes],
+    *,
+    plots: bool,
 ) -> list[Section]:
     sections = [
         Section("What was run", _run(record, results)),

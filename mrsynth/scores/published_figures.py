@@ -92,7 +92,7 @@ class PublishedRow(Plain):
         return IN_THE_PAPER.get(self.seen, UNVERIFIED)
 
 
-class Published(Plain):
+class PublishedFigures(Plain):
     """The whole collection. `protocols` and `sources` are what the rows name; `remarks` concern all of them."""
 
     schema_version: Literal[1]

@@ -22,7 +22,7 @@ from torch import Tensor
 from mrsynth.devices import choose_device
 from mrsynth.errors import Interrupted, MrsynthError, UsageError
 from mrsynth.methods.base import Batch, Objective, Trainable
-from mrsynth.training.examples import ExampleSource, LoaderLost, StoppedWaiting, TrainingConfig, example_batches
+from mrsynth.training.batches import ExampleSource, LoaderLost, StoppedWaiting, TrainingConfig, example_batches
 
 if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState

@@ -12,7 +12,7 @@ from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.methods.base import Batch, Method
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import Score
-from mrsynth.training.examples import ExampleSource, Slab, collate
+from mrsynth.training.batches import ExampleSource, Slab, collate
 
 PER_SUBJECT = 3
 PER_VOLUME = 9  # slices of a synthetic volume that are scored; only three of them are pictured

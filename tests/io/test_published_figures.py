@@ -8,13 +8,13 @@ import yaml
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.errors import InputError
 from mrsynth.io.published_figures import read_published
-from mrsynth.scores.published_figures import MEANS, UNVERIFIED, Published
+from mrsynth.scores.published_figures import MEANS, UNVERIFIED, PublishedFigures
 
 THREE = "t1+t2+flair"
 
 
 @pytest.fixture(scope="module")
-def published() -> Published:
+def published() -> PublishedFigures:
     return read_published()
 
 

@@ -20,7 +20,7 @@ from mrsynth.phantom.brain import (
     warped,
     with_lesion,
 )
-from mrsynth.phantom.signals import (
+from mrsynth.phantom.tissues import (
     CORE,
     CSF,
     GM,

@@ -12,7 +12,7 @@ from mrsynth.contrasts import STANDARD, T1CE_WARNING
 from mrsynth.reports.benchmark_page import BenchmarkRecord, report_html, report_markdown, summary_json
 from mrsynth.reports.sections import plain
 from mrsynth.reports.tables import Results, score_table
-from mrsynth.scores.published_figures import Conduct, Published, PublishedRow, Source
+from mrsynth.scores.published_figures import Conduct, PublishedFigures, PublishedRow, Source
 from tests.reports.benchmark_figures import NASTY, column, every_pattern, texts
 
 PNG = b"\x89PNG\r\n\x1a\nnot a picture"
@@ -34,10 +34,10 @@ def record(**more) -> BenchmarkRecord:
     return BenchmarkRecord(**fields | more)
 
 
-def published(**more) -> Published:
+def published(**more) -> PublishedFigures:
     row = {"method": "RivalNet", "paper": "p", "dataset": "brats20", "release": "BraTS 2020", "inputs": "t1+t2+flair"}
     row |= {"target": "t1ce", "metric": "PSNR", "value": 31.875, "seen": "secondary"}
-    return Published(
+    return PublishedFigures(
         schema_version=1,
         collected="2026-11-20",
         protocols={"theirs": Conduct(text="slices of 192"), "code": Conduct(text="as in the code", nearest="cwdm")},

@@ -21,9 +21,9 @@ from mrsynth.scans.volume import Volume
 from mrsynth.scores.baselines import as_input
 from mrsynth.scores.metrics import to_unit
 from mrsynth.tasks.benchmark.measuring import scored_case
-from mrsynth.tasks.complete.completion import in_u, spread, written
+from mrsynth.tasks.complete.completion import in_file_units, in_u, spread
 from mrsynth.training.augmentation import AugmentationConfig
-from mrsynth.training.examples import Examples, Slab, TrainingConfig
+from mrsynth.training.batches import Examples, Slab, TrainingConfig
 
 CT, MR, T1 = Contrast.CT, Contrast.MR, Contrast.T1
 PAIR = (CT, MR)
@@ -62,7 +62,7 @@ def test_the_window_has_known_values_and_an_inverse() -> None:
     u = to_window(voxels, HOUNSFIELD)
     expected = np.array([0, 0, 24 / 3024, 1024 / 3024, 1059 / 3024, 0.5, 1, 1]).reshape(2, 2, 2)
     np.testing.assert_allclose(u, expected, atol=1e-7)
-    back = written(CT, Volume(u, LPS)).voxels
+    back = in_file_units(CT, Volume(u, LPS)).voxels
     np.testing.assert_array_equal(back, np.clip(voxels, *HOUNSFIELD))
     np.testing.assert_allclose(in_u(CT, back), u, atol=1e-7)
     assert spread(CT) == 3024 and spread(T1) == 1000
@@ -72,14 +72,14 @@ def test_every_whole_hounsfield_unit_of_a_window_survives() -> None:
     for window in (HOUNSFIELD, (-1000.0, 400.0), (0.0, 80.0)):
         whole = np.arange(window[0], window[1] + 1, dtype=np.float32)[:, None, None]
         u = to_window(whole, window)
-        np.testing.assert_array_equal(written(CT, Volume(u, LPS), window).voxels, whole)
+        np.testing.assert_array_equal(in_file_units(CT, Volume(u, LPS), window).voxels, whole)
 
 
 def test_only_ct_has_a_window() -> None:
     assert [c for c in Contrast if window_of(c)] == [CT]
     voxels = np.full((2, 2, 2), 0.25, np.float32)
-    np.testing.assert_array_equal(written(T1, Volume(voxels, LPS), (0, 80)).voxels, 250)
-    np.testing.assert_array_equal(written(CT, Volume(voxels, LPS), (0, 80)).voxels, 20)
+    np.testing.assert_array_equal(in_file_units(T1, Volume(voxels, LPS), (0, 80)).voxels, 250)
+    np.testing.assert_array_equal(in_file_units(CT, Volume(voxels, LPS), (0, 80)).voxels, 20)
 
 
 @pytest.mark.parametrize("window", [(100, 100), (2000, -1024), (-40000, 0), (0, 40000), (0,), "brain"])
@@ -105,7 +105,7 @@ def test_ct_is_scaled_by_the_window_whatever_else_is_in_it(rule: str) -> None:
         assert (prepared.scales[CT], prepared.record["offsets"]["ct"]) == (2000, -1000)
         assert prepared.record["hounsfield"] == [-1000, 1000] and "Hounsfield" in prepared.record["rule"]
         np.testing.assert_array_equal(
-            written(CT, prepared.restore(u), prepared.hounsfield).voxels, np.clip(voxels, -1000, 1000)
+            in_file_units(CT, prepared.restore(u), prepared.hounsfield).voxels, np.clip(voxels, -1000, 1000)
         )
 
 
@@ -162,7 +162,7 @@ def test_between_spacings_tissue_keeps_its_units_up_to_the_edge() -> None:
     water = np.where(radius((20, 24, 16)) < 0.85, 0, AIR).astype(np.float32)
     water[10, 12, 8] = 40
     prepared = prepare(Subject("s", {CT: Volume(water, affine)}), PAIR, PreparationConfig(multiple=4))
-    back = written(CT, prepared.restore(prepared.images[0]), prepared.hounsfield).voxels
+    back = in_file_units(CT, prepared.restore(prepared.images[0]), prepared.hounsfield).voxels
     inside = water > -500
     assert prepared.record["resampled"] and back[inside].min() >= -1 and back[inside].max() <= 40
     assert set(back[~inside]) == {-1024}

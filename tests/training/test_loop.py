@@ -16,7 +16,7 @@ from mrsynth.errors import Interrupted, MrsynthError
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Method, MethodConfig, Objective
 from mrsynth.training.augmentation import AugmentationConfig
-from mrsynth.training.examples import Slab, TrainingConfig
+from mrsynth.training.batches import Slab, TrainingConfig
 from mrsynth.training.loop import Callbacks, begin, learning_rate, train
 
 NO_CHANGES = AugmentationConfig(flip=0)

@@ -10,7 +10,7 @@ from torch import nn
 
 from mrsynth.methods.base import Method, MethodConfig, Objective
 from mrsynth.training.augmentation import AugmentationConfig
-from mrsynth.training.examples import Slab, TrainingConfig
+from mrsynth.training.batches import Slab, TrainingConfig
 from mrsynth.training.loop import Callbacks, begin, train
 
 

@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
 from mrsynth.methods.base import Method, MethodConfig
-from mrsynth.training.examples import Slab
+from mrsynth.training.batches import Slab
 from mrsynth.training.validation import (
     AT_ONCE,
     PER_SUBJECT,

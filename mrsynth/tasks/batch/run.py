@@ -36,7 +36,7 @@ from mrsynth.scans.raw import Align
 from mrsynth.selection import AUTO
 from mrsynth.tasks.batch.journal import Journal, Record, journal_name, records_of
 from mrsynth.tasks.batch.thumbnails import thumbnail
-from mrsynth.tasks.complete.output import Written
+from mrsynth.tasks.complete.output import Saved
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan
 from mrsynth.tasks.complete.run import complete, plan
 from mrsynth.tasks.models import TrainedMethod, build
@@ -233,7 +233,7 @@ class Work:
                 raise Interrupted("Stopped; the same command goes on.")
 
         try:
-            _, written = complete(request, still_wanted, todo=todo, models=self.model, network=self.network)
+            _, saved = complete(request, still_wanted, todo=todo, models=self.model, network=self.network)
         except (UsageError, OutputError, Interrupted):
             raise
         except MrsynthError as error:
@@ -241,8 +241,8 @@ class Work:
                 raise
             self.failed(name, error, time.perf_counter() - began)
             return
-        assert written is not None
-        self.journal.add(record_of(name, written, time.perf_counter() - began))
+        assert saved is not None
+        self.journal.add(record_of(name, saved, time.perf_counter() - began))
 
     def model(self, found: Resolved) -> TrainedMethod:
         """Each checkpoint is read once."""
@@ -259,20 +259,20 @@ class Work:
         )
 
 
-def record_of(name: str, written: Written, seconds: float) -> Record:
+def record_of(name: str, saved: Saved, seconds: float) -> Record:
     """What the journal keeps of a subject that was done."""
-    report = written.report
+    report = saved.report
     checks = [s.value for s in report.scores if s.protocol == "brain2d" and s.metric == "PSNR"]
     return Record(
         subject=name,
         status="done",
-        made=tuple(str(c) for c in written.images),
+        made=tuple(str(c) for c in saved.images),
         weights=report.weights.name,
         score=round(sum(checks) / len(checks), 2) if checks else None,
         warnings=tuple(report.warnings),
         seconds=round(seconds, 2),
         peak_memory_mb=report.peak_memory_mb,
-        thumbnail=thumbnail(written.images),
+        thumbnail=thumbnail(saved.images),
     )
 
 

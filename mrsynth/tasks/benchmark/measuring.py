@@ -23,7 +23,7 @@ from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import LEFT_OUT, REAL, Score
 from mrsynth.tasks.benchmark.contenders import Gap
 from mrsynth.tasks.benchmark.pieces import Piece
-from mrsynth.tasks.complete.completion import in_u, written
+from mrsynth.tasks.complete.completion import in_file_units, in_u
 from mrsynth.tasks.complete.run import complete_subject
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 from mrsynth.tasks.models import TrainedMethod, load_method
@@ -145,7 +145,7 @@ class Measurer:
         if made is not None and (not wanted or any(c not in synthetic for c in wanted)):
             return []
         true = {c: v for c, v in subject.volumes.items() if job.piece.method == REAL or c in job.gap.available}
-        found = self.segmenter.segment({**true, **{c: written(c, v) for c, v in synthetic.items()}})
+        found = self.segmenter.segment({**true, **{c: in_file_units(c, v) for c, v in synthetic.items()}})
         labels = subject.segmentation.voxels.round().astype(np.int16)
         rows = []
         for region in self.segmenter.regions:

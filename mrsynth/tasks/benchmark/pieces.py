@@ -68,7 +68,7 @@ class PieceStore:
         try:
             content = read_json(path)
             if content["schema"] == SCHEMA:
-                return [Score.model_validate(_read(row)) for row in content["rows"]]
+                return [Score.model_validate(_from_json(row)) for row in content["rows"]]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, ValidationError) as error:
@@ -79,7 +79,7 @@ class PieceStore:
 
     def finish(self, piece: Piece, rows: list[Score]) -> None:
         """Keep what a piece gave. Raises OutputError."""
-        content = {"schema": SCHEMA, "rows": [_written(row) for row in rows]}
+        content = {"schema": SCHEMA, "rows": [_as_json(row) for row in rows]}
         write_text(self.folder / piece.filename, json.dumps(content, indent=0))
 
 
@@ -98,11 +98,11 @@ def _refuse_others(before: Mapping[str, Any], settings: Mapping[str, Any], out: 
         raise UsageError(f"{out} holds a benchmark of other settings: {told}. Repeat those, or give another --out.")
 
 
-def _written(row: Score) -> dict[str, Any]:
+def _as_json(row: Score) -> dict[str, Any]:
     """Plain JSON, which knows no infinity."""
     plain = row.model_dump(exclude_defaults=True)
     return {**plain, "value": row.value if math.isfinite(row.value) else str(row.value)}
 
 
-def _read(plain: dict[str, Any]) -> dict[str, Any]:
+def _from_json(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "value": float(plain["value"])}

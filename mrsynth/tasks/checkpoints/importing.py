@@ -259,7 +259,7 @@ def sampler_of(origin: Origin) -> str:
 
 
 def card_of(
-    file: Path, name: str, origin: Origin, target: Contrast, licence: str, published: ManifestEntry | None
+    file: Path, name: str, origin: Origin, target: Contrast, licence: str, listed: ManifestEntry | None
 ) -> Card:
     """What the checkpoint will say of itself."""
     steps = origin.levels if origin.fast else STEPS
@@ -268,9 +268,9 @@ def card_of(
         "iterations": origin.iterations,
         "sampling": {"mode": "sample", "modes": ["sample"], "sampler": sampler_of(origin), "steps": steps},
     }
-    if published is not None:
-        said |= {key: getattr(published, key) for key in ("licence", "training_data", "iterations", "scores")}
-        said["sampling"] = published.sampling or said["sampling"]
+    if listed is not None:
+        said |= {key: getattr(listed, key) for key in ("licence", "training_data", "iterations", "scores")}
+        said["sampling"] = listed.sampling or said["sampling"]
     visited = said["sampling"].get("steps") or origin.levels
     few = f", of which {visited} are visited unless told otherwise" if visited != origin.levels else ""
     return Card(

@@ -40,8 +40,8 @@ class Completion:
         return in_u(contrast, self.volumes[contrast].voxels, self.prepared.hounsfield)
 
 
-def written(contrast: Contrast, volume: Volume, window: Window = HOUNSFIELD) -> Volume:
-    """u in [0, 1] as it is written: 0..1000, or whole Hounsfield units from one end of the window to the other."""
+def in_file_units(contrast: Contrast, volume: Volume, window: Window = HOUNSFIELD) -> Volume:
+    """u in [0, 1] as files have it: 0..1000, or whole Hounsfield units from one end of the window to the other."""
     if (ends := window_of(contrast, window)) is None:
         return Volume(volume.voxels * np.float32(SCALE), volume.affine)
     low, high = ends

@@ -61,7 +61,7 @@ PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
 
 
 @dataclass(frozen=True)
-class Written:
+class Saved:
     """What lies on disk now: the images by contrast, and the report."""
 
     folder: Path

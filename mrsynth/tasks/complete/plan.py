@@ -78,9 +78,9 @@ def choose(options: CompleteOptions, methods: Collection[str] = (), files: Subje
         entry = next(e for e in entries if e is selection.entry)
         checkpoint = located(entry) if is_at_hand(entry) else None
     else:
-        published = [e for e in entries if e.name == options.weights and not is_at_hand(e)]
-        checkpoint = None if published and options.fetch else resolve(options.weights, entries)
-        card = published[0] if checkpoint is None else checkpoint.card
+        remote = [e for e in entries if e.name == options.weights and not is_at_hand(e)]
+        checkpoint = None if remote and options.fetch else resolve(options.weights, entries)
+        card = remote[0] if checkpoint is None else checkpoint.card
         if not (targets := wanted(options, files, card.contrasts)):
             return Plan(files, (), None, out, replaced=replaced)
         selection = named(card, files.available, targets, options.method)

@@ -34,11 +34,11 @@ from mrsynth.scores.rows import Score
 from mrsynth.selection import AUTO, named
 from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
-from mrsynth.tasks.complete.completion import Completion, spread, written
+from mrsynth.tasks.complete.completion import Completion, in_file_units, spread
 from mrsynth.tasks.complete.log import run_log
 from mrsynth.tasks.complete.output import (
     LOG,
-    Written,
+    Saved,
     refuse_what_is_there,
     result_names,
     results_folder,
@@ -82,7 +82,7 @@ def complete(
     todo: Plan | None = None,
     models: Callable[[Resolved], TrainedMethod] = build,
     network: AbstractContextManager[Any] = ALWAYS,
-) -> tuple[Plan, Written | None]:
+) -> tuple[Plan, Saved | None]:
     """Make and write the missing contrasts of one subject. Nothing is written when nothing is missing or in a dry run.
 
     todo     what `plan` made of the options, if it was asked before
@@ -146,7 +146,7 @@ def complete(
         log.note(f"done in {report.timings['total']:.1f} s")
         write_text(folder / LOG, Places(todo.files.folder, todo.out).text(log.text))
     images = {output.contrast: todo.out / output.file for output in report.outputs}
-    return todo, Written(todo.out, images, report, todo.out / "report.html")
+    return todo, Saved(todo.out, images, report, todo.out / "report.html")
 
 
 def brain_finder(strip: str) -> FindBrain | None:
@@ -192,9 +192,9 @@ def complete_subject(
         volumes, means, spreads = {}, {}, {}
         for target in wanted:
             channel = prepared.contrasts.index(target)
-            volumes[target] = written(target, prepared.restore(made.image[channel]), prepared.hounsfield)
+            volumes[target] = in_file_units(target, prepared.restore(made.image[channel]), prepared.hounsfield)
             if made.mean is not None:
-                means[target] = written(target, prepared.restore(made.mean[channel]), prepared.hounsfield)
+                means[target] = in_file_units(target, prepared.restore(made.mean[channel]), prepared.hounsfield)
             if made.spread is not None:
                 over = prepared.restore(made.spread[channel])
                 factor = np.float32(spread(target, prepared.hounsfield))

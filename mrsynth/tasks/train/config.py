@@ -19,7 +19,7 @@ from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.segmenter.learner import SegmenterLearner
 from mrsynth.segmenter.network import KIND
-from mrsynth.training.examples import TrainingConfig
+from mrsynth.training.batches import TrainingConfig
 
 MAY_CHANGE = {  # between a run and its resumption; everything else would make it another run
     "name",

@@ -48,7 +48,7 @@ from mrsynth.tasks.train.config import (
     yaml_text,
 )
 from mrsynth.tasks.train.regions import with_regions
-from mrsynth.tasks.train.stages import Plan, take_over
+from mrsynth.tasks.train.stages import StagePlan, take_over
 from mrsynth.tasks.train.stopping import stop_signals
 from mrsynth.tasks.train.work import work
 from mrsynth.training.loop import TrainingState, begin, learning_rate, processes
@@ -97,7 +97,7 @@ def run(options: TrainOptions, progress: Progress | None = None) -> Path:
     config, saved = configurations(options, device)
     refuse_another_run(saved, config, out)
     method = fresh_method(config)
-    plan = Plan.of(config, method)
+    plan = StagePlan.of(config, method)
     if isinstance(method, Method) and not options.resume:
         for stage, init in ([(None, config.init)] if config.init else []) + list(config.given.items()):
             take_over(method, init, config.preparation, stage)
@@ -271,7 +271,7 @@ def fresh_method(config: RunConfig) -> Trainable:
     return method
 
 
-def load_state(state: TrainingState, file: Path, plan: Plan) -> None:
+def load_state(state: TrainingState, file: Path, plan: StagePlan) -> None:
     """Take over what a run saved. Raises WeightsError for a damaged file, UsageError for a run that is further on."""
     written_by = ""
     try:

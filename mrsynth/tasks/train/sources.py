@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mrsynth.io.cache import CachedSubject
 from mrsynth.methods.base import Trainable
-from mrsynth.training.examples import ExampleSource, Slab
+from mrsynth.training.batches import ExampleSource, Slab
 
 EMPTY = 0.1  # boxes with less brain than this share of their voxels are not worth training on
 

@@ -10,7 +10,7 @@ from mrsynth.methods.cwdm.official import cwdm_for_target
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.models import load_method, tensors_misfit
 from mrsynth.tasks.train.config import RunConfig, flat
-from mrsynth.training.examples import TrainingConfig
+from mrsynth.training.batches import TrainingConfig
 from mrsynth.training.loop import TrainingState
 
 # Of a network's inputs and outputs, which the shapes of its tensors do not show.
@@ -20,7 +20,7 @@ OF_THE_IMAGES = ("axes", "spacing", "intensity", "quantile")  # of the preparati
 
 
 @dataclass(frozen=True)
-class Plan:
+class StagePlan:
     """The stages that a run trains, in order, and how; iterations are counted over all of them.
 
     named   whether there is more than one, so that what people read should name them
@@ -30,7 +30,7 @@ class Plan:
     named: bool
 
     @classmethod
-    def of(cls, config: RunConfig, method: Trainable) -> "Plan":
+    def of(cls, config: RunConfig, method: Trainable) -> "StagePlan":
         """What a run file asks of a method. Raises UsageError when that makes no sense."""
         if unknown := [stage for stage in config.stages if stage not in method.stages]:
             raise UsageError(

@@ -17,7 +17,7 @@ from mrsynth.tasks.train.config import RunConfig
 from mrsynth.tasks.train.judging import judge_of
 from mrsynth.tasks.train.log import RunLog
 from mrsynth.tasks.train.sources import examples_of
-from mrsynth.tasks.train.stages import Plan
+from mrsynth.tasks.train.stages import StagePlan
 from mrsynth.training.loop import Callbacks, TrainingState, train
 
 
@@ -25,7 +25,7 @@ def work(
     state: TrainingState,
     cohort: Cohort,
     config: RunConfig,
-    plan: Plan,
+    plan: StagePlan,
     out: Path,
     report: Progress,
     stopped: Callable[[], bool],

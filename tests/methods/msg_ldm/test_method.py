@@ -23,7 +23,7 @@ from mrsynth.methods.msg_ldm import PRESETS, MsgLdmConfig, losses
 from mrsynth.methods.msg_ldm.latent_diffusion import Spread
 from mrsynth.methods.msg_ldm.structure import seen_in_training
 from mrsynth.networks.frequency import low_pass
-from mrsynth.training.examples import Slab, TrainingConfig
+from mrsynth.training.batches import Slab, TrainingConfig
 from mrsynth.training.loop import Callbacks, begin, train, train_only_what_is_listed
 from mrsynth.training.validation import fill_in_every_pattern
 

@@ -18,7 +18,7 @@ from mrsynth.tasks.train.cards import card_of, requirements
 from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.config import read_run_file
 from mrsynth.tasks.train.sources import Boxes, Slices, corners, examples_of, spread
-from mrsynth.training.examples import Examples, TrainingConfig, collate
+from mrsynth.training.batches import Examples, TrainingConfig, collate
 
 T1, T1CE, T2, FLAIR = STANDARD
 

@@ -11,7 +11,7 @@ import torch
 
 from mrsynth.errors import Interrupted, MemoryExhausted
 from mrsynth.methods import build_method, preset
-from mrsynth.training.examples import LoaderLost, Slab, TrainingConfig, as_lost_loader, example_batches
+from mrsynth.training.batches import LoaderLost, Slab, TrainingConfig, as_lost_loader, example_batches
 from mrsynth.training.loop import Callbacks, begin, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

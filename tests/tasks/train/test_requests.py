@@ -18,7 +18,7 @@ from mrsynth.tasks.train import run as task
 from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.run import read_config, run
 from mrsynth.tasks.train.sources import Slices
-from mrsynth.training.examples import TrainingConfig
+from mrsynth.training.batches import TrainingConfig
 from mrsynth.training.loop import choose_device, processes
 
 pytestmark = pytest.mark.usefixtures("one_thread")

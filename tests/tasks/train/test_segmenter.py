@@ -27,7 +27,7 @@ from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.config import build_trainable, read_run_file
 from mrsynth.tasks.train.run import TrainOptions, run
 from mrsynth.tasks.train.sources import examples_of
-from mrsynth.training.examples import Examples
+from mrsynth.training.batches import Examples
 
 RUN_FILE = """
 name: small

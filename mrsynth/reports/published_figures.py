@@ -4,14 +4,14 @@ from mrsynth.contrasts import spelled
 from mrsynth.reports.elements import Cell, Number, counted
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Table
 from mrsynth.reports.tables import METRICS, Print, Results
-from mrsynth.scores.published_figures import UNVERIFIED, Published, PublishedRow
+from mrsynth.scores.published_figures import UNVERIFIED, PublishedFigures, PublishedRow
 
 SECONDS = Print("seconds", ".3g")
 EXACT = ".6g"  # the digits are theirs
 LONG = 12  # lines beyond which the table is shown when the reader opens it
 
 
-def published_blocks(dataset: str, results: Results, published: Published) -> list[Block]:
+def published_blocks(dataset: str, results: Results, published: PublishedFigures) -> list[Block]:
     """Rows on the same family of data sets that made the same from the same, and how far they can be read."""
     family = published.family(dataset)
     if not family:
@@ -45,7 +45,7 @@ def published_blocks(dataset: str, results: Results, published: Published) -> li
     ]
 
 
-def _table(dataset: str, published: Published, rows: tuple[PublishedRow, ...]) -> Table:
+def _table(dataset: str, published: PublishedFigures, rows: tuple[PublishedRow, ...]) -> Table:
     """One line per method, data and way to measure; one column per metric. No figure of ours."""
     lines: list[tuple[tuple[str, ...], dict[str, str]]] = []
     for row in rows:
@@ -79,7 +79,7 @@ def _table(dataset: str, published: Published, rows: tuple[PublishedRow, ...]) -
     return Table(head, body, folded=len(body) > LONG, title=f"Published figures ({len(body)} lines)")
 
 
-def _against_ours(row: PublishedRow, published: Published) -> str:
+def _against_ours(row: PublishedRow, published: PublishedFigures) -> str:
     """The protocol's name, and which of ours comes nearest."""
     if row.protocol is None:
         return "unknown"

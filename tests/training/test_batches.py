@@ -8,7 +8,7 @@ import torch
 
 from mrsynth.methods.base import Batch, Method, MethodConfig
 from mrsynth.training.augmentation import AugmentationConfig
-from mrsynth.training.examples import Examples, PositionSampler, Slab, TrainingConfig, collate
+from mrsynth.training.batches import Examples, PositionSampler, Slab, TrainingConfig, collate
 
 EVERYTHING = AugmentationConfig(affine=0.5, gamma=0.2, gain=0.1, bias_field=0.1)
 
