@@ -57,7 +57,7 @@ def test_done_and_said(run_cli, folder):
     assert any(line.startswith("Note: A synthetic T1ce is never evidence of contrast enhancement") for line in said)
     assert re.fullmatch(r"Took \d+ s, \d+ MB\.", said[-1])
     command = json.loads((folder / "mrsynth" / "report.json").read_text())["command"]
-    assert command == f"mrsynth complete {folder} --precision fp32"
+    assert command == "mrsynth complete . --precision fp32"  # the folder may be named after a patient
 
 
 def test_nothing_missing(run_cli, write_subject_folder, tmp_path):

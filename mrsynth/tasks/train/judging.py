@@ -117,7 +117,8 @@ class SegmentationJudge(Curve):
                 return None
             batch = ValidationSlices([self.source[index]]).batch().to(place)
             assert batch.labels is not None
-            found, truth = (average.logits(batch)[0] > 0).cpu(), (average.regions(batch.labels)[0] > 0).cpu()
+            brain = (batch.images[0] > -1).any(dim=0)  # nothing is found outside it, as in Segmenter.segment
+            found, truth = ((average.logits(batch)[0] > 0) & brain).cpu(), (average.regions(batch.labels)[0] > 0).cpu()
             for region, ours, theirs in zip(average.config.regions, found, truth, strict=True):
                 dice, hd95 = dice_and_hd95(ours.numpy(), theirs.numpy(), (self.spacing,) * 3)
                 rows.append({"subject": name, "region": region.name, "dice": dice, "hd95": hd95})

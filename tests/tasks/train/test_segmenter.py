@@ -140,7 +140,7 @@ def test_validation_scores_what_the_checkpoint_finds(finished, data):
     for row in rows:
         brain = subject.foreground()
         dice, _ = dice_and_hd95(found[row["region"]], truth[row["region"]] & brain, (1, 1, 1))
-        assert float(row["dice"]) == pytest.approx(dice, abs=0.05)  # stored in 16 bits: a voxel near 0 may turn
+        assert float(row["dice"]) == pytest.approx(dice, abs=1e-3)  # images in 16 bits: a voxel near 0 may turn
 
 
 def test_a_stopped_run_goes_on_as_if_it_never_stopped(finished, options, tmp_path):
