@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 LONGEST_TEXT = 16 * 2**20  # bytes, of JSON: a table of ten thousand subjects has less
+LONGEST_TABLE = 512 * 2**20  # bytes, of CSV: three million rows of a benchmark
 DEEPEST = 50  # levels of lists and mappings
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 MARKS = {

@@ -130,20 +130,24 @@ def csv_text(value: Any) -> Any:
 def read_results(text: str, where: str) -> list[Score]:
     """Rows of a CSV; `where` names it in messages. Raises InputError for a table of another shape, with the line."""
     reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
-        found = ", ".join(reader.fieldnames or ()) or "nothing"
-        raise InputError(
-            f"{where}: expected a table of mrsynth benchmark with the columns {', '.join(COLUMNS)}; found {found}. "
-            "It is of another version, or no such table: run the benchmark again."
-        )
     rows = []
-    for number, cells in enumerate(reader, start=2):
-        try:
+    try:
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            found = ", ".join(reader.fieldnames or ()) or "nothing"
+            raise InputError(
+                f"{where}: expected a table of mrsynth benchmark with the columns {', '.join(COLUMNS)}; found "
+                f"{found[:200]}. It is of another version, or no such table: run the benchmark again."
+            )
+        for cells in reader:
+            if None in cells or None in cells.values():
+                raise csv.Error("another number of cells than columns")
             rows.append(Score.model_validate({name: _cell(name, text) for name, text in cells.items()}))
-        except ValidationError as error:
-            wrong = error.errors()[0]
-            place = ".".join(map(str, wrong["loc"]))
-            raise InputError(f"{where}, line {number}: {place}: {wrong['msg']}. The table is damaged.") from error
+    except (ValidationError, csv.Error) as error:
+        wrong = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise InputError(f"{where}, line {reader.line_num or 1}: {wrong}. The table is damaged.") from error
     return rows
 
 

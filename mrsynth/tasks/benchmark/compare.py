@@ -7,6 +7,7 @@ from pathlib import Path
 from mrsynth.contrasts import spelled
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.files import write_text
+from mrsynth.io.reading import LONGEST_TABLE, read_bounded
 from mrsynth.reports.elements import Cell, Number, counted
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Section, Table, as_markdown
 from mrsynth.reports.tables import HEADLINE, METRICS, Print, compared, difference, p_text
@@ -152,7 +153,7 @@ def write(comparison: Comparison, path: Path) -> None:
 def _read(run: Path) -> list[Score]:
     file = run / RESULTS if run.is_dir() else run
     try:
-        rows = read_results(file.read_text(encoding="utf-8"), str(file))
+        rows = read_results(read_bounded(file, LONGEST_TABLE).decode(), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"Cannot read {file}: {error}. Expected the folder of a `mrsynth benchmark`, or its {RESULTS}."

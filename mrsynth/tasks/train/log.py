@@ -8,21 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from mrsynth.errors import InputError
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
+from mrsynth.io.reading import LONGEST_TABLE, read_bounded
 
 
 class RunLog:
     """What a run leaves for people: losses and scores as CSV and for TensorBoard, and pictures.
 
-    Rows of iterations after the one a run resumes from are dropped: they will come again. Nothing is written before the
-    first row is, so that of several processes only the one that is called writes. Iterations are those of the run, over
-    all its stages.
+    Rows of iterations after the one a run resumes from are dropped: they will come again. Raises InputError at once for
+    a table that is damaged. Nothing is written before the first row is, so that of several processes only the one that
+    is called writes. Iterations are those of the run, over all its stages.
     """
 
     def __init__(self, out: Path, iteration: int):
         self.out, self.iteration = out, iteration
         self.rows: dict[str, list[dict[str, str]]] = {}
         self.board: Any = None
+        for name in ("losses.csv", "validation.csv"):
+            self.known(name)  # now, not after the first hour
 
     def losses(self, iteration: int, terms: Mapping[str, float], stage: str = "") -> None:
         """One row of `losses.csv`; with the stage, where a method has several."""
@@ -55,10 +59,10 @@ class RunLog:
         write_text(self.out / name, text.getvalue())
 
     def known(self, name: str) -> list[dict[str, str]]:
-        """The rows of a CSV file."""
+        """The rows of a CSV file. Raises InputError for one that is damaged."""
         if name not in self.rows:
             path = self.out / name
-            old = list(csv.DictReader(io.StringIO(path.read_text()))) if path.exists() else []
+            old = read_table(path) if path.exists() else []
             self.rows[name] = [row for row in old if int(row["iteration"]) <= self.iteration]
         return self.rows[name]
 
@@ -79,3 +83,18 @@ class RunLog:
         """Let TensorBoard write what it holds back."""
         if self.board is not None:
             self.board.close()
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's CSV. Raises InputError for one that is damaged, or longer than any is."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_bounded(path, LONGEST_TABLE).decode())))
+        for row in rows:
+            if None in row or None in row.values():
+                raise ValueError("a row has another number of cells than there are columns")
+            int(row["iteration"])
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"{path} is damaged ({error}), so rows cannot be added to it. Move it away: --resume begins a new one."
+        ) from error
+    return rows

@@ -97,3 +97,14 @@ def test_a_table_of_another_version_or_damaged_is_refused_with_its_place():
         read_results(text, "run.csv")
     with pytest.raises(InputError, match="found nothing"):
         read_results("", "run.csv")
+
+
+@pytest.mark.parametrize("more", [",1,2", '"'])
+def test_a_row_that_is_cut_off_or_too_long_is_named_with_its_line(more):
+    text = results_csv([row(), row(1.5)])
+    with pytest.raises(InputError, match=r"run\.csv, line 3: .*damaged"):
+        read_results(text.rstrip("\n") + more, "run.csv")
+    with pytest.raises(InputError, match=r"run\.csv, line \d: .*damaged"):
+        read_results(text.rsplit(",", 3)[0], "run.csv")
+    with pytest.raises(InputError, match="field larger than field limit"):
+        read_results(text + "x" * 2**18, "run.csv")

@@ -11,12 +11,17 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
 
 from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.errors import InputError
 from mrsynth.io.checkpoint import read_checkpoint, read_header
+from mrsynth.io.locks import locked
+from mrsynth.tasks.train import log
+from mrsynth.tasks.train.log import RunLog
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 RUN_FILE = """
@@ -33,6 +38,7 @@ training: {iterations: 2, batch_size: 2, learning_rate: 1e-3, log_every: 1, save
            precision: fp32}
 """
 SHAPE = (18, 24, 8)
+MAIN = "from mrsynth.cli.app import main; main()"
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("default")]
 
@@ -216,20 +222,7 @@ def test_a_copy_under_another_name_is_the_same_person(train, cohort, write_subje
 
 def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_no_lock(train, cohort, tmp_path):
     data = cohort("p1", "p2")
-    file = tmp_path / "first.yaml"
-    file.write_text(RUN_FILE)
-    command = [
-        sys.executable,
-        "-c",
-        "from mrsynth.cli.app import main; main()",
-        "train",
-        "--method",
-        "fgc2f",
-        "--config",
-        str(file),
-    ]
-    command += ["--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    command += ["--set", "training.iterations=100000"]
+    command = endless(data, tmp_path)
     with started(command) as first:
         wait_for(lambda: (tmp_path / "run" / "state.pt").exists(), first)
         status, _, err = train(data, "--resume", config=None)
@@ -243,9 +236,28 @@ def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_leaves_no_lock(tra
     assert list((tmp_path / "run").rglob(".*")) == []
 
 
-def started(command):
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+def test_of_two_runs_that_begin_in_one_folder_the_later_is_refused(train, cohort, tmp_path):
+    """As two tasks of one job array: there is no state yet, but a lock."""
+    data = cohort("p1", "p2")
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"):
+        status, _, err = train(data)
+    assert status == 2 and "Another training is at work" in err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert train(data)[0] == 0
+
+
+def started(command, **environment):
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def endless(data, folder, *options):
+    """The command of a run that ends only when it is made to."""
+    (folder / "endless.yaml").write_text(RUN_FILE)
+    given = ("--method", "fgc2f", "--config", folder / "endless.yaml", "--data", data, "--out", folder / "run")
+    more = ("--device", "cpu", "--set", "training.iterations=100000", *options)
+    return [sys.executable, "-c", MAIN, "train", *map(str, (*given, *more))]
 
 
 def wait_for(seen, process, seconds=120):
@@ -255,16 +267,105 @@ def wait_for(seen, process, seconds=120):
         time.sleep(0.05)
 
 
+# 6 Loaders -----------------------------------------------------------------------------------------------------------
+
+
+def loaders_of(process):
+    return [child for child in psutil.Process(process.pid).children() if "mrsynth.cli.app" in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+def test_a_loader_that_is_killed_leaves_a_run_that_goes_on(train, cohort, tmp_path):
+    data = cohort("p1", "p2")
+    state = tmp_path / "run" / "state.pt"
+    with started(endless(data, tmp_path, "--set", "training.workers=1", "--set", "training.save_every=7")) as first:
+        wait_for(state.exists, first)
+        (loader,) = loaders_of(first)
+        loader.kill()
+        status, said = first.wait(120), " ".join(first.stderr.read().split())
+    done = torch.load(state, weights_only=True)["iteration"]
+    assert status == 6 and "memory" in said and "workers to 0" in said
+    assert f"Saved after {done} of 100000 iterations; --resume goes on" in said
+    status, _, err = train(data, "--resume", "--set", f"training.iterations={done + 1}", config=None)
+    assert status == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_heard_while_a_loader_hangs(number, cohort, tmp_path):
+    """As one does that waits for a file server."""
+    with started(endless(cohort("p1", "p2"), tmp_path, "--set", "training.workers=1")) as first:
+        wait_for((tmp_path / "run" / "state.pt").exists, first)
+        (loader,) = loaders_of(first)
+        loader.suspend()
+        first.send_signal(number)
+        status, said = first.wait(60), " ".join(first.stderr.read().split())
+    assert status == 130 and "--resume goes on" in said
+    assert not loader.is_running()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "status"), [("64m", 0), ("128k", 0), ("4k", 6)])
+def test_a_small_shared_memory_is_enough_or_named(size, status, cohort, tmp_path):
+    """As in Docker, which gives 64 MB: in a mount namespace of its own."""
+    small = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    alone = ["unshare", "--map-root-user", "--mount", "sh", "-c", small, "sh"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    run = endless(cohort("p1", "p2"), tmp_path, "--set", "training.workers=1")
+    run[run.index("training.iterations=100000")] = "training.iterations=3"
+    with started([*alone, *run]) as process:
+        ended, said = process.wait(120), " ".join(process.stderr.read().split())
+    assert ended == status, said
+    if status:
+        assert "/dev/shm" in said and "training.workers to 0" in said
+    else:
+        assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["iteration"] == 3
+
+
 # 7 and 8 -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_without_a_state_is_no_run(train, cohort, tmp_path):
-    """As a stop during preparation leaves it; examples/train.sh looks for the state too."""
+    """As a stop during preparation leaves it."""
     data = cohort("p1", "p2")
     (tmp_path / "run" / "cache").mkdir(parents=True)
     (tmp_path / "run" / "config.yaml").write_text("name: of a run that was stopped while preparing\n")
     assert train(data)[0] == 0
-    assert '[ -e "$run/state.pt" ] && options+=(--resume)' in (CHECKOUT / "examples" / "train.sh").read_text()
+
+
+@pytest.mark.slow
+def test_the_script_goes_on_after_a_stop_at_any_stage(cohort, tmp_path):
+    """While preparing, while training, and when there is nothing left to do."""
+    data, out = cohort("p1", "p2", "p3", "p4", "p5", "p6"), tmp_path / "a run"
+    file, tools = tmp_path / "run.yaml", tmp_path / "bin"
+    file.write_text(RUN_FILE.replace("iterations: 2", "iterations: 40"))
+    tools.mkdir()
+    (tools / "mrsynth").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAIN}' \"$@\"\n")
+    (tools / "mrsynth").chmod(0o755)
+
+    def stopped_at(stage):
+        path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+        command = ["bash", str(CHECKOUT / "examples" / "train.sh"), str(data), str(out), str(file)]
+        with started(command, PATH=path) as process:
+            said = ""
+            for line in process.stderr:
+                said += line
+                if stage and line.startswith(stage):
+                    process.terminate()
+                    stage = None
+            return process.wait(120), said
+
+    status, said = stopped_at("preparing p1")
+    assert status == 130 and "Stopped after preparing" in said
+    assert out.is_dir() and not (out / "state.pt").exists()
+    status, said = stopped_at("training")
+    assert status == 130 and "--resume goes on" in said
+    assert (out / "state.pt").exists()
+    for _ in range(2):
+        status, said = stopped_at(None)
+        assert status == 0, said
+        assert torch.load(out / "state.pt", weights_only=True)["iteration"] == 40
 
 
 @pytest.mark.parametrize(
@@ -336,6 +437,22 @@ def test_a_contrast_that_is_gone_is_noticed(train, cohort):
     (data / "p2" / "p2_t1ce.nii.gz").unlink()
     status, _, err = train(data, "--resume", "--set", "training.iterations=3", config=None)
     assert status == 2 and "p2" in err
+
+
+@pytest.mark.parametrize("damage", ["3,cut off\n", "later,1\n", "\0", "x" * 2**18, "\udcff"])
+@pytest.mark.parametrize("name", ["losses.csv", "validation.csv"])
+def test_a_damaged_table_is_told_before_anything_is_learnt(name, damage, tmp_path):
+    file = tmp_path / name
+    file.write_text("iteration,loss,rate\n1,0.5,0.1\n" + damage, errors="surrogateescape")
+    with pytest.raises(InputError, match=rf"{name} is damaged.*Move it away: --resume begins a new one"):
+        RunLog(tmp_path, 1)
+
+
+def test_a_table_longer_than_any_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "LONGEST_TABLE", 20)
+    (tmp_path / "losses.csv").write_text("iteration,loss\n1,0.5\n")
+    with pytest.raises(InputError, match="MiB, which no such file has"):
+        RunLog(tmp_path, 1)
 
 
 # 12 Init -------------------------------------------------------------------------------------------------------------
