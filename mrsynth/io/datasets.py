@@ -121,8 +121,8 @@ def _check_root(spec: DatasetSpec, root: Path, seen: Survey) -> None:
 def _flaw(spec: DatasetSpec, subject: SubjectFiles) -> str:
     """Why a subject cannot be used, from the names and headers of its files; empty where nothing is wrong."""
     from mrsynth.io.nifti import read_geometry
+    from mrsynth.scans.headers import exactly_on
     from mrsynth.scans.subject import describe_grid
-    from mrsynth.scans.volume import same_grid
 
     has = [c for c in spec.contrasts if c in subject.files]
     lacks = [c.label for c in spec.contrasts if c not in subject.files]
@@ -137,7 +137,7 @@ def _flaw(spec: DatasetSpec, subject: SubjectFiles) -> str:
         return str(error)
     (first, path, reference), *others = grids
     for label, other, geometry in others:
-        if not same_grid(reference, geometry):
+        if exactly_on(geometry, reference) is None:
             return (
                 f"{first} and {label} lie on different grids.\n{describe_grid(str(path), reference)}\n"
                 f"{describe_grid(str(other), geometry)}\nRegister and resample them to one grid first."

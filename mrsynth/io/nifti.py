@@ -20,11 +20,13 @@ from mrsynth.io.files import write_bytes
 from mrsynth.io.formats import is_nifti, is_volume
 from mrsynth.io.other_formats import read_header, read_voxels
 from mrsynth.io.sidecars import pointer_of
-from mrsynth.scans.volume import Volume, same_grid
+from mrsynth.scans.headers import Forms
+from mrsynth.scans.volume import SPACING_RANGE_MM, Volume, same_grid
 
 SUFFIXES = (".nii", ".nii.gz")
 MOST_VOXELS = 2**28  # of an image that is read: a head at 0.25 mm has as many
 LONGEST_SIDE_MM = 600.0  # of an image along each axis: a head with neck, and room around it
+UNITS_MM = {1: 1000.0, 2: 1.0, 3: 1e-3}  # low bits of xyzt_units: metre, millimetre, micrometre
 LARGEST_OFFSET = 2**26  # bytes before the voxels: header and extensions
 MOST_PACKED = 1032  # bytes that one byte of gzip can stand for
 CHUNK = 1 << 20  # bytes read at a time
@@ -76,7 +78,7 @@ class _Image:
 
 
 def read_volume(path: Path, *, labels: bool = False) -> Volume:
-    """Read one three-dimensional image: float32 with the file's scaling applied, affine from the sform, else the qform.
+    """Read one three-dimensional image: float32 with the file's scaling applied, affine (sform, else qform) in mm.
 
     labels   it is a segmentation, which may be 0 everywhere: of somebody healthy
     What a header claims is checked before memory is taken for it, and a file is never read further than it claims.
@@ -109,15 +111,35 @@ def read_geometry(path: Path) -> Volume:
     return Volume(np.broadcast_to(np.float32(0), shape), affine)
 
 
-def knows_sides(path: Path) -> bool:
-    """Whether a file says where left and right are: a NIfTI file with both codes 0 does not, and other formats do.
+def read_forms(path: Path) -> Forms:
+    """Where a file says that its voxels lie, in mm. Other formats than NIfTI say it once, as both forms.
 
     Raises InputError for a file that cannot be read.
     """
-    if not path.name.lower().endswith(SUFFIXES):
-        return True
     header = _open(path).header
-    return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    scale = np.diag([*[_millimetres(header)] * 3, 1.0])
+    try:
+        sform = scale @ header.get_sform() if header["sform_code"] > 0 else None
+        qform = scale @ header.get_qform() if header["qform_code"] > 0 else None
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    return Forms(sform, qform)
+
+
+def _millimetres(header: Any) -> float:
+    """How many millimetres the unit of a header is.
+
+    A head is some 200 mm large and its voxels are 0.05 to 20 mm: a stated unit that makes it something else, while its
+    numbers are right as millimetres, was stated by mistake.
+    """
+    factor = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    lengths = np.linalg.norm(np.asarray(header.get_best_affine(), np.float64)[:3, :3], axis=0)
+    low, high = SPACING_RANGE_MM
+
+    def fit(spacing: NDArray[np.float64]) -> bool:
+        return bool((low <= spacing).all() and (spacing <= high).all())
+
+    return 1.0 if fit(lengths) and not fit(lengths * factor) else factor
 
 
 def write_volume(
@@ -292,6 +314,7 @@ def _checked_grid(path: Path, image: _Image) -> tuple[tuple[int, int, int], NDAr
     try:
         dtype, shape = image.dtype, tuple(int(n) for n in image.header.get_data_shape())
         affine = np.asarray(image.header.get_best_affine(), dtype=np.float64)
+        affine[:3] *= _millimetres(image.header)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     if dtype.fields is not None:

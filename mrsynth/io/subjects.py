@@ -115,10 +115,10 @@ def load_raw(
 
     Raises InputError as that does, and for a file that cannot be used; a mask must lie on the grid of one of the scans.
     """
-    from mrsynth.io.nifti import knows_sides, read_volume
+    from mrsynth.io.nifti import read_forms, read_volume
+    from mrsynth.scans.headers import exactly_on
     from mrsynth.scans.raw import brought_together
     from mrsynth.scans.subject import describe_grid
-    from mrsynth.scans.volume import same_grid
 
     found = settle_masks(found) if mask else found
     volumes = {contrast: read_volume(found.files[contrast]) for contrast in found.available}
@@ -127,7 +127,7 @@ def load_raw(
 
     def whose_grid(path: Path, volume: "Volume") -> Contrast:
         for contrast, scan in volumes.items():
-            if same_grid(scan, volume):
+            if exactly_on(volume, scan) is not None:
                 return contrast
         first = found.available[0]
         raise InputError(
@@ -144,6 +144,7 @@ def load_raw(
     if segmentation and found.segmentation:
         labels = read_volume(found.segmentation, labels=True)
         whose_grid(found.segmentation, labels)
+    forms = {contrast: read_forms(found.files[contrast]) for contrast in volumes}
     raw = brought_together(
         found.name,
         volumes,
@@ -153,9 +154,10 @@ def load_raw(
         mask=brain,
         segmentation=labels,
         places={contrast: str(path) for contrast, path in found.files.items()},
+        forms=forms,
         n4=n4,
     )
-    if lost := [found.files[c].name for c in found.available if not knows_sides(found.files[c])]:
+    if lost := [found.files[c].name for c, said in forms.items() if not said.known]:
         note = (
             f"{', '.join(lost)}: the header does not say where left and right are (sform and qform codes are 0); axes "
             "are taken as its voxel sizes suggest. Left and right may be exchanged, in the results too."
@@ -173,7 +175,7 @@ def settle_masks(found: SubjectFiles) -> SubjectFiles:
     if found.mask is not None or not found.masks:
         return found
     from mrsynth.io.nifti import read_geometry, read_volume
-    from mrsynth.scans.volume import same_grid
+    from mrsynth.scans.headers import exactly_on
 
     first = found.available[0]
     reference = read_geometry(found.files[first])
@@ -181,12 +183,12 @@ def settle_masks(found: SubjectFiles) -> SubjectFiles:
     kept: dict[Path, Volume] = {}
     for path in found.masks:
         volume = read_volume(path, labels=True)
-        if not same_grid(reference, volume):
+        if (there := exactly_on(volume, reference)) is None:
             left_out[path] = f"a brain mask on another grid than the {first.label}"
-        elif twin := next((p for p, v in kept.items() if ((v.voxels != 0) == (volume.voxels != 0)).all()), None):
+        elif twin := next((p for p, v in kept.items() if ((v.voxels != 0) == (there.voxels != 0)).all()), None):
             left_out[path] = f"the same brain mask as {twin.name}"
         else:
-            kept[path] = volume
+            kept[path] = there
     named = [path for path in kept if any(contrast_of_word(word) is first for word in name_words(path.name))]
     chosen = list(kept) if len(kept) == 1 else named if len(named) == 1 else []
     notes = list(found.notes)

@@ -33,9 +33,8 @@ from mrsynth.scans.intensity import (
     volume_quantile_unit,
 )
 from mrsynth.scans.subject import Subject
-from mrsynth.scans.volume import Volume
+from mrsynth.scans.volume import SPACING_RANGE_MM, Volume
 
-SPACING_RANGE_MM = (0.05, 20.0)
 LARGEST_EXTENT_MM = 1000.0
 BRATS_SHAPE = (240, 240, 155)
 CWDM_GRID = (224, 224, 160)  # of the released weights: 240x240x155 loses 8 planes at each side, gets 5 at the end

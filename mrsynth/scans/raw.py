@@ -11,8 +11,9 @@ from mrsynth.errors import InputError
 from mrsynth.plain import Mask
 from mrsynth.scans.alignment import Registration, register, resampled
 from mrsynth.scans.bias import corrected
+from mrsynth.scans.headers import Forms, brought_over, check_grids, exactly_on
 from mrsynth.scans.stripping import LARGEST_BRAIN_ML, head_volume
-from mrsynth.scans.subject import Subject, describe_grid
+from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume, same_grid
 
 Align = Literal["auto", "off", "force"]
@@ -57,6 +58,7 @@ def brought_together(
     mask: tuple[Volume, Contrast] | None = None,
     segmentation: Volume | None = None,
     places: Mapping[Contrast, str] | None = None,
+    forms: Mapping[Contrast, Forms] | None = None,
     n4: bool = False,
 ) -> Raw:
     """A subject on the grid of one of its scans, and of its brain alone where whole heads came in.
@@ -69,21 +71,18 @@ def brought_together(
     mask          a brain mask, and the contrast on whose grid it lies
     segmentation  labels on the grid of `onto`
     places        where each scan comes from, for messages
+    forms         what the file of each says of its places
     n4            correct the slow brightness changes of every scan: `scans.bias.corrected`
-    Raises InputError for grids that differ with align off, and for an implausible registration, with its figures.
+    Grids that differ by header only are no matter of registration: see `scans.headers`.
+    Raises InputError for grids that differ with align off, for a header that lost where its voxels lie, and for an
+    implausible registration, with its figures.
     """
-    home = _home(name, volumes, onto)
+    home = home_of(name, volumes, onto)
+    volumes, turned = brought_over(volumes, volumes[home])
+    check_grids(name, volumes, home, align, forms, places)
     head = Contrast.CT not in volumes and any(head_volume(v) > LARGEST_BRAIN_ML for v in volumes.values())
     fixed = volumes[home]
     apart = {c: v for c, v in volumes.items() if not same_grid(v, fixed)}
-    if apart and align == "off":
-        other, volume = next(iter(apart.items()))
-        raise InputError(
-            f"{name}: {home.label} and {other.label} lie on different grids.\n"
-            f"{describe_grid((places or {}).get(home, home.label), fixed)}\n"
-            f"{describe_grid((places or {}).get(other, other.label), volume)}\n"
-            "`mrsynth complete` registers them (--align auto); here they must be on one grid: resample them first."
-        )
     found = {c: register(fixed, v) for c, v in apart.items()}
     brain, stripped_on = _brain(volumes, home, found, find_brain if head else None, mask)
     if brain is not None and apart:
@@ -100,8 +99,10 @@ def brought_together(
     if n4:
         moved = {c: corrected(v, brain) for c, v in moved.items()}
     brain_volume = None if brain is None else Volume(brain.astype(np.float32), fixed.affine)
+    if segmentation is not None:
+        segmentation = exactly_on(segmentation, fixed) or segmentation
     subject = Subject(name, moved, segmentation, brain_volume)
-    notes = _notes(home, found, stripped_on, mask is not None)
+    notes = turned + _notes(home, found, stripped_on, mask is not None)
     if head and brain is None:
         notes.append(WHOLE_HEAD)
     return Raw(subject, home, found, stripped_on, tuple(notes))
@@ -119,14 +120,15 @@ def dilated(mask: Mask, like: Volume, millimetres: float) -> Mask:
     return wide
 
 
-def _home(name: str, volumes: Mapping[Contrast, Volume], onto: Contrast | None) -> Contrast:
+def home_of(name: str, volumes: Mapping[Contrast, Volume], onto: Contrast | None) -> Contrast:
+    """Whose grid is kept: that of `onto`; without it the first, and where grids differ the first of ONTO."""
     if onto is not None:
         if onto not in volumes:
             there = ", ".join(c.label for c in volumes)
             raise InputError(f"{name}: --reference-contrast {onto} is not there; there are {there}.")
         return onto
     first = next(c for c in Contrast if c in volumes)
-    if all(same_grid(v, volumes[first]) for v in volumes.values()):
+    if all(exactly_on(v, volumes[first]) is not None for v in volumes.values()):
         return first
     return next((c for c in ONTO if c in volumes), first)
 
@@ -149,6 +151,8 @@ def _brain(
         return None, None
     if source in found:
         given = resampled(given, volumes[home], found[source].transform, nearest=True)
+    else:
+        given = exactly_on(given, volumes[home]) or given
     brain: Mask = given.voxels > 0
     return brain, stripped_on
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID_TOLERANCE_MM = 1e-3
+SPACING_RANGE_MM = (0.05, 20.0)  # of a head's voxels
 
 
 @dataclass(frozen=True, eq=False)

@@ -428,4 +428,32 @@ def test_scaling_in_pieces_gives_the_bits_of_nibabel(
 
 @pytest.mark.parametrize(("sform", "qform", "known"), [(1, 0, True), (0, 1, True), (4, 2, True), (0, 0, False)])
 def test_without_codes_left_and_right_are_unknown(tmp_path: Path, sform: int, qform: int, known: bool) -> None:
-    assert nifti.knows_sides(save(tmp_path / "a.nii.gz", sform=sform, qform=qform)) == known
+    assert nifti.read_forms(save(tmp_path / "a.nii.gz", sform=sform, qform=qform)).known == known
+
+
+@pytest.mark.parametrize(
+    ("unit", "numbers", "millimetres"),
+    [
+        *(("mm", 1.0, 1.0), ("unknown", 1.0, 1.0), ("meter", 1e-3, 1.0), ("micron", 1e3, 1.0), ("micron", 300, 0.3)),
+        *(("meter", 1.0, 1.0), ("micron", 0.5, 0.5)),  # stated by mistake
+    ],
+)
+def test_units_become_millimetres(tmp_path: Path, unit: str, numbers: float, millimetres: float) -> None:
+    affine = np.diag([numbers, numbers, numbers, 1.0])
+    affine[:3, 3] = 7 * numbers
+    image = nib.Nifti1Image(RAMP, affine)
+    image.header.set_xyzt_units(unit)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 2)
+    path = tmp_path / "a.nii.gz"
+    nib.save(image, path)
+    expected = np.diag([*[millimetres] * 3, 1.0])
+    expected[:3, 3] = 7 * millimetres
+    volume, forms = read_volume(path), nifti.read_forms(path)
+
+    assert forms.sform is not None and forms.qform is not None
+    for found in (volume.affine, nifti.read_geometry(path).affine, forms.sform, forms.qform):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    nifti.write_volume(tmp_path / "b.nii.gz", volume, path)  # as its file has it
+    written = nib.load(tmp_path / "b.nii.gz")
+    assert written.header.get_xyzt_units()[0] == unit and np.array_equal(written.affine, image.affine)

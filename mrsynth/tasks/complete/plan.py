@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -13,6 +14,10 @@ from mrsynth.io.subjects import SubjectFiles, find_subject
 from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scans.raw import Align
 from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
+
+if TYPE_CHECKING:
+    from mrsynth.scans.headers import Forms
+    from mrsynth.scans.volume import Volume
 
 
 class CompleteOptions(Sampling):
@@ -116,14 +121,26 @@ def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
     return home if options.folder.expanduser().is_dir() else home / files.name
 
 
-def header_problems(files: SubjectFiles) -> list[str]:
-    """What the headers tell, of all files at once: those that cannot be read."""
-    from mrsynth.io.nifti import read_geometry
+def header_problems(files: SubjectFiles, align: Align = "auto", onto: Contrast | None = None) -> list[str]:
+    """What the headers tell, of all files at once: those that cannot be read; and grids that `complete` refuses."""
+    from mrsynth.io.nifti import read_forms, read_geometry
+    from mrsynth.scans.headers import check_grids, exactly_on
+    from mrsynth.scans.raw import home_of
 
-    problems = []
-    for path in files.files.values():
+    problems: list[str] = []
+    grids: dict[Contrast, Volume] = {}
+    forms: dict[Contrast, Forms] = {}
+    for contrast, path in files.files.items():
         try:
-            read_geometry(path)
+            grids[contrast], forms[contrast] = read_geometry(path), read_forms(path)
         except InputError as error:
             problems.append(str(error))
-    return problems
+    if problems:
+        return problems
+    try:
+        home = home_of(files.name, grids, onto)
+        grids = {c: exactly_on(grid, grids[home]) or grid for c, grid in grids.items()}
+        check_grids(files.name, grids, home, align, forms, {c: str(path) for c, path in files.files.items()})
+    except InputError as error:
+        return [str(error)]
+    return []

@@ -22,12 +22,13 @@ from mrsynth.methods import METHODS
 from mrsynth.plain import Progress
 from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.familiarity import unfamiliar
+from mrsynth.scans.headers import exactly_on
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.raw import FindBrain
 from mrsynth.scans.stripping import brain_by_deepbet, brain_by_program, known_program
 from mrsynth.scans.subject import Subject, describe_grid
-from mrsynth.scans.volume import Volume, same_grid
+from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import ends
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import Score
@@ -93,7 +94,8 @@ def complete(
     """
     began = time.perf_counter()
     todo = todo or plan(options)
-    if todo.selection is not None and options.dry_run and (problems := header_problems(todo.files)):
+    look = todo.selection is not None and options.dry_run
+    if look and (problems := header_problems(todo.files, options.align, options.onto)):
         raise InputError("\n".join(problems))
     if todo.selection is None or options.dry_run:
         return todo, None
@@ -298,12 +300,13 @@ def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> d
             f"{', '.join(c.label for c in files.available)}. Leave --reference out, or give the folder with the truth."
         )
     for contrast, volume in found.items():
-        if not same_grid(volume, subject.reference):
+        if (there := exactly_on(volume, subject.reference)) is None:
             raise InputError(
                 f"{files.files[contrast]}: the reference does not lie on the grid of {subject.name}.\n"
                 f"{describe_grid('reference', volume)}\n{describe_grid(subject.name, subject.reference)}\n"
                 "Resample it to the subject's grid, or leave --reference out."
             )
+        found[contrast] = there
     return found
 
 
