@@ -212,7 +212,7 @@ def write_results(
     )
     software = versions()
     stripped = not has_skull(subject)
-    not_used = places.plain(files.not_used())
+    not_used = {places.name(path): places.plain(why) for path, why in files.left_out.items()}
 
     def replaced(target: Contrast) -> str | None:
         return places.name(todo.replaced[target]) if target in todo.replaced else None
