@@ -62,8 +62,7 @@ class RunLog:
         """The rows of a CSV file. Raises InputError for one that is damaged."""
         if name not in self.rows:
             path = self.out / name
-            old = read_table(path) if path.exists() else []
-            self.rows[name] = [row for row in old if int(row["iteration"]) <= self.iteration]
+            self.rows[name] = read_table(path, self.iteration) if path.exists() else []
         return self.rows[name]
 
     def has(self, name: str, iteration: int) -> bool:
@@ -85,15 +84,14 @@ class RunLog:
             self.board.close()
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's CSV. Raises InputError for one that is damaged, or longer than any is."""
+def read_table(path: Path, last: int) -> list[dict[str, str]]:
+    """The rows of a run's CSV up to an iteration. Raises InputError for one that is damaged, or longer than any is."""
     try:
-        rows = list(csv.DictReader(io.StringIO(read_bounded(path, LONGEST_TABLE).decode())))
-        for row in rows:
-            if None in row or None in row.values():
-                raise ValueError("a row has another number of cells than there are columns")
-            int(row["iteration"])
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+        every = csv.DictReader(io.StringIO(read_bounded(path, LONGEST_TABLE).decode()))
+        rows = [row for row in every if int(row["iteration"]) <= last]
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row has another number of cells than there are columns")
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(
             f"{path} is damaged ({error}), so rows cannot be added to it. Move it away: --resume begins a new one."
         ) from error

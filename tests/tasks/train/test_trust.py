@@ -439,7 +439,7 @@ def test_a_contrast_that_is_gone_is_noticed(train, cohort):
     assert status == 2 and "p2" in err
 
 
-@pytest.mark.parametrize("damage", ["3,cut off\n", "later,1\n", "\0", "x" * 2**18, "\udcff"])
+@pytest.mark.parametrize("damage", ["1,cut off\n", "later,1\n", "\0", "x" * 2**18, "\udcff"])
 @pytest.mark.parametrize("name", ["losses.csv", "validation.csv"])
 def test_a_damaged_table_is_told_before_anything_is_learnt(name, damage, tmp_path):
     file = tmp_path / name
