@@ -5,7 +5,6 @@ errors between slices would show. Radiological convention: the patient's right i
 is up. Made with matplotlib's Agg canvas alone: no pyplot, no global state, no window system.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.plain import Array, Mask
+from mrsynth.scans.views import plane, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,13 +56,8 @@ class Cut:
         return f"{('sagittal', 'coronal', 'axial')[self.axis]} {self.index}"
 
     def of(self, voxels: NDArray[Any]) -> NDArray[Any]:
-        """The plane as seen, (rows, columns), first row on top.
-
-        I grows to the patient's left, J to posterior, K to superior: so right is on the left of the picture, anterior
-        on top of axial and on the left of sagittal planes, superior on top of the others.
-        """
-        plane: NDArray[Any] = np.take(voxels, self.index, axis=self.axis).T
-        return plane if self.axis == 2 else plane[::-1]
+        """The plane as seen, (rows, columns), first row on top."""
+        return plane(voxels, self.axis, self.index)
 
     @property
     def edges(self) -> tuple[str, str]:
@@ -107,7 +102,7 @@ def montage(
         x, y, _, height = layout.cell(0, row)
         figure.text(x / 3, y + height / 2, cut.name, color=QUIET, fontsize=8, rotation=90, ha="left", va="center")
     canvas.draw()
-    return _png(np.asarray(canvas.buffer_rgba())[..., :3])
+    return png(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 class _Layout:
@@ -165,9 +160,11 @@ def _draw_column(
     for row, cut in enumerate(cuts):
         axes = figure.add_axes(layout.cell(column, row))
         axes.set_axis_off()
-        plane = Cut(cut.axis, cut.index - box[cut.axis].start).of(panel.voxels[box])
+        pixels = Cut(cut.axis, cut.index - box[cut.axis].start).of(panel.voxels[box])
         high, wide = layout.extents[row]
-        axes.imshow(plane, cmap=colours, norm=scale, extent=(0, wide, 0, high))  # millimetres: voxels need not be cubes
+        axes.imshow(
+            pixels, cmap=colours, norm=scale, extent=(0, wide, 0, high)
+        )  # millimetres: voxels need not be cubes
         for x, side, letter in ((0.02, "left", cut.edges[0]), (0.98, "right", cut.edges[1])):
             axes.text(x, 0.98, letter, transform=axes.transAxes, color=INK, fontsize=8, ha=side, va="top")
 
@@ -212,11 +209,3 @@ def extent(mask: Mask, axis: int, indices: Sequence[int] = ()) -> slice:
     (where,) = np.nonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
     low, high = int(where[0]) - MARGIN, int(where[-1]) + 1 + MARGIN
     return slice(min([max(low, 0), *indices]), max([min(high, mask.shape[axis]), *(i + 1 for i in indices)]))
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
-    return file.getvalue()

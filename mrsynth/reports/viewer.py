@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mrsynth.plain import Array, Mask
 from mrsynth.reports.montage import MAPS, Panel, extent, scale_end
+from mrsynth.scans.views import grey
 
-STEPS = 255
 EFFORT = 20  # of 100, of the encoder: more takes a third more time for a hundredth of the size
 LARGEST = 16383  # pixels along one side of a WebP
 
@@ -44,7 +44,7 @@ def viewer_data(panels: Sequence[Panel], mask: Mask, spacing: tuple[float, float
 def _layer(panel: Panel, mask: Mask, box: tuple[slice, ...], columns: int) -> dict[str, Any]:
     """The window in u runs from 0 to `end`; `low` and `high` are the values of the panel's file there."""
     end = scale_end(panel.voxels[mask]) if panel.kind in MAPS else 1.0
-    levels = np.rint(np.clip(panel.voxels[box] / np.float32(end), 0, 1) * STEPS).astype(np.uint8)
+    levels = grey(panel.voxels[box], end)
     low, high = panel.ends
     return {
         "title": panel.title,
@@ -79,9 +79,9 @@ def _colours(name: str) -> list[list[int]]:
     return [[round(float(c) * 255) for c in row[:3]] for row in table]
 
 
-def _webp(grey: NDArray[np.uint8]) -> bytes:
+def _webp(pixels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(grey).convert("RGB").save(file, "WEBP", lossless=True, quality=EFFORT, method=2)
+    Image.fromarray(pixels).convert("RGB").save(file, "WEBP", lossless=True, quality=EFFORT, method=2)
     return file.getvalue()

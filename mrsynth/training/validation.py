@@ -1,7 +1,6 @@
 """Scores and pictures of a method in training: all patterns on a few slices of subjects it never learns from."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from mrsynth.contrasts import Contrast, pattern_name, patterns
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.methods.base import Batch, Method
+from mrsynth.scans.views import grey, png
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import Score
 from mrsynth.training.batches import ExampleSource, Slab, collate
@@ -93,8 +93,6 @@ def picture(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> byt
 
     The patient's front is up and the patient's left is right, as radiologists look at it.
     """
-    from matplotlib.image import imsave
-
     truth = ((as_slices(batch.images, PER_SUBJECT) + 1) / 2).clamp(0, 1)
     columns = []
     for channel, target in enumerate(method.contrasts):
@@ -103,10 +101,7 @@ def picture(method: Method, batch: Batch, made: Mapping[Pattern, Tensor]) -> byt
         if others is not None:
             columns[-1] = as_slices(others, PER_SUBJECT)[:, channel]
     stack = torch.stack(columns, dim=1)  # slices, columns, H, W with H left-right and W front-back
-    pixels = stack.permute(0, 3, 1, 2).flatten(0, 1).flatten(1, 2).numpy()
-    png = BytesIO()
-    imsave(png, pixels, cmap="gray", vmin=0, vmax=1, format="png")
-    return png.getvalue()
+    return png(grey(stack.permute(0, 3, 1, 2).flatten(0, 1).flatten(1, 2).numpy()))
 
 
 @torch.no_grad()

@@ -7,15 +7,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import choose_device
+from mrsynth.plain import Array
 from mrsynth.reports.montage import Panel, montage
 from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.subject import Subject
+from mrsynth.scans.views import View
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.baselines import Baseline, as_input
 from mrsynth.scores.metrics import to_unit
@@ -175,22 +176,19 @@ class Measurer:
     def picture(self, subject: Subject, job: Job, target: Contrast) -> bytes:
         """The inputs, what is made again of them, the truth and the difference, as PNG."""
         volume = self.make(subject, job).volumes[target]
-        orientation = Orientation.between(subject.reference.affine, AXES)
-        mask = orientation.apply(subject.foreground())
-        empty = np.zeros(subject.reference.shape, np.float32)
+        view, inside = View.of(subject), subject.foreground()
 
-        def shown(inside: NDArray[np.float32]) -> NDArray[np.float32]:
-            whole = empty.copy()
-            whole[subject.foreground()] = inside
-            return orientation.apply(whole)
+        def whole(values: Array) -> Array:
+            volume = np.zeros(subject.reference.shape, np.float32)
+            volume[inside] = values
+            return volume
 
         truth = to_unit(subject.volumes[target].voxels, window_of(target))
-        inside = subject.foreground()
-        panels = [Panel(c.label, shown(as_input(subject, c)), "input") for c in job.gap.available]
-        panels.append(Panel(f"synthetic {target.label}", shown(volume.voxels[inside]), "synthetic"))
-        panels.append(Panel(f"true {target.label}", shown(truth[inside]), "reference"))
-        panels.append(Panel("difference", shown(np.abs(truth - volume.voxels)[inside]), "difference"))
-        return montage(panels, mask, spacing=orientation.spacing(subject.reference.spacing))
+        panels = [Panel(c.label, view.shown(whole(as_input(subject, c))), "input") for c in job.gap.available]
+        panels.append(Panel(f"synthetic {target.label}", view.shown(volume.voxels), "synthetic"))
+        panels.append(Panel(f"true {target.label}", view.shown(truth), "reference"))
+        panels.append(Panel("difference", view.shown(np.abs(truth - volume.voxels)), "difference"))
+        return montage(panels, view.mask, spacing=view.spacing)
 
 
 @lru_cache(maxsize=6)

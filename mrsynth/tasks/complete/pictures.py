@@ -9,9 +9,9 @@ from mrsynth.plain import Array
 from mrsynth.reports.montage import Kind, Panel, montage
 from mrsynth.reports.subject_page import SubjectPicture
 from mrsynth.reports.viewer import viewer_data
-from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.raw import Raw
+from mrsynth.scans.views import View
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import QUANTILES, to_unit
 from mrsynth.tasks.complete.completion import Completion, in_u, spread
@@ -33,13 +33,11 @@ def picture(
     A scan that was registered is also shown in a checkerboard with the one it was brought onto.
     """
     subject = raw.subject
-    orientation = Orientation.between(subject.reference.affine, "LPS")
-    mask = orientation.apply(subject.foreground())
+    view = View.of(subject)
 
     def panel(title: str, u: Array, kind: Kind, low: float = 0.0, span: float = 1.0) -> Panel:
         """`low` and `span`: from u to the values of the file."""
-        shown = orientation.apply(np.clip(u, 0, 1).astype(np.float32))
-        return Panel(title, np.where(mask, shown, np.float32(0)), kind, (float(low), float(low + span)))
+        return Panel(title, view.shown(u), kind, (float(low), float(low + span)))
 
     scales, offsets = completion.prepared.scales, completion.prepared.record["offsets"]
     window, synthetic = completion.prepared.hounsfield, completion.in_u(target)
@@ -61,9 +59,8 @@ def picture(
         low, high = own or np.quantile(truth.voxels, QUANTILES)
         panels.append(panel(f"true {target.label}", true, "reference", low, high - low))
         panels.append(panel("difference", np.abs(true - synthetic), "difference"))
-    spacing = orientation.spacing(subject.reference.spacing)
-    shown = viewer_data(panels, mask, spacing) if viewer else None
-    return SubjectPicture(montage(panels, mask, spacing=spacing), shown)
+    shown = viewer_data(panels, view.mask, view.spacing) if viewer else None
+    return SubjectPicture(montage(panels, view.mask, spacing=view.spacing), shown)
 
 
 def checkerboard(one: Array, other: Array, spacing: Sequence[float]) -> Array:

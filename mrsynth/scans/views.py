@@ -1,0 +1,60 @@
+"""How volumes are looked at: which way round, in which greys, and as which bytes; whoever shows one shows it so."""
+
+import io
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrsynth.plain import Array, Mask
+from mrsynth.scans.grid import Orientation, Spacing
+from mrsynth.scans.subject import Subject
+
+AXES = "LPS"
+STEPS = 255  # from black to white
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A subject's grid turned to LPS. `mask` (I, J, K) bool is its foreground, `spacing` millimetres, both turned."""
+
+    turn: Orientation
+    mask: Mask
+    spacing: Spacing
+
+    @classmethod
+    def of(cls, subject: Subject) -> "View":
+        """That of a subject's own grid, with its foreground."""
+        turn = Orientation.between(subject.reference.affine, AXES)
+        return cls(turn, turn.apply(subject.foreground()), turn.spacing(subject.reference.spacing))
+
+    def shown(self, u: Array) -> Array:
+        """u on the subject's own grid as float32 (I, J, K) in LPS: within 0 and 1, and 0 outside the foreground."""
+        turned = self.turn.apply(np.clip(u, 0, 1).astype(np.float32))
+        shown: Array = np.where(self.mask, turned, np.float32(0))
+        return shown
+
+
+def plane(voxels: NDArray[Any], axis: Literal[0, 1, 2], index: int) -> NDArray[Any]:
+    """A plane of an LPS volume as seen, (rows, columns), first row on top.
+
+    I grows to the patient's left, J to posterior, K to superior: so right is on the left of the picture, anterior on
+    top of axial and on the left of sagittal planes, superior on top of the others.
+    """
+    cut: NDArray[Any] = np.take(voxels, index, axis=axis).T
+    return cut if axis == 2 else cut[::-1]
+
+
+def grey(values: NDArray[Any], end: float = 1.0) -> NDArray[np.uint8]:
+    """0 is black and `end` white, in 256 steps."""
+    return np.rint(np.clip(values / np.float32(end), 0, 1) * STEPS).astype(np.uint8)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG of pixels (rows, columns) in grey, or (rows, columns, 3) in red, green and blue."""
+    from PIL import Image  # here, so that reading a configuration does not wait for it
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
+    return file.getvalue()

@@ -1,0 +1,52 @@
+"""One way to look at volumes, shared by reports, viewer, benchmark, batch and training."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrsynth.scans.views import View, grey, plane, png
+
+RAS = np.diag([1.0, 2.0, 3.0, 1.0])
+
+
+def read(data):
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_a_view_turns_to_lps_and_shows_nothing_outside_the_foreground(make_subject):
+    subject = make_subject(affine=RAS)
+    u = np.random.default_rng(0).uniform(-1, 2, subject.reference.shape).astype(np.float32)
+    view, inside = View.of(subject), subject.foreground()
+
+    assert view.spacing == (1, 2, 3)
+    np.testing.assert_array_equal(view.mask, inside[::-1, ::-1])
+    np.testing.assert_array_equal(view.shown(u), np.where(inside, u.clip(0, 1), 0)[::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("axis", "first", "last"),
+    [
+        (2, (0, 0, 5), (9, 11, 5)),  # right anterior is top left of an axial plane, left posterior bottom right
+        (1, (0, 5, 13), (9, 5, 0)),  # right superior of a coronal one
+        (0, (5, 0, 13), (5, 11, 0)),  # anterior superior of a sagittal one
+    ],
+)
+def test_planes_are_seen_as_radiologists_see_them(axis, first, last):
+    volume = np.zeros((10, 12, 14))
+    volume[first], volume[last] = 1, 2
+    seen = plane(volume, axis, 5)
+
+    assert (seen[0, 0], seen[-1, -1]) == (1, 2)
+
+
+def test_greys_run_from_0_to_the_end_and_stop_there():
+    assert grey(np.array([-1.0, 0.0, 0.1, 0.3, 0.4, 9.0]), 0.4).tolist() == [0, 0, 64, 191, 255, 255]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 3)])
+def test_a_png_holds_its_pixels(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    np.testing.assert_array_equal(read(png(pixels[::-1])), pixels[::-1])
