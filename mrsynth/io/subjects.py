@@ -4,10 +4,12 @@ The Python API and every command come through here, so that they agree. Finding 
 neither numpy nor nibabel, so that `mrsynth inspect` is quick.
 """
 
+import filecmp
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from mrsynth.scans.volume import Volume
 
 FEW_VALUES = 5  # of a label map at most; any scan has more
+SMALLEST = 100  # bytes of a file that holds an image, packed
 SAMPLED = 20_000  # voxels looked at first: a scan is known by them
 
 __all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_raw", "load_subject", "settle_masks"]
@@ -200,6 +203,34 @@ def settle_masks(found: SubjectFiles) -> SubjectFiles:
         notes.append(f"Brain masks differ: {', '.join(p.name for p in kept)}; {taken}. --mask FILE chooses another.")
     mask = chosen[0] if chosen else None
     return replace(found, mask=mask, masks=(), left_out=left_out, notes=tuple(notes))
+
+
+def refuse_copies(found: SubjectFiles) -> None:
+    """Raise InputError when two scans are one file under two names; of what is packed only the checksum is compared.
+
+    Where something is to be made, their voxels are compared when they are prepared.
+    """
+    for one, other in combinations(found.available, 2):
+        a, b = found.files[one], found.files[other]
+        try:
+            same = _checksum(a) == _checksum(b) if _checksum(a) else filecmp.cmp(a, b, shallow=False)
+            same = same and a.stat().st_size > SMALLEST
+        except OSError:
+            continue  # that it cannot be read is told where it is read
+        if same:
+            raise InputError(
+                f"{found.name}: {one.label} and {other.label} are the same image ({a.name}, {b.name}); expected two "
+                "different contrasts. Find out which of the two it is, and leave the other file out."
+            )
+
+
+def _checksum(path: Path) -> bytes:
+    """Of a gzip file, with the length of what is in it: its last eight bytes; nothing for other files."""
+    if path.suffix.lower() not in (".gz", ".mgz") or path.stat().st_size <= SMALLEST:
+        return b""
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        return file.read(8)
 
 
 def refuse_label_map(path: Path, volume: "Volume") -> None:

@@ -54,6 +54,17 @@ def background_of(volume: Volume) -> float:
     return value if 2 * counts[commonest] > faces.size and abs(value) > DUST * _largest(voxels) else 0.0
 
 
+def shows_air(contrast: Contrast, volume: Volume) -> bool:
+    """Whether most of each of the six faces is neither 0, dust, nor one other value: noise, around a whole head.
+
+    However tightly a brain is cut out, the faces of its box are mostly empty.
+    """
+    if contrast is Contrast.CT or background_of(volume):
+        return False
+    there = shown(contrast, volume)
+    return all(float(np.take(there, end, axis=axis).mean()) > 0.5 for axis in range(3) for end in (0, -1))
+
+
 def differences(volumes: Mapping[Contrast, Volume], mask: NDArray[np.bool_] | None = None) -> list[str]:
     """Which contrast shows less than the others, or more, and how much, in sentences; empty where they agree.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, MrsynthError
 from mrsynth.io.store import available_entries, located
-from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
+from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, refuse_copies, settle_masks
 from mrsynth.selection import Selection, is_at_hand, select
 from mrsynth.tasks.complete.plan import header_problems
 
@@ -71,6 +71,7 @@ def inspect(
     missing = files.missing(STANDARD)
     judged: Literal["headers", "voxels"] = "voxels" if deep else "headers"
     if not missing:
+        refuse_copies(files)
         return Inspection(files, (), None, judged=judged)
     status, selection = 0, None
     try:

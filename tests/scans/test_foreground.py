@@ -5,7 +5,7 @@ import pytest
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.scans.foreground import background_of, differences, same_image, shown
+from mrsynth.scans.foreground import background_of, differences, same_image, shown, shows_air
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.volume import Volume
 
@@ -113,3 +113,19 @@ def test_different_contrasts_are_never_one_image(volumes, brain_volumes):
     assert not same_image(volumes[T1].voxels, -volumes[T1].voxels) and not same_image(
         volumes[T1].voxels, np.zeros_like(volumes[T1].voxels)
     )
+
+
+def test_air_around_a_head_is_told_from_the_empty_faces_around_a_brain() -> None:
+    noise = np.abs(np.random.default_rng(0).standard_normal((20, 22, 18))).astype(np.float32) + np.float32(1)
+    i, j, k = (np.linspace(-1, 1, n) for n in noise.shape)
+    ball = i[:, None, None] ** 2 + j[None, :, None] ** 2 + k[None, None, :] ** 2 <= 1
+    brain = np.where(ball, noise * 100, np.float32(0)).astype(np.float32)  # cut out as tightly as can be
+    slab = brain[:, :, 8:11]
+    head = np.where(ball, brain, noise).astype(np.float32)
+    flat = np.where(ball, brain, np.float32(12)).astype(np.float32)
+
+    def shows(voxels: np.ndarray, contrast: Contrast = Contrast.T1) -> bool:
+        return shows_air(contrast, Volume(voxels, np.eye(4)))
+
+    assert shows(head) and shows(head[:, :, 8:11])
+    assert not any(shows(voxels) for voxels in (brain, slab, flat)) and not shows(head, Contrast.CT)

@@ -18,6 +18,12 @@ def volume(shape=(12, 10, 8), spacing=(2.0, 2.0, 3.0), seed=0):
     return Volume(voxels, np.diag([*spacing, 1.0]))
 
 
+@pytest.fixture(autouse=True)
+def no_heads(monkeypatch):
+    """Volumes of this file are full of noise, and still no heads unless a test says so."""
+    monkeypatch.setattr(raw, "shows_air", lambda *_: False)
+
+
 @pytest.fixture
 def planted(monkeypatch):
     """In place of the search: the transform is a shift of one voxel of 2 mm along the first axis."""

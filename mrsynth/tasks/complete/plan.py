@@ -10,7 +10,7 @@ from pydantic import Field
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.store import Resolved, available_entries, located, resolve
-from mrsynth.io.subjects import SubjectFiles, find_subject
+from mrsynth.io.subjects import SubjectFiles, find_subject, refuse_copies
 from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scans.raw import Align
 from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
@@ -78,6 +78,7 @@ def choose(options: CompleteOptions, methods: Collection[str] = (), files: Subje
     entries = available_entries()
     if options.weights is None:
         if not (targets := wanted(options, files, STANDARD)):
+            refuse_copies(files)
             return Plan(files, (), None, out, replaced=replaced)
         selection = select(entries, files.available, targets, options.method, methods, downloads=options.fetch)
         entry = next(e for e in entries if e is selection.entry)
@@ -87,6 +88,7 @@ def choose(options: CompleteOptions, methods: Collection[str] = (), files: Subje
         checkpoint = None if remote and options.fetch else resolve(options.weights, entries)
         card = remote[0] if checkpoint is None else checkpoint.card
         if not (targets := wanted(options, files, card.contrasts)):
+            refuse_copies(files)
             return Plan(files, (), None, out, replaced=replaced)
         selection = named(card, files.available, targets, options.method)
     mode_of(selection.entry.sampling, options, selection.entry.name)
