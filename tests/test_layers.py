@@ -126,6 +126,44 @@ def test_the_table_and_the_top_level_name_the_same_few_things():
     assert len(modules) <= MOST_MODULES, f"{len(modules)} modules stand loose in mrsynth/: which room do they want?"
 
 
+def test_a_file_that_code_or_a_page_names_is_there():
+    texts = [*FILES, *(CHECKOUT / "docs").rglob("*.md"), *CHECKOUT.glob("*.md")]
+    texts += [path for path in (CHECKOUT / "runs").rglob("*") if path.suffix in (".py", ".sh", ".md")]
+    named = re.compile(r"(?<![\w./-])(?:runs|docs|tests|examples|mrsynth)/[\w./-]+\.(?:py|sh|md)\b")
+    absent = {
+        f"{path.relative_to(CHECKOUT)}: {name}"
+        for path in texts
+        if path.name != "CHANGELOG.md"
+        for name in named.findall(path.read_text(encoding="utf-8"))
+        if "newpaper" not in name and not (CHECKOUT / name).exists()
+    }
+
+    assert absent == set()
+
+
+def test_every_script_that_measures_is_in_its_readme():
+    readme = (CHECKOUT / "runs" / "README.md").read_text(encoding="utf-8")
+    scripts = [path.name for path in (CHECKOUT / "runs" / "measure").iterdir() if path.suffix in (".py", ".sh")]
+
+    assert [name for name in scripts if f"`{name}`" not in readme] == []
+
+
+def test_the_page_names_every_file_of_every_room():
+    page = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = re.findall(
+        r"^\| ([^|]*`[^|]+) \| (.+) \|$", page.split("## What is where")[1].split("\n## ")[0], flags=re.MULTILINE
+    )
+    rooms = {name.rstrip("/"): said for names, said in table for name in re.findall(r"`([^`]+)`", names)}
+    inside = [path.relative_to(PACKAGE).parts for path in FILES if path.name != "__init__.py"]
+
+    assert set(rooms) == set(ROWS)
+    assert [
+        "/".join((room, *rest))
+        for room, *rest in inside
+        if rest and f"`{rest[0].removesuffix('.py')}{'/' if rest[1:] else ''}`" not in rooms[room]
+    ] == []
+
+
 def test_no_two_names_of_the_table_import_each_other_even_by_way_of_others():
     found = edges()
     graph = TopologicalSorter({name: {there for here, there in found if here == name} for name in ROWS})

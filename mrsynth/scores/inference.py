@@ -1,6 +1,6 @@
 """What a handful of numbers, one per person, can say: an exact test, an interval, and what could have been seen.
 
-No scores here and no tables: `statistics` asks. The simulation in `runs/measure/statistics.py` holds the promises:
+No scores here and no tables: `statistics` asks. The simulation in `runs/measure/false_alarms.py` holds the promises:
 false alarms at most as often as the level says, intervals that cover.
 """
 
@@ -54,7 +54,7 @@ def persons_needed(tests: int) -> int:
 def interval(values: Doubles) -> tuple[float | None, float | None]:
     """95 % interval of the mean by Student's t; none with fewer than FEW values.
 
-    Of a bootstrap (BCa) and this, this covers better for few persons: `runs/measure/statistics.py`. Raises UsageError
+    Of a bootstrap (BCa) and this, this covers better for few persons: `runs/measure/false_alarms.py`. Raises UsageError
     without scipy.
     """
     n = len(values)
