@@ -6,16 +6,23 @@ Each with what its README says is right, as far as files, names, masks and strea
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import InputError
+from mrsynth.io.locks import locked
 from mrsynth.io.naming import ScanName, read_names
 from mrsynth.io.subjects import find_subject, load_subject, settle_masks
+from mrsynth.scans.preparation import Prepared
+from mrsynth.scans.volume import Volume
+from mrsynth.synthesis import Synthesis
 
 pytestmark = pytest.mark.real_data
 T1, T1CE, T2, FLAIR = STANDARD
@@ -123,6 +130,156 @@ def test_folders_of_any_name(
         assert status == 0, err
         for path in (folder / "mrsynth").glob("*.json"):
             json.loads(path.read_bytes().decode())
+
+
+@pytest.fixture
+def no_networks(only_tiny: Path, no_pictures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the network a volume that is 1 where the foreground is; in place of deepbet the ellipsoid."""
+
+    def ones(_method: Any, prepared: Prepared, *_: Any, **__: Any) -> Synthesis:
+        return Synthesis(np.broadcast_to(prepared.mask.astype(np.float32), prepared.images.shape), None, None)
+
+    def ellipsoid(volume: Volume) -> Any:
+        i, j, k = np.indices(volume.shape)
+        return ((i - 31.5) / 26) ** 2 + ((j - 39.5) / 34) ** 2 + ((k - 23.5) / 19) ** 2 < 1
+
+    monkeypatch.setattr("mrsynth.tasks.complete.run.synthesise_volume", ones)
+    monkeypatch.setattr("mrsynth.tasks.complete.run.brain_by_deepbet", ellipsoid)
+
+
+BRAIN = 70408  # voxels
+DONE = {  # case/variant -> what report.json or the screen says; the T1ce is there, on the grid of the T1
+    "background/all": "T1 background is 12",
+    "background/one_3mm": "FLAIR background is 12",
+    "ringing/tiny": "",
+    "same_twice/copy": "T1 and T1ce are the same image",
+    "same_twice/copy_no_flair": "T1 and T1ce are the same image",
+    "masks/none": "The brain was found in the T1",
+    "masks/each": "",
+    "masks/one": "",
+    "rounding/worst": "",
+    "rounding/tilted": "",
+    "rounding/clinical": "",
+    "no_codes/all": "the header does not say where left and right are",
+    "flipped/ras": "FLAIR is stored in another order of axes \\(RAS\\)",
+    "units/micron": "",
+    "units/meter": "",
+    "units/unknown": "",
+    "units/mixed": "",
+    "two_forms/all": "",
+    "two_forms/one": "",
+    "two_forms/dropped": "T1 has lost its sform .* fslcpgeom .*p1_t2.nii.gz .*p1_t1.nii.gz",
+}
+REFUSED = ("background/all", "background/one_3mm", "same_twice/copy", "same_twice/copy_no_flair", "two_forms/dropped")
+
+
+@pytest.mark.parametrize("case", DONE)
+def test_what_is_made_and_what_is_refused(
+    make_case: Callable[[str], Path], case: str, no_networks: None, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """On the grid, and with the header, of the T1; and nothing is registered on the way."""
+    name, variant = case.split("/")
+    folder = make_case(name) / variant
+    status, _, err = run_cli("complete", folder, *QUICK, "--out", tmp_path / "out")
+    if case in REFUSED:
+        assert status == 4 and re.search(DONE[case], err, flags=re.DOTALL), err
+        assert not (tmp_path / "out").exists()
+        return
+    assert status == 0, err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert re.search(DONE[case], "\n".join(report["warnings"])) and "was registered" not in str(report["warnings"])
+    made, t1 = (nib.load(path) for path in (tmp_path / "out" / "p1_t1ce.nii.gz", folder / "p1_t1.nii.gz"))
+    assert np.array_equal(made.affine, t1.affine)
+    for field in ("sform_code", "qform_code", "xyzt_units", "pixdim"):
+        assert np.array_equal(made.header[field], t1.header[field])
+    painted = int(np.count_nonzero(made.get_fdata()))
+    assert painted == pytest.approx(BRAIN, rel=0.02 if name == "ringing" else 1e-9)
+
+
+def test_the_order_of_axes_moves_no_voxel(
+    make_case: Callable[[str], Path], only_tiny: Path, no_pictures: None, run_cli: RunCli, tmp_path: Path
+) -> None:
+    """By the network, whose result depends on every voxel."""
+    made = []
+    for folder in (make_case("clean") / "three", make_case("flipped") / "ras"):
+        status, _, err = run_cli("complete", folder, *QUICK, "--seed", 1, "--out", tmp_path / folder.name)
+        assert status == 0, err
+        made.append(nib.load(tmp_path / folder.name / "p1_t1ce.nii.gz").get_fdata())
+    assert np.array_equal(*made)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("clean", "ct1_name", "other_formats", "pointer_files", "unneeded_link", "background", "ringing", "rounding"),
+        *("phase", "units", "names", "byte_order_mark", "two_recons", "singleton", "sheared", "no_codes"),
+        *("same_twice", "two_forms", "few_slices", "header_zoo", "flipped", "result_copied", "masks"),
+    ],
+)
+def test_inspect_ends_as_complete_does(
+    make_case: Callable[[str], Path], name: str, no_networks: None, run_cli: RunCli, tmp_path: Path
+) -> None:
+    home = make_case(name)
+    for number, variant in enumerate(sorted(os.listdir(home))):
+        inspected, *_ = run_cli("inspect", "--deep", home / variant)
+        dry, *_ = run_cli("complete", home / variant, *QUICK, "--dry-run", "--out", tmp_path / f"dry{number}")
+        done, _, err = run_cli("complete", home / variant, *QUICK, "--out", tmp_path / str(number))
+        assert inspected == done, (variant, err)
+        assert dry in (0, done), (variant, "a dry run reads headers only")
+
+
+def test_of_two_runs_on_one_folder_the_later_ends_with_2(
+    make_case: Callable[[str], Path], no_networks: None, run_cli: RunCli, tmp_path: Path
+) -> None:
+    folder, out = make_case("environment") / "twice", tmp_path / "out"
+    out.mkdir()
+    with locked(out):
+        status, _, err = run_cli("complete", folder, *QUICK, "--out", out)
+        assert status == 2 and str(out) in err
+    assert run_cli("complete", folder, *QUICK, "--out", out)[0] == 0
+
+
+def test_what_a_killed_run_left_is_swept_by_the_next(
+    make_case: Callable[[str], Path], no_networks: None, run_cli: RunCli, tmp_path: Path
+) -> None:
+    left = tmp_path / "out" / ".partial-0123456789abcdef"
+    left.mkdir(parents=True)
+    (left / "p1_t1ce.nii.gz").write_bytes(b"half")
+    assert run_cli("complete", make_case("environment") / "killed", *QUICK, "--out", tmp_path / "out")[0] == 0
+    assert not left.exists() and (tmp_path / "out" / "p1_t1ce.nii.gz").is_file()
+
+
+def test_without_a_user_and_a_home(
+    make_case: Callable[[str], Path],
+    no_networks: None,
+    run_cli: RunCli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nobody(*_: Any) -> Any:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "MRSYNTH_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    folder = make_case("environment") / "nobody"
+    status, _, err = run_cli("complete", folder, *QUICK, "--out", tmp_path / "out")
+    assert status == 0, err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written(
+    make_case: Callable[[str], Path], no_networks: None, run_cli: RunCli, tmp_path: Path
+) -> None:
+    folder = make_case("environment") / "readonly"
+    folder.chmod(0o555)
+    try:
+        status, _, err = run_cli("complete", folder, *QUICK)
+        assert status == 6 and "--out" in err
+        assert run_cli("complete", folder, *QUICK, "--out", tmp_path / "out")[0] == 0
+    finally:
+        folder.chmod(0o755)
 
 
 def test_every_row_of_the_archives(make_case: Callable[[str], Path], shared_data: Path) -> None:
