@@ -7,7 +7,7 @@ An array of fractions has the tissues of `tissues.TISSUES` along its last axis.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -246,7 +246,10 @@ def warped(
 
 
 def trilinear(maps: Array, points: Real) -> Array:
-    """(I, J, K, C) at (N, 3) voxel coordinates -> (N, C); 0 outside the grid."""
+    """(I, J, K, C) at (N, 3) voxel coordinates -> (N, C); 0 outside the grid.
+
+    Ours and not SimpleITK's, whose filters take each of the C maps alone: a phantom takes 1.3 to 1.8 times as long.
+    """
     size = np.array(maps.shape[:3])
     result = np.zeros((len(points), maps.shape[3]), np.float32)
     within = np.flatnonzero(((points >= 0) & (points <= size - 1)).all(axis=1))
@@ -266,7 +269,11 @@ def trilinear(maps: Array, points: Real) -> Array:
 
 
 def spline(samples: int, knot_distance: float) -> Real:
-    """(samples, control points) cubic B-spline basis, control points `knot_distance` samples apart; rows sum to 1."""
+    """(samples, control points) cubic B-spline basis, control points `knot_distance` samples apart; rows sum to 1.
+
+    Ours and not SimpleITK's, which weighs all 64 control points for each voxel in place of 4 along each axis: a field
+    takes five times as long.
+    """
     points = np.arange(samples) / knot_distance
     x = np.abs(points[:, None] - np.arange(-1, np.ceil(points[-1]) + 2))
     return np.where(x < 1, 2 / 3 - x**2 + x**3 / 2, np.clip(2 - x, 0, None) ** 3 / 6)
@@ -281,7 +288,11 @@ def smooth_field(rng: Generator, shape: tuple[int, ...], knot_distance: Real) ->
 
 
 def gaussian(image: Array, sigma: Real) -> Array:
-    """(I, J, K) smoothed with `sigma` voxels along each axis; zero beyond the edges."""
+    """(I, J, K) smoothed with `sigma` voxels along each axis; zero beyond the edges.
+
+    Ours and not SimpleITK's: the recursive and the discrete one are approximations that would move the lesions of many
+    seeds by voxels, and the exact one, by Fourier transform, takes thirty times as long.
+    """
     lags = [np.subtract.outer(np.arange(n), np.arange(n)) for n in image.shape]
     x, y, z = (np.exp(-0.5 * (lag / s) ** 2) for lag, s in zip(lags, sigma, strict=True))
     smooth = np.einsum("ia,jb,kc,abc->ijk", x, y, z, image, optimize=True)
@@ -290,14 +301,14 @@ def gaussian(image: Array, sigma: Real) -> Array:
 
 def rotation(degrees: Real) -> Real:
     """(3, 3) turn about x, then y, then z."""
-    turn = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        a, b = [i for i in range(3) if i != axis]
-        step = np.eye(3)
-        step[a, a] = step[b, b] = np.cos(angle)
-        step[a, b], step[b, a] = -np.sin(angle), np.sin(angle)
-        turn = step @ turn
-    return turn
+    import SimpleITK  # here, so that reading a configuration does not wait for it
+
+    sitk: Any = SimpleITK  # it has no types
+    x, y, z = np.deg2rad(degrees).tolist()
+    turn = sitk.Euler3DTransform()
+    turn.SetComputeZYX(True)
+    turn.SetRotation(x, -y, z)  # about y from x to z, where ITK turns from z to x
+    return np.reshape(turn.GetMatrix(), (3, 3))
 
 
 def spacing_of(affine: Real) -> Real:

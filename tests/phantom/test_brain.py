@@ -270,6 +270,12 @@ def test_splines_sum_to_one_and_rotations_keep_lengths():
     turn = rotation(np.array([10.0, 20, 30]))
     assert turn @ turn.T == pytest.approx(np.eye(3))
     assert np.linalg.det(turn) == pytest.approx(1)
+    for degrees in np.diag([10.0, 20, 30]):
+        assert rotation(degrees) @ degrees == pytest.approx(degrees), "an axis stays where it is"
+    x, y, z = (rotation(90 * axis) for axis in np.eye(3))
+    i, j, k = np.eye(3)
+    assert np.allclose([x @ j, y @ i, z @ i], [k, k, j]), "from the earlier axis to the later"
+    assert rotation(np.array([90.0, 90, 90])) == pytest.approx(z @ y @ x), "about x first, about z last"
     field = smooth_field(np.random.default_rng(0), (30, 30, 30), np.array([6, 6, 6]))
     assert (field.mean(), field.std()) == pytest.approx((0, 1), abs=1e-4)
 
