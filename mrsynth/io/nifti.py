@@ -123,7 +123,9 @@ def read_forms(path: Path) -> Forms:
         qform = scale @ header.get_qform() if header["qform_code"] > 0 else None
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    return Forms(sform, qform)
+    stated = int(header["xyzt_units"]) & 7
+    mistaken = stated in UNITS_MM and _millimetres(header) != UNITS_MM[stated]
+    return Forms(sform, qform, str(header.get_xyzt_units()[0]) if mistaken else "")
 
 
 def _millimetres(header: Any) -> float:

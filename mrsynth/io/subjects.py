@@ -160,13 +160,19 @@ def load_raw(
         forms=forms,
         n4=n4,
     )
+    notes = list(raw.notes)
     if lost := [found.files[c].name for c, said in forms.items() if not said.known]:
-        note = (
+        notes.append(
             f"{', '.join(lost)}: the header does not say where left and right are (sform and qform codes are 0); axes "
             "are taken as its voxel sizes suggest. Left and right may be exchanged, in the results too."
         )
-        return replace(raw, notes=(*raw.notes, note))
-    return raw
+    notes += [
+        f"{found.files[c].name}: the header states its sizes in {said.mistaken}s, in which it would be no head; they "
+        "are taken as millimetres."
+        for c, said in forms.items()
+        if said.mistaken
+    ]
+    return replace(raw, notes=tuple(notes))
 
 
 def settle_masks(found: SubjectFiles) -> SubjectFiles:

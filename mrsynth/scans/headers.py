@@ -26,10 +26,14 @@ FARTHEST = 0.5  # of a voxel, at the last corner
 
 @dataclass(frozen=True, eq=False)
 class Forms:
-    """Where a file says that its voxels lie: affines to mm in RAS+, None for a form whose code is 0."""
+    """Where a file says that its voxels lie: affines to mm in RAS+, None for a form whose code is 0.
+
+    mistaken  the unit that it states although no head is so large or small in it: its numbers are taken as mm
+    """
 
     sform: Doubles | None
     qform: Doubles | None
+    mistaken: str = ""
 
     @property
     def known(self) -> bool:

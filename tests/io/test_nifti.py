@@ -452,6 +452,7 @@ def test_units_become_millimetres(tmp_path: Path, unit: str, numbers: float, mil
     volume, forms = read_volume(path), nifti.read_forms(path)
 
     assert forms.sform is not None and forms.qform is not None
+    assert forms.mistaken == (unit if unit in ("meter", "micron") and numbers == millimetres else "")
     for found in (volume.affine, nifti.read_geometry(path).affine, forms.sform, forms.qform):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
     nifti.write_volume(tmp_path / "b.nii.gz", volume, path)  # as its file has it

@@ -599,3 +599,18 @@ def test_a_header_without_codes_is_told(write_subject_folder: Any, tmp_path: Pat
     assert note.startswith(
         "p1_t1.nii.gz, p1_t1ce.nii.gz, p1_t2.nii.gz, p1_flair.nii.gz: the header does not say where left and right are"
     )
+
+
+def test_a_unit_in_which_it_would_be_no_head_is_told(write_subject_folder: Any, tmp_path: Path) -> None:
+    import nibabel as nib
+
+    from mrsynth.io.subjects import load_raw
+
+    folder = write_subject_folder(tmp_path, "p1")
+    for path in folder.glob("*t2.nii.gz"):
+        image = nib.load(path)
+        image.header.set_xyzt_units("meter")
+        nib.save(image, path)
+    raw = load_raw(find_subject(folder), align="off")
+    (note,) = [note for note in raw.notes if "millimetres" in note]
+    assert note.startswith("p1_t2.nii.gz: the header states its sizes in meters")
