@@ -27,8 +27,8 @@ FORWARD, RUN, LOSS = 1e-4, 1e-3, 1e-5
 
 # Run -> what it changes in the official configuration, a chain of 1000 levels.
 RUNS = {
-    "respaced_10": {"steps": 10},
-    "respaced_ddim10": {"steps": 10, "spacing": "leading"},
+    "respaced_10": {"steps": 10, "variance": "beta"},
+    "respaced_ddim10": {"steps": 10, "spacing": "leading", "variance": "beta"},
     "fast_sampled10": {"T": 10, "schedule": "sampled"},
     "fast_direct25": {"T": 25, "schedule": "direct"},
 }

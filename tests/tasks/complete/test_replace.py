@@ -26,8 +26,11 @@ def test_the_scan_stays_and_what_is_made_has_another_name(write_subject_folder, 
     image = written.images[T2]
     assert scan.read_bytes() == b"spoiled" and "remade" in image.name and image.name != scan.name
     report = Report.model_validate_json((written.folder / "report.json").read_text())
-    assert report.available == (T1, T1CE, FLAIR) and report.outputs[0].replaces == str(scan)
-    assert json.loads((written.folder / report.outputs[0].sidecar).read_text())["Replaces"] == str(scan)
+    assert report.available == (T1, T1CE, FLAIR) and report.outputs[0].replaces == scan.relative_to(folder).as_posix()
+    assert (
+        json.loads((written.folder / report.outputs[0].sidecar).read_text())["Replaces"]
+        == scan.relative_to(folder).as_posix()
+    )
     assert any("T2 was made although" in warning for warning in report.warnings)
     assert find_subject(folder).files[T2] == scan  # what was made is never taken for a scan
 

@@ -107,7 +107,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     assert said["Sampler"] == {"mode": "draws", "name": "ddim", "steps": 2, "seed": 4, "samples": 3}
     scans = [subject_folder / f"p1_{c}.nii.gz" for c in ("t1", "t2", "flair")]
     assert [(i["file"], i["sha256"]) for i in said["Inputs"]] == [
-        (str(path), sha256(path.read_bytes()).hexdigest()) for path in scans
+        (path.name, sha256(path.read_bytes()).hexdigest()) for path in scans
     ]
     assert "0.995 quantile" in said["IntensityMapping"] and said["SkullStripped"] is True
     assert said["SoftwareVersions"]["mrsynth"] == mrsynth.__version__ and "torch" in said["SoftwareVersions"]
