@@ -2,8 +2,10 @@
 
 A command runs in its folder again and again, and is ended by KILL, TERM, HUP or INT at a random moment. After each,
 what lies under a final name is opened: it must be whole. In the end it may finish, and must have made what an
-undisturbed run made: the same voxels, weights and rows, times aside. Prints how many kills there were, what was found
-under final names that is not whole (nothing), and whether the results are equal; ends with status 1 otherwise.
+undisturbed run made: the same voxels, weights and rows, times aside. Prints a line for each end, then how many kills
+there were, what was found under final names that is not whole (nothing), and whether the results are equal; ends with
+status 1 otherwise, and where a command still runs five minutes after its signal. An attempt takes as long as the
+command does, seconds on a machine at rest and a minute on a busy one: the lines say that it goes on.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from mrsynth.io.reading import parse_json
 from mrsynth.io.yaml_files import read_yaml
 from tests.conftest import _write_subject_folder
 
+PATIENCE = 300  # seconds until a command that was told to end counts as one that does not
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 TIMES = {"seconds", "peak_memory_mb", "cpu_seconds", "elapsed", "examples_per_second"}
 RUN = """
@@ -128,24 +131,34 @@ def kill_often(kind: str, count: int, seed: int, root: Path) -> bool:
     began = time.perf_counter()
     subprocess.run(command(kind, root, reference), check=True, **quiet)  # type: ignore[call-overload]
     usual = time.perf_counter() - began
+    print(f"{kind}: takes {usual:.1f} s undisturbed", flush=True)
     ends: Counter[str] = Counter()
     broken: list[str] = []
     while sum(n for end, n in ends.items() if end != "finished") < count:
         process = subprocess.Popen(command(kind, root, out), **quiet)  # type: ignore[call-overload]
-        how = rng.choice(SIGNALS)
+        how, after, began = rng.choice(SIGNALS), rng.uniform(0.2, 1.05) * usual, time.perf_counter()
         try:
-            process.wait(rng.uniform(0.2, 1.05) * usual)
-            ends["finished"] += 1
+            process.wait(after)
+            end, after = "finished", time.perf_counter() - began
+            usual = after  # a resumed run has less to do, and the first may have met a busier machine
         except subprocess.TimeoutExpired:
             process.send_signal(how)
-            process.wait()
-            ends[how.name] += 1
-        broken += not_whole(out) if out.exists() else []
+            end, usual = how.name, 1.1 * usual  # not ever earlier, either
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                broken.append(f"still running {PATIENCE} s after {end}")
+        ends[end] += 1
+        found = not_whole(out) if out.exists() else []
+        broken += found
+        print(f"{kind}: {end} after {after:.1f} s; not whole: {found or 'nothing'}", flush=True)
         if kind != "complete" and finished(kind, out):
             shutil.rmtree(out)  # begin again, so that every stage of it is met
     last = subprocess.run(command(kind, root, out), capture_output=True, text=True)
-    if kind == "train" and last.returncode not in (0,):
-        print(last.stderr)
+    if last.returncode:
+        print(f"{kind}: the last run ended with status {last.returncode}\n{last.stderr}", flush=True)
     equal = results(out) == results(reference) and bool(results(out))
     left = leftovers(out)
     told = ", ".join(f"{n} {end}" for end, n in sorted(ends.items()) if n)
@@ -154,7 +167,7 @@ def kill_often(kind: str, count: int, seed: int, root: Path) -> bool:
         f"after the last run: {left or 'none'}; resumed results equal an undisturbed run's: {'yes' if equal else 'NO'}",
         flush=True,
     )
-    return equal and not broken and not left
+    return equal and not broken and not left and not last.returncode
 
 
 def finished(kind: str, out: Path) -> bool:

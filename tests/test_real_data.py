@@ -72,6 +72,6 @@ def test_complete(shared_data, run_cli, tmp_path, subject, available):
         rows = [row for row in report.scores if row.kind == kind]
         assert {row.target for row in rows} == {Contrast(t) for t in targets}
         for target in targets:
-            figures = {(row.region, row.metric): row.value for row in rows if row.target is target}
+            figures = {(row.region, row.metric): row.value for row in rows if row.target == target}
             assert set(figures) >= {(r, m) for r in ("volume", "brain") for m in ("PSNR", "SSIM", "MSE", "MAE")}
             assert np.isfinite(list(figures.values())).all()

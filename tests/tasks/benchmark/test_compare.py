@@ -6,6 +6,7 @@ import pytest
 from mrsynth.errors import InputError, UsageError
 from mrsynth.scores.rows import Score, results_csv
 from mrsynth.scores.statistics import ANY
+from mrsynth.tasks.benchmark import compare as comparing
 from mrsynth.tasks.benchmark.compare import compare
 
 BASE = {"dataset": "brats21", "split": "test@0000000a", "pattern": "t1+t2+flair", "target": "t1ce"}
@@ -119,6 +120,13 @@ def test_infinite_scores_are_left_out_and_counted(runs):
 def test_runs_without_a_common_score_are_an_input_error_that_names_both(runs, change):
     with pytest.raises(InputError, match=r"(?s)no score in common.*a holds methods.*subjects s00, s01.*b holds"):
         compare(*runs(column([20, 21]), column([20, 21], **change)))
+
+
+def test_a_table_longer_than_any_is_not_read(runs, monkeypatch):
+    a, b = runs(column([20]), column([21]))
+    monkeypatch.setattr(comparing, "LONGEST_TABLE", 50)
+    with pytest.raises(InputError, match=r"Cannot read .*MiB, which no such file has"):
+        compare(a, b)
 
 
 def test_a_missing_an_empty_and_a_foreign_table_are_named(runs, tmp_path):
