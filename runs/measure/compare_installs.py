@@ -23,6 +23,11 @@ import nibabel as nib
 import numpy as np
 from safetensors import safe_open
 
+BESIDE = (
+    "_std.nii.gz",
+    "_spread.nii.gz",
+    "_mean.nii.gz",
+)  # what belongs to several samples, as 0.1.0 and as 0.2.0 call it
 SHIPPED = """
 import json, mrsynth, pathlib
 folder = pathlib.Path(mrsynth.__file__).parent / "weights"
@@ -96,7 +101,7 @@ def complete(
     command = [program, "complete", str(inputs), "--weights", str(weights), "--target", target]
     command += ["--out", str(out), "--device", "cpu", "--no-self-check", "--no-progress", "-q", *shlex.split(options)]
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
-    found = sorted(path for path in out.rglob(f"*{target}*.nii.gz") if not path.name.endswith("_std.nii.gz"))
+    found = sorted(path for path in out.rglob(f"*{target}*.nii.gz") if not path.name.endswith(BESIDE))
     if len(found) != 1 or done.returncode != 0:
         raise SystemExit(f"{shlex.join(command)}\nstatus {done.returncode}, made {found}\n{done.stderr}")
     return found[0]
