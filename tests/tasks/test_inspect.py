@@ -100,8 +100,7 @@ def test_what_is_only_published_is_named_and_not_fetched(only_tiny, write_subjec
 
 def test_files_can_be_named(only_tiny, write_subject_folder, tmp_path):
     folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
-    enhanced = tmp_path / "enhanced.nii.gz"
-    enhanced.write_bytes((folder / "p1_t1.nii.gz").read_bytes())
+    enhanced = write_subject_folder(tmp_path / "whole", "p1") / "p1_t1ce.nii.gz"
 
     assert inspect(folder, {Contrast.T1CE: enhanced}).missing == ()
 
@@ -136,7 +135,8 @@ def test_answers_at_once_because_nothing_heavy_is_loaded(command, tiny_checkpoin
         f"except SystemExit as end: print(json.dumps([end.code, [m for m in {heavy!r} if m in sys.modules]]))"
     )
     environment = {"MRSYNTH_WEIGHTS_DIR": str(tiny_checkpoint.parent), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    how = {"capture_output": True, "encoding": "utf-8", "env": environment, "check": True}
+    done = subprocess.run([sys.executable, "-c", script], **how)
 
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
     # the package's own checkpoints are known as well, and one of them may be the choice
