@@ -15,7 +15,7 @@ from mrsynth.tasks.train.run import TrainOptions, fresh_method, read_config
 def write(tmp_path):
     def write(content):
         path = tmp_path / "run.yaml"
-        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
         return path
 
     return write
