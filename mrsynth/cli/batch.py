@@ -5,29 +5,30 @@ from typing import Annotated
 
 import typer
 
-from mrsynth.cli.console import (
+from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
+from mrsynth.cli.options import (
+    SOME_FAILED,
+    Device,
+    Fast,
+    Method,
     ModeOption,
-    NoProgress,
-    Quiet,
+    NumParts,
+    PartId,
+    Precision,
     Sampler,
+    Seed,
     Steps,
-    Verbose,
-    print_result,
-    progress_bar,
-    say,
-    speak,
-    validated,
+    Threads,
+    contrasts_listed,
+    use_threads,
 )
-from mrsynth.cli.options import Device, Threads, contrasts_listed, use_threads
 from mrsynth.cli.raw import Align, AlignOption, N4Option, OntoOption, StripOption
-
-SOME_FAILED = 3
 
 
 def batch(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of subjects, at any depth.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="ROOT/mrsynth")] = None,
-    method: Annotated[str, typer.Option(help="Method: auto takes the best checkpoint at hand.")] = "auto",
+    method: Method = "auto",
     weights: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="Checkpoint to use.", show_default="chosen for each subject")
     ] = None,
@@ -39,19 +40,19 @@ def batch(
     steps: Steps = None,
     sampler: Sampler = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Of mode sample.", show_default="1")] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    fast: Fast = False,
+    seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Precision = "auto",
     self_check: Annotated[bool, typer.Option(help="Hide each available contrast, remake it and score it.")] = True,
     align: AlignOption = Align.AUTO,
     reference_contrast: OntoOption = None,
     strip: StripOption = "auto",
     n4: N4Option = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what is done.")] = False,
-    num_parts: Annotated[int, typer.Option(min=1, help="Share the work by so many runs.")] = 1,
-    part_id: Annotated[int, typer.Option(min=0, help="Which of them this is, from 0.")] = 0,
+    num_parts: NumParts = 1,
+    part_id: PartId = 0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_progress: NoProgress = False,

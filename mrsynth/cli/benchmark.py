@@ -8,23 +8,22 @@ from typing import Annotated
 
 import typer
 
-from mrsynth.cli.console import (
+from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
+from mrsynth.cli.options import (
+    SOME_FAILED,
+    Device,
     ModeOption,
-    NoProgress,
-    Quiet,
+    NumParts,
+    PartId,
+    Precision,
     Sampler,
+    Seed,
     Steps,
-    Verbose,
-    print_result,
-    progress_bar,
-    say,
-    speak,
-    validated,
+    Threads,
+    lowered,
+    use_threads,
 )
-from mrsynth.cli.options import Device, Threads, use_threads
 from mrsynth.errors import UsageError
-
-SOME_FAILED = 3
 
 
 def benchmark(
@@ -38,7 +37,10 @@ def benchmark(
         Path | None, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.", show_default=False)
     ] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="M[,M...]", help="Methods.", show_default="all with checkpoints at hand")
+        str | None,
+        typer.Option(
+            metavar="M[,M...]", help="Methods.", callback=lowered, show_default="all with checkpoints at hand"
+        ),
     ] = None,
     weights: Annotated[
         list[str] | None,
@@ -68,10 +70,10 @@ def benchmark(
     steps: Steps = None,
     sampler: Sampler = None,
     fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, as `complete --fast`.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Precision = "auto",
     baselines: Annotated[bool, typer.Option(help="Run the copy and regression baselines beside the methods.")] = True,
     segmenter: Annotated[
         str | None,
@@ -83,8 +85,8 @@ def benchmark(
     ] = None,
     pictures: Annotated[bool, typer.Option(help="Make worst, median and best again, for the report.")] = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
-    num_parts: Annotated[int, typer.Option(min=1, metavar="K", help="Share the subjects among K processes.")] = 1,
-    part_id: Annotated[int, typer.Option(min=0, metavar="I", help="Which of them this is, from 0.")] = 0,
+    num_parts: NumParts = 1,
+    part_id: PartId = 0,
     list_: Annotated[bool, typer.Option("--list", help="List the data sets, and stop.")] = False,
     describe: Annotated[
         str | None,
@@ -120,7 +122,7 @@ def benchmark(
         dataset=dataset,
         data=data,
         out=out,
-        methods=named(method and method.lower()),
+        methods=named(method),
         weights=tuple(weights or ()),
         patterns=patterns,
         protocols=tuple(PROTOCOLS) if protocol == "all" else named(protocol),
@@ -128,13 +130,13 @@ def benchmark(
         split=split,
         part=part,
         limit=limit,
-        mode=mode and mode.lower(),
+        mode=mode,
         steps=steps,
-        sampler=sampler and sampler.lower(),
+        sampler=sampler,
         fast=fast,
         seed=seed,
         device=device,
-        precision=precision.lower(),
+        precision=precision,
         baselines=baselines,
         segmenter=segmenter,
         pictures=pictures,

@@ -1,4 +1,4 @@
-"""What the commands share: how much is said and where, the progress bar, and the options they have in common."""
+"""How much is said and where, with the options that set it; the progress bar; what a task refuses, as a usage error."""
 
 import io
 import logging
@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,31 +22,6 @@ if TYPE_CHECKING:
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more, and tracebacks of unexpected errors.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar (automatic without a terminal).")]
-T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
-T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
-T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
-Mask = Annotated[Path | None, typer.Option("--mask", help="Take this file as the brain mask.", show_default=False)]
-Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
-ModeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--mode",
-        help="mean: one call, the conditional mean, closest on average and smooth; sample: the paper's chain, with "
-        "texture as it occurs.",
-        show_default="the checkpoint's",
-    ),
-]
-Steps = Annotated[
-    int | None, typer.Option("--steps", min=1, help="Of mode sample: network calls.", show_default="the checkpoint's")
-]
-Sampler = Annotated[
-    str | None,
-    typer.Option(
-        "--sampler",
-        help="Of mode sample: ddpm, ddim or dpm_solver_pp; some methods have others.",
-        show_default="the checkpoint's",
-    ),
-]
 
 
 class Verbosity:

@@ -10,6 +10,14 @@ import typer
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import UsageError
 
+SOME_FAILED = 3  # exit status: done, but some subjects failed
+
+
+def lowered(value: str | None) -> str | None:
+    """A name as it is known, in whichever letter case it was typed."""
+    return value and value.lower()
+
+
 SubjectFolder = Annotated[
     Path | None, typer.Argument(metavar="SUBJECT_DIR", help="Folder with the scans of one subject.", show_default=False)
 ]
@@ -22,6 +30,39 @@ Threads = Annotated[
     typer.Option("--threads", min=1, metavar="N", help="Processor threads to use.", show_default="one per core"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")]
+Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", callback=lowered)]
+Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
+Fast = Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")]
+NumParts = Annotated[int, typer.Option(min=1, metavar="K", help="Share the work among K runs.")]
+PartId = Annotated[int, typer.Option(min=0, metavar="I", help="Which of them this is, from 0.")]
+Method = Annotated[str, typer.Option(help="Method: auto takes the best checkpoint at hand.", callback=lowered)]
+T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
+T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
+T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
+Mask = Annotated[Path | None, typer.Option("--mask", help="Take this file as the brain mask.", show_default=False)]
+Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
+ModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        help="mean: one call, the conditional mean, closest on average and smooth; sample: the paper's chain, with "
+        "texture as it occurs.",
+        callback=lowered,
+        show_default="the checkpoint's",
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Of mode sample: network calls.", show_default="the checkpoint's")
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        help="Of mode sample: ddpm, ddim or dpm_solver_pp; some methods have others.",
+        callback=lowered,
+        show_default="the checkpoint's",
+    ),
+]
 
 
 def one_folder(argument: Path | None, option: Path | None) -> Path:

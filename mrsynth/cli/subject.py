@@ -10,29 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrsynth.cli.console import (
+from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
+from mrsynth.cli.options import (
     T1,
     T2,
-    Flair,
-    Mask,
-    ModeOption,
-    NoProgress,
-    Quiet,
-    Sampler,
-    Steps,
-    T1ce,
-    Verbose,
-    print_result,
-    progress_bar,
-    say,
-    speak,
-    validated,
-)
-from mrsynth.cli.options import (
     Device,
+    Fast,
+    Flair,
     InputFolder,
     Json,
+    Mask,
+    Method,
+    ModeOption,
+    Precision,
+    Sampler,
+    Seed,
+    Steps,
     SubjectFolder,
+    T1ce,
     Threads,
     contrasts_listed,
     one_folder,
@@ -57,7 +52,7 @@ def complete(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="SUBJECT_DIR/mrsynth")
     ] = None,
-    method: Annotated[str, typer.Option(help="Method: auto takes the best checkpoint at hand.")] = "auto",
+    method: Method = "auto",
     weights: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="Checkpoint to use.", show_default="chosen")
     ] = None,
@@ -84,11 +79,11 @@ def complete(
             show_default="1",
         ),
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    fast: Fast = False,
+    seed: Seed = 0,
     device: Device = "auto",
     threads: Threads = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Precision = "auto",
     reference: Annotated[
         Path | None, typer.Option(help="Folder with the true images, to score against.", show_default=False)
     ] = None,
@@ -134,19 +129,19 @@ def complete(
         folder=folder,
         out=out,
         overrides=given(t1, t1ce, t2, flair),
-        method=method.lower(),
+        method=method,
         weights=weights,
         targets=contrasts_listed("--target", target),
         replaced=contrasts_listed("--replace", replace),
         mask=mask,
-        mode=mode and mode.lower(),
+        mode=mode,
         steps=steps,
-        sampler=sampler and sampler.lower(),
+        sampler=sampler,
         fast=fast,
         samples=samples,
         seed=seed,
         device=device,
-        precision=precision.lower(),
+        precision=precision,
         reference=reference,
         self_check=self_check,
         viewer=viewer,

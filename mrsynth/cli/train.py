@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, speak
-from mrsynth.cli.options import Device, Threads, use_threads
+from mrsynth.cli.options import Device, Threads, lowered, use_threads
 from mrsynth.contrasts import contrasts_named
 from mrsynth.errors import UsageError
 from mrsynth.plain import Progress
@@ -19,7 +19,7 @@ EVERY = 60.0  # seconds between lines of a job log
 def train(
     data: Annotated[list[Path], typer.Option(metavar="ROOT", help="Folder of subjects, any depth; repeatable.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
-    method: Annotated[str | None, typer.Option(help="Method to train.", show_default=False)] = None,
+    method: Annotated[str | None, typer.Option(help="Method to train.", callback=lowered, show_default=False)] = None,
     segmenter: Annotated[
         bool, typer.Option("--segmenter", help="Train the tumour segmenter of the benchmark instead of a method.")
     ] = False,
@@ -72,7 +72,7 @@ def train(
     from mrsynth.tasks.train import run as task
 
     options = task.TrainOptions(
-        method=method and method.lower(),
+        method=method,
         data=tuple(data),
         out=out,
         config=config,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak
-from mrsynth.cli.options import Json, contrasts_listed
+from mrsynth.cli.options import Json, contrasts_listed, lowered
 from mrsynth.contrasts import STANDARD, contrasts_named
 from mrsynth.errors import UsageError
 
@@ -63,7 +63,7 @@ def weights_fetch(
 @weights_app.command(name="import")
 def weights_import(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pt file as the authors of a method publish it.")],
-    method: Annotated[str, typer.Option(help="Method it was trained for, as in cwdm.")],
+    method: Annotated[str, typer.Option(help="Method it was trained for, as in cwdm.", callback=lowered)],
     target: Annotated[
         str | None, typer.Option(help="Contrast it makes, where a network makes only one.", show_default=False)
     ] = None,
@@ -81,7 +81,7 @@ def weights_import(
     if len(makes) > 1:
         raise UsageError(f"--target {target}: a network makes one contrast; give one.")
     only = makes[0] if makes else None
-    print_result(str(import_checkpoint(file, method=method.lower(), target=only, name=name)))
+    print_result(str(import_checkpoint(file, method=method, target=only, name=name)))
 
 
 @weights_app.command(name="clear")

@@ -139,6 +139,13 @@ def test_other_options_are_another_batch(cohort, tmp_path, stand_in, run_cli):
     assert status == 2 and "begun with other options (seed)" in err
 
 
+def test_names_are_read_in_any_letter_case(cohort, tmp_path, stand_in, run_cli):
+    names = ["--method", "FGC2F", "--mode", "SAMPLE", "--sampler", "DDIM", "--precision", "FP32", "--device", "CPU"]
+    status, _, err = run(run_cli, cohort, tmp_path, *names)
+
+    assert status == 3 and sorted(stand_in[0]) == ["p1", "p2"], err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [(["--part-id", "1"], 2, "parts count from 0"), (["--weights", "no-such"], 5, "no-such")],
