@@ -285,24 +285,27 @@ def _segmentation(results: Results) -> list[Block]:
 
 
 def _sharpness(results: Results) -> list[Block]:
-    tables = [score_table(results, protocol, SHARPNESS, f"Protocol {protocol}") for protocol in results.protocols]
-    blocks: list[Block] = [table for table in tables if table is not None]
     text = (
         "Gradients within slices after the straight-line fit, deep in the brain. Edges: their mean over that of the "
         "truth; below 1 the image is smoother, and best is 1. Correlation: whether they lie where the truth has them, "
         "so that noise does not pass for sharpness."
     )
-    return [*blocks, Paragraph(text, small=True)] if blocks else []
+    return _by_protocol(results, SHARPNESS, text)
 
 
 def _consistency(results: Results) -> list[Block]:
-    tables = [score_table(results, protocol, [CONSISTENCY], f"Protocol {protocol}") for protocol in results.protocols]
-    blocks: list[Block] = [table for table in tables if table is not None]
     text = (
         "How much more the error changes from slice to slice than within a slice: 1 is even and best, more is jumpy, "
         "less is smeared across slices; bold is who is nearest to 1, person by person. It says nothing of how large "
         "the error is. Compare only volumes of like spacing."
     )
+    return _by_protocol(results, [CONSISTENCY], text)
+
+
+def _by_protocol(results: Results, metrics: Sequence[str], text: str) -> list[Block]:
+    """A table of these metrics for each protocol that has them, and below them what they mean."""
+    tables = [score_table(results, protocol, metrics, f"Protocol {protocol}") for protocol in results.protocols]
+    blocks: list[Block] = [table for table in tables if table is not None]
     return [*blocks, Paragraph(text, small=True)] if blocks else []
 
 
