@@ -46,8 +46,7 @@ def _environment() -> "Environment":
     )
     environment.globals["file"] = _text
     environment.filters["base64"] = lambda data: b64encode(data).decode("ascii")
-    environment.filters["figures"] = _is_of_figures
-    environment.tests["string"] = lambda value: isinstance(value, str)
+    environment.filters["figures"] = is_of_figures
     return environment
 
 
@@ -55,6 +54,6 @@ def _text(name: str) -> str:
     return files("mrsynth.reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _is_of_figures(rows: Sequence[Sequence[Cell]], column: int) -> bool:
+def is_of_figures(rows: Sequence[Sequence[Cell]], column: int) -> bool:
     """Whether a column of a table holds figures, which stand on the right."""
     return any(isinstance(row[column], Number | float) for row in rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mrsynth.reports.elements import Cell, Number, render
+from mrsynth.reports.elements import Cell, Number, is_of_figures, render
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,9 @@ def _line(cells: Sequence[Cell]) -> str:
 
 def _rule(table: Table) -> str:
     """Columns of figures are set on the right."""
-    figures = [any(isinstance(row[i], Number | float) for row in table.rows) for i in range(len(table.head))]
-    return f"|{'|'.join('---:' if right else '---' for right in figures or [False] * len(table.rows[0]))}|"
+    columns = len(table.head or table.rows[0])
+    marks = ("---:" if table.head and is_of_figures(table.rows, column) else "---" for column in range(columns))
+    return f"|{'|'.join(marks)}|"
 
 
 def _cell(value: Cell) -> str:
