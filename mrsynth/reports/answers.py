@@ -13,7 +13,7 @@ from mrsynth.scores.statistics import ANY, PairedTest, Question, mean_of, paired
 
 
 def worded(question: Question) -> str:
-    """`PSNR after fit (dB), brain, protocol brain3d, over all contrasts that both methods made`."""
+    """`PSNR after fit (dB), brain, protocol brain3d, over all that two methods both made`."""
     protocol, region, metric = question
     return f"{label_of(metric)}, {region}, protocol {protocol}, over all that two methods both made"
 

@@ -1,6 +1,6 @@
 """The record of one completed subject, and its plain forms: JSON, CSV and the sidecar of each image.
 
-Everything shown anywhere (`trust` for the words, `page` for the HTML, the terminal) is read from a `Report`. Text only;
+Everything shown anywhere (`trust` for the words, `subject_page` for the HTML, the terminal) is read from a `Report`. Text only;
 the tasks write the files.
 """
 
