@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mrsynth.plain import Array, Mask
 from mrsynth.scans.views import plane, png
+from mrsynth.scores import metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,6 +207,5 @@ def _quantile(mask: Mask, axis: int, fraction: float) -> int:
 
 def extent(mask: Mask, axis: int, indices: Sequence[int] = ()) -> slice:
     """The stretch along an axis that holds the mask and a margin, and these indices."""
-    (where,) = np.nonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-    low, high = int(where[0]) - MARGIN, int(where[-1]) + 1 + MARGIN
-    return slice(min([max(low, 0), *indices]), max([min(high, mask.shape[axis]), *(i + 1 for i in indices)]))
+    brain = metrics.extent(mask, axis, MARGIN)
+    return slice(min([brain.start, *indices]), max([brain.stop, *(i + 1 for i in indices)]))
