@@ -10,7 +10,6 @@ import numpy as np
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import choose_device
-from mrsynth.plain import Array
 from mrsynth.reports.montage import Panel, montage
 from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.grid import Orientation
@@ -18,7 +17,7 @@ from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.views import View
 from mrsynth.scans.volume import Volume
-from mrsynth.scores.baselines import Baseline, as_input
+from mrsynth.scores.baselines import Baseline, as_input, placed
 from mrsynth.scores.metrics import to_unit
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import LEFT_OUT, REAL, Score
@@ -176,15 +175,10 @@ class Measurer:
     def picture(self, subject: Subject, job: Job, target: Contrast) -> bytes:
         """The inputs, what is made again of them, the truth and the difference, as PNG."""
         volume = self.make(subject, job).volumes[target]
-        view, inside = View.of(subject), subject.foreground()
-
-        def whole(values: Array) -> Array:
-            volume = np.zeros(subject.reference.shape, np.float32)
-            volume[inside] = values
-            return volume
-
+        view = View.of(subject)
         truth = to_unit(subject.volumes[target].voxels, window_of(target))
-        panels = [Panel(c.label, view.shown(whole(as_input(subject, c))), "input") for c in job.gap.available]
+        inputs = {c: placed(subject, as_input(subject, c)) for c in job.gap.available}
+        panels = [Panel(c.label, view.shown(image.voxels), "input") for c, image in inputs.items()]
         panels.append(Panel(f"synthetic {target.label}", view.shown(volume.voxels), "synthetic"))
         panels.append(Panel(f"true {target.label}", view.shown(truth), "reference"))
         panels.append(Panel("difference", view.shown(np.abs(truth - volume.voxels)), "difference"))
