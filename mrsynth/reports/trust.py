@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrsynth.contrasts import Contrast, spelled
+from mrsynth.reports.elements import counted
 from mrsynth.reports.record import Report
 from mrsynth.scores.rows import Score
 
@@ -92,7 +93,7 @@ def assess(report: Report, target: Contrast) -> Trust:
         harder = "; each self-check had one contrast fewer to work from" if self_checks else ""
         said.append(f"{target.label} itself cannot be checked, since no true {target.label} exists{harder}.")
     said += [
-        f"In validation on {s.subjects} other subject{'s' * (s.subjects > 1)}, {target.label} made from "
+        f"In validation on {counted(s.subjects, 'other subject')}, {target.label} made from "
         f"{spelled(s.pattern)} had a mean brain PSNR of {s.value:.1f} dB: {expected_quality(s.value)}."
         for s in known
     ]
@@ -121,7 +122,7 @@ class _Finding:
     @property
     def figures(self) -> str:
         ssim = f" and SSIM {self.ssim:.2f}" if self.ssim is not None else ""
-        where = f" on {self.slices} slice{'s' * (self.slices > 1)}" if self.slices else ""
+        where = f" on {counted(self.slices, 'slice')}" if self.slices else ""
         return f"a brain PSNR of {self.psnr:.1f} dB{ssim}{where}"
 
     @property
