@@ -68,7 +68,7 @@ class PieceStore:
         try:
             content = read_json(path)
             if content["schema"] == SCHEMA:
-                return [Score.model_validate(_from_json(row)) for row in content["rows"]]
+                return [Score.model_validate(row) for row in content["rows"]]
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, ValidationError) as error:
@@ -100,9 +100,4 @@ def _refuse_others(before: Mapping[str, Any], settings: Mapping[str, Any], out: 
 
 def _as_json(row: Score) -> dict[str, Any]:
     """Plain JSON, which knows no infinity."""
-    plain = row.model_dump(exclude_defaults=True)
-    return {**plain, "value": row.value if math.isfinite(row.value) else str(row.value)}
-
-
-def _from_json(plain: dict[str, Any]) -> dict[str, Any]:
-    return {**plain, "value": float(plain["value"])}
+    return {**row.model_dump(), "value": row.value if math.isfinite(row.value) else str(row.value)}
