@@ -1,7 +1,7 @@
 """The record of one completed subject, and its plain forms: JSON, CSV and the sidecar of each image.
 
-Everything shown anywhere (`trust` for the words, `subject_page` for the HTML, the terminal) is read from a `Report`. Text only;
-the tasks write the files.
+Everything shown anywhere (`trust` for the words, `subject_page` for the HTML, the terminal) is read from a `Report`.
+Text only; the tasks write the files.
 """
 
 import csv
