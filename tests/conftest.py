@@ -229,6 +229,12 @@ def write_subject_folder() -> Callable[..., Path]:
     return _write_subject_folder
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A subject p1 without T1ce."""
+    return _write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+
+
 # A trained method, and the command line ------------------------------------------------------------------------------
 
 

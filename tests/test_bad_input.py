@@ -17,6 +17,7 @@ import torch
 from mrsynth.card import ManifestEntry
 from mrsynth.contrasts import Contrast
 from mrsynth.io.checkpoint import read_header
+from tests.helpers import content
 
 pytestmark = pytest.mark.usefixtures("only_tiny", "no_pictures")
 
@@ -24,10 +25,6 @@ pytestmark = pytest.mark.usefixtures("only_tiny", "no_pictures")
 @pytest.fixture
 def folder(write_subject_folder, tmp_path):
     return write_subject_folder(tmp_path / "cohort", "p1", without=[Contrast.T1CE, Contrast.FLAIR], shape=(16, 20, 10))
-
-
-def content(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
 
 
 # Ways to spoil a subject with T1 and T2 ------------------------------------------------------------------------------

@@ -14,20 +14,13 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.nifti import read_volume
 from mrsynth.io.subjects import find_subject, find_subjects, load_subject, settle_masks
+from tests.helpers import touch
 
 T1, T1CE, T2, FLAIR = STANDARD
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 QUICK = ("--fast", "--no-self-check", "--no-progress")
 RunCli = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]
-
-
-def touch(folder: Path, names: str) -> Path:
-    for name in names.split():
-        path = folder / (name if "." in Path(name).name else f"{name}.nii.gz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder
 
 
 def write(path: Path, voxels: Any = None, affine: Any = LPS, description: str = "") -> Path:

@@ -9,15 +9,7 @@ from mrsynth.errors import InputError
 from mrsynth.io.collecting import read_subjects
 from mrsynth.io.layouts import LAYOUTS, in_test_folder, looks_like, patient_of, survey
 from mrsynth.io.subjects import SubjectFiles
-
-
-def touch(folder: Path, names: str) -> Path:
-    """Empty files: layouts are told by names only."""
-    for name in names.split():
-        path = folder / (name if "." in Path(name).name else f"{name}.nii.gz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder
+from tests.helpers import touch
 
 
 def read(name: str, root: Path) -> tuple[list[SubjectFiles], list[str]]:

@@ -10,18 +10,10 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.naming import ScanName, read_names
 from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects
+from tests.helpers import touch
 
 T1, T1CE, T2, FLAIR = STANDARD
 SHORT = {"t1": T1, "t1ce": T1CE, "t2": T2, "flair": FLAIR}
-
-
-def touch(folder: Path, names: str) -> Path:
-    """Empty files: names tell."""
-    for name in names.split():
-        path = folder / (name if "." in Path(name).name else f"{name}.nii.gz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder
 
 
 def found(subject: SubjectFiles) -> dict[str, str]:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects, load_subject
+from tests.helpers import touch
 
 T1, T1CE, T2, FLAIR = STANDARD
-
-
-def touch(folder: Path, names: str | Iterable[str]) -> Path:
-    """Empty files: discovery reads names only."""
-    for name in names.split() if isinstance(names, str) else names:
-        path = folder / (name if "." in Path(name).name else f"{name}.nii.gz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder
 
 
 def names_of(subject: SubjectFiles) -> dict[str, str]:

@@ -27,11 +27,6 @@ def both(write_tiny_checkpoint, tmp_path):
     return str(write_tiny_checkpoint(tmp_path / "both.safetensors", "both", sampling=BOTH))
 
 
-@pytest.fixture
-def folder(write_subject_folder, tmp_path):
-    return write_subject_folder(tmp_path, "p1", without=[T1CE])
-
-
 def images(folder, out, weights, **asked):
     """The voxels of what was written, by what follows the contrast in the file's name; and the report."""
     options = {"self_check": False, "precision": "fp32", "device": "cpu"} | asked

@@ -10,29 +10,12 @@ import pytest
 from mrsynth.contrasts import STANDARD
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mrsynth.io.locks import LOCK, locked
+from tests.helpers import content, raising
 
 T1, T1CE, T2, FLAIR = STANDARD
 QUICK = ("--no-self-check", "--precision", "fp32")
 
 pytestmark = pytest.mark.usefixtures("only_tiny", "no_pictures")
-
-
-@pytest.fixture
-def folder(write_subject_folder, tmp_path):
-    """A subject without T1ce."""
-    return write_subject_folder(tmp_path, "p1", without=[T1CE])
-
-
-def content(folder):
-    """Every path below a folder, hidden ones too, with the bytes of each file."""
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
-
-
-def raising(error):
-    def fail(*_, **__):
-        raise error
-
-    return fail
 
 
 # Earlier results -----------------------------------------------------------------------------------------------------
