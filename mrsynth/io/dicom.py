@@ -4,9 +4,11 @@ Only what describes the sequence is read from a header. Nothing of the patient m
 that none of it can reach a message, a log or a result.
 """
 
+import lzma
 import math
 import re
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -136,7 +138,7 @@ def unpack(archive: Path, into: Path) -> None:
                     while left > 0 and (part := source.read(min(left, 1 << 20))):
                         target.write(part)
                         left -= len(part)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError) as error:
         raise InputError(
             f"{archive.name} cannot be unpacked: {error}. Unpack it yourself and give the folder."
         ) from error

@@ -4,6 +4,7 @@ Only what says where its voxels lie is read: an image without orientation would 
 """
 
 import gzip
+import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +30,7 @@ FREESURFER = (".mgh", ".mgz")
 MOST_BYTES = 2**31  # of an image, unpacked
 HEADER = 64 * 2**10  # bytes in which it says so
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+DAMAGED = (ImageFileError, HeaderDataError, RuntimeError, OSError, ValueError, EOFError, KeyError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_header(path: Path) -> Foreign:
     """The header of an image. Raises InputError when it cannot be read, or does not say where its voxels lie."""
     try:
         return _of_itk(path) if ending_of(path.name) in ORIENTED else _of_nibabel(path)
-    except (ImageFileError, HeaderDataError, RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+    except DAMAGED as error:
         raise _unreadable(path, error) from error
 
 
@@ -61,7 +63,7 @@ def read_voxels(path: Path) -> Any:
         else:
             image = nib.load(path)
         return np.asarray(image.dataobj)
-    except (ImageFileError, HeaderDataError, RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
+    except DAMAGED as error:
         raise _unreadable(path, error) from error
 
 

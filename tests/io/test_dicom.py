@@ -118,3 +118,23 @@ def test_a_damaged_archive_is_refused(tmp_path):
     (tmp_path / "scan.zip").write_bytes(b"PK\x03\x04 and then nothing")
     with pytest.raises(InputError, match="cannot be unpacked"):
         unpack(tmp_path / "scan.zip", tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_an_archive_is_refused_whose_content_is_damaged(method, tmp_path):
+    inside, refused = bytes(range(256)) * 8, 0
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w", method) as content:
+        content.writestr("a", inside)
+    whole = (tmp_path / "scan.zip").read_bytes()
+    for place in range(31, whole.index(b"PK\x01\x02"), 5):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "scan.zip").write_bytes(damaged)
+        (tmp_path / f"{place}").mkdir()
+        try:
+            unpack(tmp_path / "scan.zip", tmp_path / f"{place}")
+        except InputError:
+            refused += 1
+        else:  # bits that nothing stands in
+            assert (tmp_path / f"{place}" / "00000.dcm").read_bytes() == inside
+    assert refused

@@ -111,6 +111,22 @@ def test_damaged_files_are_refused(tmp_path: Path, ending: str) -> None:
         read_volume(tmp_path / f"T1{ending}")
 
 
+@pytest.mark.parametrize(("image", "packed_part"), [("T1.mgz", "T1.mgz"), ("T1.img.gz", "T1.hdr.gz")])
+def test_a_damaged_packed_file_is_refused_wherever_it_is_damaged(tmp_path: Path, image: str, packed_part: str) -> None:
+    nib.save((nib.MGHImage if image.endswith(".mgz") else nib.Nifti1Pair)(voxels(), np.eye(4)), tmp_path / image)
+    whole = (tmp_path / packed_part).read_bytes()
+    refused = 0
+    for place in range(10, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / packed_part).write_bytes(damaged)
+        try:
+            read_volume(tmp_path / image)
+        except InputError:
+            refused += 1
+    assert refused
+
+
 @pytest.mark.parametrize("ending", sorted(TO_CONVERT))
 def test_formats_that_are_not_read_are_never_missing(tmp_path: Path, ending: str) -> None:
     """A wanted contrast in such a file ends the run, with the way to convert it; any other is only named."""
