@@ -45,11 +45,19 @@ class MethodConfig(Plain):
 class ChainConfig(MethodConfig):
     """Of a method that walks a chain of T levels; a method states its own T where it is not 1000."""
 
+    FORMER: ClassVar[Mapping[str, Any]] = {"mean_share": 0.0}
+
     T: int = Field(1000, gt=0, description="levels of the training chain")
     level_bias: float = Field(
         1.0,
         ge=1,
         description="1 draws training levels evenly, more favours the noisy end: t = T (1 - r^bias), r in [0, 1)",
+    )
+    mean_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="examples that learn the conditional mean: the last level, begun as a chain is but without noise",
     )
     steps: int | None = Field(None, gt=0, description="sampling steps; None visits all T levels")
 
@@ -58,6 +66,19 @@ class ChainConfig(MethodConfig):
         if (self.steps or 1) > self.T:
             raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
         return self
+
+    @model_validator(mode="after")
+    def _mean_is_defined(self) -> Self:
+        if self.mean_share and getattr(self, "param", None) == "eps":
+            raise ValueError("mean_share needs param x0 or v: where there is no noise, eps is undefined")
+        return self
+
+    def draw_mean(self, level: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Levels (B,) of training examples, the last for those that learn the mean; and which do, (B,) bool."""
+        if not self.mean_share:
+            return level, torch.zeros_like(level, dtype=torch.bool)
+        mean = (torch.rand(len(level), generator=generator) < self.mean_share).to(level.device)
+        return torch.where(mean, self.T - 1, level), mean
 
 
 @dataclass(frozen=True)

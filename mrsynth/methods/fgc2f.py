@@ -74,7 +74,7 @@ class FrequencyConfig(Plain):
 class FgC2FConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are the paper's where it states one."""
 
-    FORMER: ClassVar[Mapping[str, Any]] = {"mean_share": 0.0, "loss": "mse", "gradient_weight": 0.0}
+    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "loss": "mse", "gradient_weight": 0.0}
 
     method: Literal["fgc2f"] = "fgc2f"
     network: UNetConfig = UNetConfig()
@@ -92,12 +92,6 @@ class FgC2FConfig(ChainConfig):
         None, description="examples with 1, 2 and 3 missing contrasts after the curriculum; None: all patterns alike"
     )
     neighbours: int = Field(0, ge=0, description="slices below and above whose available contrasts the network reads")
-    mean_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="examples that learn the conditional mean: the last level, starting from zeros instead of noise",
-    )
     loss: Literal["mse", "charbonnier"] = Field("mse", description="charbonnier: sqrt(error^2 + 0.001^2), nearly L1")
     gradient_weight: float = Field(
         0.0, ge=0, description="of the mean absolute difference between the gradients of x_0 and of the truth"
@@ -268,15 +262,11 @@ class FgC2F(Method):
         b = len(batch.images)
         level = self.draw_levels(b, generator).to(batch.images.device)
         eps = torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
+        level, mean = self.config.draw_mean(level, generator)
         abar = self.schedule.abar.to(batch.images.device)[level][:, None, None, None]
         wanted = batch.present & ~batch.available
         truth = where_available(batch.images, batch.present)
-        x_t = noised(truth, eps, abar)
-        if self.config.mean_share:
-            mean = (torch.rand(b, generator=generator) < self.config.mean_share).to(level.device)
-            level = torch.where(mean, self.config.T - 1, level)
-            x_t = torch.where(mean[:, None, None, None], 0.0, x_t)
-            abar = self.schedule.abar.to(batch.images.device)[level][:, None, None, None]
+        x_t = torch.where(mean[:, None, None, None], 0.0, noised(truth, eps, abar))
         output = self.predict(x_t, level, batch, self.guidance(batch.images, batch.available))
         error = self.distance(output - training_target(self.config.param, truth, eps, abar)).mean((2, 3))
         if self.config.gradient_weight:

@@ -356,7 +356,7 @@ def test_learning_the_mean_shows_the_last_level_and_no_noise(wake, make_batch):
 
 
 def test_a_share_of_the_examples_learns_the_mean(wake, make_batch):
-    method, batch = wake(config(mean_share=0.5)), make_batch([(T1,)] * 4)
+    method, batch = wake(config(param="x0", mean_share=0.5)), make_batch([(T1,)] * 4)
     levels = []
     method.network.register_forward_hook(lambda network, given, _: levels.append(given[1]))
     for seed in range(20):
@@ -716,6 +716,7 @@ def test_the_page_names_every_switch_and_every_value():
         ({"T": 50, "steps": 51}, "51 sampling steps from 50 levels"),
         ({"switch": 1.5}, "switch"),
         ({"level_bias": 0.5}, "level_bias"),
+        ({"mean_share": 0.5, "param": "eps"}, "eps is undefined"),
         ({"guidance": "c2f"}, "guidance"),
     ],
     ids=str,

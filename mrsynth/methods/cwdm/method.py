@@ -6,7 +6,7 @@ clips that prediction to [0, 1] as an image. docs/methods/cwdm.md tells where co
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,8 +38,6 @@ class CwdmConfig(ChainConfig):
                1000 / T (the latter two are fast-cwdm's, for short chains that are trained short)
     """
 
-    FORMER: ClassVar[Mapping[str, Any]] = {"mean_share": 0.0}
-
     method: Literal["cwdm"] = "cwdm"
     target: Contrast | Literal["any"]
     network: WaveletUNetConfig = WaveletUNetConfig()
@@ -53,12 +51,6 @@ class CwdmConfig(ChainConfig):
     clip: bool = Field(True, description="clip x_0 to [0, 1] as an image at every step")
     weighting: Literal["bands", "image"] = Field(
         "bands", description="bands: all weigh alike, as stored; image: as in the squared error of the image"
-    )
-    mean_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="examples that learn the conditional mean: the last level, starting from zeros instead of noise",
     )
     noisy_input: Literal["as_is", "signal"] = Field(
         "as_is", description="signal: the network sees sqrt(abar_t) x_t, whose noise does not drown the conditions"
@@ -225,10 +217,7 @@ class Cwdm(Method):
         b, _, *space = batch.images.shape
         level = draw_levels(self.config.T, b, self.config.level_bias, generator)
         noise = torch.randn((b, 1, *space), generator=generator)
-        mean = None
-        if self.config.mean_share:
-            mean = torch.rand(b, generator=generator) < self.config.mean_share
-            level = torch.where(mean, self.config.T - 1, level)
+        level, mean = self.config.draw_mean(level, generator)
         return {"loss": self.band_errors(batch, level, noise, mean).mean()}
 
     def band_errors(self, batch: Batch, level: Tensor, noise: Tensor, mean: Tensor | None = None) -> Tensor:

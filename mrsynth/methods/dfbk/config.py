@@ -84,7 +84,7 @@ class DfbkConfig(ChainConfig):
     predict  what the network's output is: x0, or the residual that is added to the image it begins from
     """
 
-    FORMER: ClassVar[Mapping[str, Any]] = {"own_share": 0.0, "mean_share": 0.0}
+    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "own_share": 0.0}
 
     method: Literal["dfbk"] = "dfbk"
     network: SwinUNetConfig = SwinUNetConfig()
@@ -106,12 +106,6 @@ class DfbkConfig(ChainConfig):
     inscale: InputScale = Field("pixel", description="what x_t is divided by: 1 + 3 kappa sqrt(eta), or by variance")
     weighted: bool = Field(False, description="weigh the levels as in eq. 4, the infinite weight as the next")
     predict: Literal["x0", "residual"] = "x0"
-    mean_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="examples that learn the conditional mean: the last level, beginning from y_0 without noise",
-    )
     own_share: float = Field(
         0.0,
         ge=0,

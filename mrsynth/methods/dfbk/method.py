@@ -213,10 +213,8 @@ class Dfbk(Method):
             if bool(own.any()):
                 noise = [field[own] for field in steps]
                 x_t[own] = self.revisited(part_of(given, own.to(device)), level[own], *noise)
-        if self.config.mean_share:
-            mean = torch.rand(b, generator=generator) < self.config.mean_share
-            level = torch.where(mean, self.config.T - 1, level)
-            x_t = torch.where(mean.to(device)[:, None, None, None], given.y_0, x_t)
+        level, mean = self.config.draw_mean(level, generator)
+        x_t = torch.where(mean.to(device)[:, None, None, None], given.y_0, x_t)
         error = (self.predict(x_t, level.to(device), given) - x_0).square().mean((1, 2, 3))
         if self.config.weighted:
             error = error * self.schedule.loss_weights()[level].to(error.dtype).to(device)

@@ -63,7 +63,7 @@ class MsgLdmConfig(ChainConfig):
                names for the data set of the training subjects, and where there are no segmentations none
     """
 
-    FORMER: ClassVar[Mapping[str, Any]] = {"prototypes": "running", "latent_scaling": "joint", "mean_share": 0.0}
+    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "prototypes": "running", "latent_scaling": "joint"}
 
     method: Literal["msg-ldm"] = "msg-ldm"
     first_stage: AutoencoderConfig = AutoencoderConfig()
@@ -90,12 +90,6 @@ class MsgLdmConfig(ChainConfig):
     solver_levels: SolverLevels = Field(
         "log_snr", description="what dpm_solver_pp visits: levels even in log-SNR, or those of other samplers"
     )
-    mean_share: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="examples that learn the conditional mean: the last level, starting from zeros instead of noise",
-    )
     steps: int | None = Field(50, gt=0, description="sampling steps; None visits all T levels")
     eta: float = Field(0.0, ge=0, le=1, description="of ddim; 0 is deterministic, 1 the public code's")
 
@@ -103,8 +97,6 @@ class MsgLdmConfig(ChainConfig):
     def _fits_together(self) -> "MsgLdmConfig":
         if len(self.contrasts) < 2:
             raise ValueError("at least two contrasts are needed: one to make and one to make it from")
-        if self.mean_share and self.param == "eps":
-            raise ValueError("mean_share needs param x0 or v: where there is no noise, eps is undefined")
         empty = self.regions is not None and not self.regions
         if self.seg != "off" and (empty or any(min(v, default=0) < 1 for v in (self.regions or {}).values())):
             raise ValueError(f"regions {self.regions}: each needs values, all above 0; seg: off learns without any")

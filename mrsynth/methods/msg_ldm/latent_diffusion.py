@@ -112,13 +112,9 @@ class LatentDiffusion(nn.Module):
         device = x_0.device
         level = draw_levels(config.T, len(x_0), config.level_bias, generator).to(device)
         eps = torch.randn(x_0.shape, generator=generator).to(device)
+        level, mean = config.draw_mean(level, generator)
         abar = self.schedule.abar.to(device)[level][:, None, None, None, None]
-        x_t = noised(x_0, eps, abar)
-        if config.mean_share:
-            mean = (torch.rand(len(x_0), generator=generator) < config.mean_share).to(device)
-            level = torch.where(mean, config.T - 1, level)
-            x_t = torch.where(mean[:, None, None, None, None], 0.0, x_t)
-            abar = self.schedule.abar.to(device)[level][:, None, None, None, None]
+        x_t = torch.where(mean[:, None, None, None, None], 0.0, noised(x_0, eps, abar))
         output = self.predict(x_t, level, condition)
         error = (output - training_target(config.param, x_0, eps, abar)).square().mean((2, 3, 4))
         wanted = self.judged(batch, available)
