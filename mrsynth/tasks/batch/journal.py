@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from mrsynth.errors import OutputError
+from mrsynth.errors import OutputError, UsageError
+from mrsynth.io.reading import LONGEST_TEXT, open_regular, parse_json
 from mrsynth.plain import Plain
 
 PATTERN = "journal*.jsonl"
@@ -73,17 +75,21 @@ def journal_name(part: int, parts: int) -> str:
 
 
 def records_of(out: Path) -> dict[str, Record]:
-    """The newest record of every subject, over the journals of all parts; a line that was cut off is passed over."""
+    """The newest record of every subject, over the journals of all parts; a line that was cut off is passed over.
+
+    Raises UsageError for a journal that cannot be read.
+    """
     found: dict[str, Record] = {}
     for path in sorted(out.glob(PATTERN)):
-        for record in _lines(path.read_bytes().splitlines()):
-            found[record.subject] = record
+        try:
+            found |= {record.subject: record for record in _lines(path)}
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}. Give another --out.") from error
     return found
 
 
-def _lines(lines: Iterable[bytes]) -> Iterable[Record]:
-    for line in lines:
-        try:
-            yield Record.model_validate_json(line)
-        except ValidationError:
-            continue
+def _lines(path: Path) -> Iterator[Record]:
+    with open_regular(path) as file:
+        while line := file.readline(LONGEST_TEXT):
+            with suppress(ValueError):  # pydantic's own reader refuses names that are not in UTF-8
+                yield Record.model_validate(parse_json(line))

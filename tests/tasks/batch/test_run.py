@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import InputError, Interrupted
+from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.tasks.batch import run as task
 from mrsynth.tasks.batch.journal import Journal, Record, records_of
@@ -172,6 +173,19 @@ def test_the_newest_record_counts_and_a_line_cut_off_is_passed_over(tmp_path):
 
     assert {name: r.status for name, r in records_of(tmp_path).items()} == {"a": "done"}
     assert len(journal.path.read_bytes().splitlines()) == 3
+
+
+def test_a_name_that_is_not_in_utf8_is_remembered(tmp_path):
+    record = Record(subject="M\udcfcller", status="done", made=("t1ce", "t2"), score=20.5)
+    Journal(tmp_path / "journal.jsonl").add(record)
+
+    assert records_of(tmp_path) == {"M\udcfcller": record}
+
+
+def test_a_journal_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(UsageError, match=r"journal\.jsonl cannot be read: Is a directory"):
+        records_of(tmp_path)
 
 
 def test_a_reason_that_looks_like_a_formula_is_harmless():
