@@ -26,7 +26,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, OutputError, UsageError, WeightsError
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
-from mrsynth.io.nifti import read_geometry
+from mrsynth.io.reading import read_json
 from mrsynth.io.store import Resolved
 from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.plain import Progress
@@ -37,7 +37,7 @@ from mrsynth.selection import AUTO
 from mrsynth.tasks.batch.journal import Journal, Record, journal_name, records_of
 from mrsynth.tasks.batch.thumbnails import thumbnail
 from mrsynth.tasks.complete.output import Saved
-from mrsynth.tasks.complete.plan import CompleteOptions, Plan
+from mrsynth.tasks.complete.plan import CompleteOptions, Plan, header_problems
 from mrsynth.tasks.complete.run import complete, plan
 from mrsynth.tasks.models import TrainedMethod, build
 
@@ -106,12 +106,12 @@ def batch(
     if not subjects:
         raise InputError(f"{root} holds no subject: " + ("; ".join(left_out[:3]) or "no scans were found."))
     out = ensure_folder((options.out or root / "mrsynth").expanduser())
-    same_batch(options, out)
+    resumed = same_batch(options, out)
     journal = Journal(out / journal_name(options.part_id, options.num_parts))
     own = subjects[options.part_id :: options.num_parts]
     try:
         with locked(out_of_part(out, options)):
-            work = Work(options, out, journal, say)
+            work = Work(options, out, journal, say, resumed)
             work.check(own)
             work.run(progress or (lambda *_: None))
     except BlockingIOError as error:
@@ -128,29 +128,38 @@ def out_of_part(out: Path, options: BatchOptions) -> Path:
     return ensure_folder(out / f".part-{options.part_id}-of-{options.num_parts}")
 
 
-def same_batch(options: BatchOptions, out: Path) -> None:
-    """Note the request in the folder, or raise UsageError when it holds a batch of another request."""
+def same_batch(options: BatchOptions, out: Path) -> bool:
+    """Note the request in the folder; whether it held this batch already.
+
+    Raises UsageError when it holds a batch of another request, or one whose request cannot be read.
+    """
     path = out / "batch.json"
     now = options.lasting()
-    if path.exists() and not options.overwrite:
+    there = path.exists()
+    if there and not options.overwrite:
         try:
-            before = json.loads(path.read_bytes())
-        except ValueError:
+            before = read_json(path)
+        except (OSError, ValueError):
             before = None
-        if isinstance(before, dict) and before != now:
+        if not isinstance(before, dict):
+            raise UsageError(f"{path} is damaged. Give another --out, or --overwrite to do everything again.")
+        if before != now:
             changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
             raise UsageError(
                 f"{out} holds a batch that was begun with other options ({', '.join(changed)}). Give the same, another "
                 "--out, or --overwrite to do everything again."
             )
     write_text(path, json.dumps(now, indent=2) + "\n")
+    return there
 
 
 class Work:
     """The subjects of one run: checked first, then done."""
 
-    def __init__(self, options: BatchOptions, out: Path, journal: Journal, say: Callable[[str], None]):
-        self.options, self.out, self.journal, self.say = options, out, journal, say
+    def __init__(
+        self, options: BatchOptions, out: Path, journal: Journal, say: Callable[[str], None], resumed: bool = False
+    ):
+        self.options, self.out, self.journal, self.say, self.resumed = options, out, journal, say, resumed
         self.todo: list[tuple[CompleteOptions, Plan]] = []
         self.models: dict[str, TrainedMethod] = {}
         self.network = threading.Lock()  # one subject at a time is sampled; others are read or written meanwhile
@@ -158,31 +167,35 @@ class Work:
 
     def check(self, subjects: list[SubjectFiles]) -> None:
         """Choose a checkpoint for each and look at headers, before the first second of sampling."""
-        done = {name for name, r in records_of(self.out).items() if r.status == "done"}
+        before = records_of(self.out)
+        done = {name for name, record in before.items() if record.status == "done"}
         refused: dict[str, MrsynthError] = {}
         for files in subjects:
             finished = files.name in done and (self.out / files.name / "report.json").exists()
             if finished and not self.options.overwrite:
                 continue
-            request = self.options.of_subject(files, self.out, redo=self.options.overwrite or finished)
+            # no word of a failure: what lies there is of this batch, killed before the journal knew
+            own = self.resumed and (files.name in done or files.name not in before)
+            request = self.options.of_subject(files, self.out, redo=self.options.overwrite or own)
             try:
                 todo = plan(request, files)
                 if todo.selection is None:
                     self.journal.add(Record(subject=files.name, status="complete"))
                     continue
-                for path in todo.files.files.values():
-                    read_geometry(path)
+                if problems := header_problems(todo.files, request.align, request.onto):
+                    raise InputError(" ".join(problems))
             except MrsynthError as error:
                 refused[files.name] = error
                 continue
             self.todo.append((request, todo))
         wrong = [e for e in refused.values() if isinstance(e, UsageError | WeightsError)]
-        if wrong and not self.todo:
+        done &= {files.name for files in subjects}
+        if wrong and not self.todo and not done:
             raise wrong[0]  # the request is wrong, and so for everyone
         for name, reason in refused.items():
             self.failed(name, reason)
         self.say(
-            f"{len(subjects)} subjects: {len(self.todo)} to do, {len(done & {s.name for s in subjects})} done before, "
+            f"{len(subjects)} subjects: {len(self.todo)} to do, {len(done)} done before, "
             f"{len(refused)} that cannot be used."
         )
 

@@ -106,6 +106,32 @@ def test_a_batch_that_was_stopped_does_each_subject_once(cohort, tmp_path, stand
     assert (tmp_path / "index.html").exists()
 
 
+def test_results_that_the_journal_does_not_know_are_made_again(cohort, tmp_path, stand_in, monkeypatch):
+    calls, _ = stand_in
+    with monkeypatch.context() as killed, pytest.raises(Interrupted):
+        killed.setattr(task, "record_of", planted_kill)
+        task.batch(options(cohort, tmp_path))
+    assert (tmp_path / "p1" / "report.json").exists() and "p1" not in records_of(tmp_path)
+    first = list(calls)
+    done = task.batch(options(cohort, tmp_path))
+
+    assert {"p1", "p2"} == {name for name, record in done.records.items() if record.status == "done"}
+    assert sorted(calls[len(first) :]) == ["p1", "p2"]
+
+
+def planted_kill(*_):
+    raise Interrupted("between the last rename and the journal")
+
+
+def test_results_of_others_are_not_replaced_whenever_it_is_asked(cohort, tmp_path, stand_in):
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / "report.json").write_text('{"schema_version": 1, "weights": {}, "outputs": []}')
+    for _ in range(2):
+        failed = {record.subject: record.reason for record in task.batch(options(cohort, tmp_path)).failed}
+        assert "already holds report.json" in failed["p1"]
+    assert stand_in[0] == ["p2"]
+
+
 def test_one_subject_that_fails_does_not_stop_the_others(cohort, tmp_path, stand_in):
     calls, planted = stand_in
     planted["p1"] = InputError("p1: the scans are of two people")
@@ -155,6 +181,27 @@ def test_a_request_that_is_wrong_for_everyone_ends_at_once(arguments, status, me
     ended, _, err = run(run_cli, cohort, tmp_path, *arguments)
 
     assert ended == status and message in err
+
+
+@pytest.mark.parametrize("request_kept", ["{", "[]", '{"seed": ' + "[" * 1000 + "]" * 1000 + "}"])
+def test_a_damaged_request_is_not_passed_over(request_kept, cohort, tmp_path, stand_in):
+    (tmp_path / "batch.json").write_text(request_kept)
+    with pytest.raises(UsageError, match=r"batch\.json is damaged"):
+        task.batch(options(cohort, tmp_path))
+
+    task.batch(options(cohort, tmp_path, overwrite=True))
+    assert sorted(stand_in[0]) == ["p1", "p2"]
+
+
+def test_grids_that_complete_refuses_are_told_before_any_sampling(cohort, tmp_path, stand_in, brain_volumes):
+    root = tmp_path / "in"
+    shutil.copytree(cohort / "p1", root / "p1")
+    (root / "p5").mkdir()
+    for contrast, shape in ((T1, (32, 40, 16)), (T2, (28, 36, 12))):
+        write_volume(root / "p5" / f"p5_{contrast}.nii", brain_volumes(shape)[contrast])
+    done = task.batch(options(root, tmp_path / "out", align="off"))
+
+    assert stand_in[0] == ["p1"] and [record.subject for record in done.failed] == ["p5"]
 
 
 def test_a_folder_without_subjects_says_so(tmp_path, run_cli):
