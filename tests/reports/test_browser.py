@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import Contrast
+from mrsynth.reports.index_page import index_html
 from mrsynth.reports.montage import Panel, montage
 from mrsynth.reports.record import InputRecord, OutputRecord, Report, SamplerRecord, WeightsRecord
 from mrsynth.reports.subject_page import SubjectPicture, report_html
@@ -204,3 +205,27 @@ def test_zoom_stays_within_its_bounds_and_shows_what_is_around_the_crosshair(ope
     assert view["x"] <= at[0] <= view["x"] + view["width"] and view["y"] <= at[1] <= view["y"] + view["height"]
     press(opened, *"-" * 12)
     assert opened.execute_script(f"return {VIEWER}.zoom") == 1
+
+
+def test_the_index_of_a_batch_sorts_names_by_all_of_their_letters_and_counts_by_number(
+    chromium: Any, tmp_path: Path
+) -> None:
+    usual = {"status": "done", "reason": "", "made": ("t1ce",), "weights": "w", "seconds": 3.0, "thumbnail": ""}
+    told = {"2021-02-03": (20.5, 1), "2021-02-01": (9.0, 12), "2021-02-02": (None, 2)}
+    records = [
+        {**usual, "subject": name, "score": score, "warnings": ("3 slices are dark.",) * count}
+        for name, (score, count) in told.items()
+    ]
+    path = tmp_path / "index.html"
+    path.write_text(index_html(records, []), encoding="utf-8")
+    chromium.get(path.as_uri())
+
+    def days_by(heading: int) -> list[str]:
+        chromium.find_elements("css selector", "#subjects th")[heading].click()
+        rows = chromium.find_elements("css selector", "#subjects tbody tr")
+        return [row.get_attribute("data-subject")[-1] for row in rows]
+
+    assert days_by(0) == ["1", "2", "3"]
+    assert days_by(0) == ["3", "2", "1"]
+    assert days_by(3) == ["1", "3", "2"]
+    assert days_by(4) == ["3", "2", "1"]

@@ -5,9 +5,9 @@
   const body = table.tBodies[0];
 
   function value(row, column) {
-    const text = row.cells[column].textContent.trim();
-    const number = Number.parseFloat(text);
-    return Number.isNaN(number) ? text.toLowerCase() : number;
+    const cell = row.cells[column];
+    const text = (cell.querySelector("summary") || cell).textContent.trim(); // of warnings their number
+    return text === "" || Number.isNaN(Number(text)) ? text.toLowerCase() : Number(text);
   }
 
   Array.from(table.tHead.rows[0].cells).forEach(function (heading, column) {
