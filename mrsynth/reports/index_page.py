@@ -1,6 +1,7 @@
 """The index of a batch: a row a subject, what needs looking at first, to sort, mark and take along."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from mrsynth.reports.elements import counted, render
@@ -30,9 +31,9 @@ RANK = {"failed": 0, "done": 1, "complete": 2}
 
 def stands_out(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> bool:
     """Whether its self-check is far below those of the others: by the median and the median distance from it."""
-    scores = sorted(r["score"] for r in records if r["score"] is not None)
+    scores = [r["score"] for r in records if r["score"] is not None]
     if record["score"] is None or len(scores) < 4:
         return False
-    middle = scores[len(scores) // 2]
-    usual = sorted(abs(score - middle) for score in scores)[len(scores) // 2]
+    middle = median(scores)
+    usual = median(abs(score - middle) for score in scores)
     return bool(record["score"] < middle - FAR * max(1.4826 * usual, 0.1))
