@@ -207,17 +207,15 @@ def _channels(folder: Path, metadata: Mapping[str, Any]) -> tuple[tuple[Contrast
     contrasts, regions = BRATS_BUNDLE
     where = f"{folder}: configs/metadata.json"
     if names := _in_order(where, _at(image, "channel_def")):
-        known = [contrast_in_name(name) for name in names]
-        contrasts = tuple(c for c in known if c is not None)
-        if len(contrasts) < len(names) or len(set(contrasts)) < len(names):
+        contrasts = tuple(c for name in names if (c := contrast_in_name(name)) is not None)
+        if len(set(contrasts)) < len(names):
             raise WeightsError(
                 f"{where} names the input channels {', '.join(names)}; expected different contrasts, such as T1c, T1, "
                 "T2, FLAIR. This bundle is for other images; use another."
             )
     if names := _in_order(where, _at(pred, "channel_def")):
-        found = [_region(name) for name in names]
-        regions = tuple(r for r in found if r is not None)
-        if len(regions) < len(names) or len(set(regions)) < len(names):
+        regions = tuple(r for name in names if (r := _region(name)) is not None)
+        if len(set(regions)) < len(names):
             raise WeightsError(
                 f"{where} names the output channels {', '.join(names)}; expected overlapping regions, one channel "
                 "each: Whole tumor, Tumor core, Enhancing tumor. This bundle finds something else; use another."
