@@ -324,8 +324,8 @@ PROTOCOLS: dict[str, Protocol] = {
             "slice2d",
             f"Axial slices, each for itself, as papers on 2-D methods score. {_SCALING} The quantiles are those of "
             f"the volume, not of the slice. Slices with more than {SLICE_SHARE:.0%} of their pixels in the foreground "
-            "count, each whole, with its background and uncropped. PSNR, SSIM (Gaussian window of 11x11 pixels, sigma "
-            "1.5, K1 0.01, K2 0.03, where it fits into the slice), MSE and MAE of each slice, then the mean over "
+            "count, each whole, with its background and uncropped. PSNR, SSIM "
+            f"({_WINDOW_2D}, where it fits into the slice), MSE and MAE of each slice, then the mean over "
             "slices; one slice without any error makes the mean PSNR infinite. A subject without such a slice has no "
             "row.",
             _slice2d,
