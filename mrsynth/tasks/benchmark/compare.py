@@ -207,7 +207,7 @@ def _notes(a: Sequence[Score], b: Sequence[Score], pairs: Sequence[tuple[str, st
     for method_a, method_b in pairs:
         if method_a != method_b:
             notes.append(f"Different methods: {method_a} in A against {method_b} in B.")
-        for what in ("weights", "steps", "samples"):
+        for what in ("weights", "mode", "steps", "samples"):
             in_a, in_b = _settings(a, method_a, what), _settings(b, method_b, what)
             if in_a != in_b and in_a and in_b:
                 notes.append(f"Different {what} of {method_b}: A {', '.join(in_a)}; B {', '.join(in_b)}.")

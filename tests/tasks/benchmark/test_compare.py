@@ -87,8 +87,8 @@ def test_methods_that_nobody_could_pair_are_a_usage_error_that_names_both(runs):
 
 
 def test_whatever_differs_is_said(runs):
-    a = column([20, 21], weights="old", steps=4) + column([1, 2], protocol="slice2d")
-    b = column([20, 21], dataset="brats23", split="validation@0000000b", seed=7, weights="new", steps=8)
+    a = column([20, 21], weights="old", mode="mean", steps=4) + column([1, 2], protocol="slice2d")
+    b = column([20, 21], dataset="brats23", split="validation@0000000b", seed=7, weights="new", mode="sample", steps=8)
     notes = "\n".join(compare(*runs(a, b)).notes)
 
     for part in (
@@ -97,6 +97,7 @@ def test_whatever_differs_is_said(runs):
         "Different seeds: A 0; B 7.",
         "Different protocols: A full3d, slice2d; B full3d; only common ones were compared.",
         "Different weights of fgc2f: A old; B new.",
+        "Different mode of fgc2f: A mean; B sample.",
         "Different steps of fgc2f: A 4; B 8.",
     ):
         assert part in notes
