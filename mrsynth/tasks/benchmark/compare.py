@@ -7,6 +7,7 @@ from pathlib import Path
 from mrsynth.contrasts import spelled
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.files import write_text
+from mrsynth.io.folders import few
 from mrsynth.io.reading import LONGEST_TABLE, read_bounded
 from mrsynth.reports.elements import Cell, Number, counted
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Section, Table, as_markdown
@@ -183,7 +184,7 @@ def _held(run: Path, rows: Sequence[Score]) -> str:
         ", ".join(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("method", "protocol")
     )
     subjects = sorted({row.subject for row in rows})
-    return f"{run} holds methods {methods}; protocols {protocols}; subjects {_some(subjects)}."
+    return f"{run} holds methods {methods}; protocols {protocols}; subjects {few(subjects, 4)}."
 
 
 def _notes(a: Sequence[Score], b: Sequence[Score], pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -203,7 +204,7 @@ def _notes(a: Sequence[Score], b: Sequence[Score], pairs: Sequence[tuple[str, st
     alike = {row.subject for row in a} & {row.subject for row in b}
     people = [{row.subject: person_of(row) for row in rows} for rows in (a, b)]
     if others := sorted(name for name in alike if people[0][name] != people[1][name]):
-        notes.append(f"Of the same name, but other people or other files, so not compared: {_some(others)}.")
+        notes.append(f"Of the same name, but other people or other files, so not compared: {few(others, 4)}.")
     for method_a, method_b in pairs:
         if method_a != method_b:
             notes.append(f"Different methods: {method_a} in A against {method_b} in B.")
@@ -250,7 +251,3 @@ def _table(lines: Sequence[Line]) -> Table:
     p = "p (Holm)" if any(line.test.primary for line in lines) else "p, exploratory"
     head = ["Method", "Protocol", "Region", "Metric", "What", "Persons", "A", "B", "B - A [95 %]", "To be seen", p]
     return Table(head, rows)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
