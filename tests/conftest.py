@@ -1,6 +1,7 @@
 """Builders of subjects, the door to real data, and a closed door to the network."""
 
 import json
+import locale
 import os
 import signal
 import socket
@@ -95,6 +96,17 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+# Locale --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def one_locale() -> Iterator[None]:
+    """No test leaves another locale to those after it, by which Python would read and write texts."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 # Subjects ------------------------------------------------------------------------------------------------------------
@@ -397,6 +409,7 @@ def dicom_series(
     image.SetOrigin((-20.0, 30.0, -5.0))
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
+    before = locale.setlocale(locale.LC_ALL)  # of the whole process; writing sets it to C
     for k in [*range(voxels.shape[0]), *twice]:
         if k in skip:
             continue
@@ -422,6 +435,7 @@ def dicom_series(
             part.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{number}_{99 - k}_{len(list(folder.iterdir()))}.dcm"))
         writer.Execute(part)
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture(scope="session")
