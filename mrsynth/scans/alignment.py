@@ -111,11 +111,16 @@ def _register(
     return Registration(transform, information, before, mirrored, overlap_of(fixed, moving, transform), angle, shift)
 
 
-def resampled(moving: Volume, fixed: Volume, transform: Doubles, *, nearest: bool = False) -> Volume:
-    """The moving scan on the grid of the fixed one, interpolated once (linear, or nearest for labels); 0 outside."""
+def resampled(
+    moving: Volume, fixed: Volume, transform: Doubles, *, nearest: bool = False, outside: float = 0.0
+) -> Volume:
+    """The moving scan on the grid of the fixed one, interpolated once: linear, or nearest for labels.
+
+    outside  the value where the moving scan shows nothing
+    """
     sitk = _sitk()
     kind = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
-    image = sitk.Resample(_raw(moving), _raw(fixed), _affine_transform(transform), kind, 0.0)
+    image = sitk.Resample(_raw(moving), _raw(fixed), _affine_transform(transform), kind, outside)
     return Volume(_array(image), fixed.affine)
 
 

@@ -73,7 +73,7 @@ def brought_together(
     segmentation  labels on the grid of `onto`
     places        where each scan comes from, for messages
     forms         what the file of each says of its places
-    n4            correct the slow brightness changes of every scan: `scans.bias.corrected`
+    n4            correct the slow brightness changes of every scan but a CT, which has none: `scans.bias.corrected`
     Grids that differ by header only are no matter of registration: see `scans.headers`.
     Raises InputError for grids that differ with align off, for a header that lost where its voxels lie, and for an
     implausible registration, with its figures.
@@ -96,11 +96,14 @@ def brought_together(
                 again, before=found[c].before, mirrored=found[c].mirrored, information=found[c].information
             )
     _refuse_doubts(name, home, found, align)
-    moved = {c: resampled(v, fixed, found[c].transform) if c in found else v for c, v in volumes.items()}
+    air = {c: float(v.voxels.min()) if c is Contrast.CT else 0.0 for c, v in apart.items()}  # 0 is water in a CT
+    moved = {
+        c: resampled(v, fixed, found[c].transform, outside=air[c]) if c in found else v for c, v in volumes.items()
+    }
     if head and brain is not None:  # a scalp would pull every scale that is taken from the whole scan
         moved = {c: Volume(np.where(brain, v.voxels, np.float32(0)), v.affine) for c, v in moved.items()}
     if n4:
-        moved = {c: corrected(v, brain) for c, v in moved.items()}
+        moved = {c: v if c is Contrast.CT else corrected(v, brain) for c, v in moved.items()}
     brain_volume = None if brain is None else Volume(brain.astype(np.float32), fixed.affine)
     if segmentation is not None:
         segmentation = exactly_on(segmentation, fixed) or segmentation

@@ -75,6 +75,22 @@ def test_the_others_are_resampled_by_the_transform(planted):
     assert "T2 was registered to T1: turned by 0.0 degrees, moved by 2.0 mm" in done.notes[0]
 
 
+def test_a_ct_that_is_resampled_has_air_around_it_not_water(planted):
+    voxels = np.random.default_rng(1).uniform(-1000, 1500, (12, 10, 9)).astype(np.float32)
+    ct = Volume(voxels, volume().affine)
+    moved = brought_together("s", {T1: volume(), Contrast.CT: ct}).subject.volumes[Contrast.CT]
+
+    assert (moved.voxels[-1] == voxels.min()).all()
+
+
+def test_a_ct_has_no_bias_field_to_be_corrected(monkeypatch):
+    monkeypatch.setattr(raw, "corrected", lambda v, brain: Volume(v.voxels + 1, v.affine))
+    volumes = {T1: volume(), Contrast.CT: volume(seed=1)}
+    done = brought_together("s", volumes, n4=True).subject.volumes
+
+    assert (done[T1].voxels == volumes[T1].voxels + 1).all() and done[Contrast.CT] is volumes[Contrast.CT]
+
+
 def test_with_align_off_different_grids_are_refused(planted):
     with pytest.raises(InputError, match="T1 and T2 lie on different grids"):
         brought_together("s", {T1: volume(), T2: volume(shape=(12, 10, 9))}, align="off")
