@@ -40,7 +40,7 @@ class Subject:
                 raise InputError(
                     f"{self.name}: {first} and {label} lie on different grids.\n"
                     f"{describe_grid(first, reference)}\n{describe_grid(label, volume)}\n"
-                    "Register and resample them to one grid first; mrsynth does not align inputs yet."
+                    "Register and resample them to one grid first, as `mrsynth complete` does for files."
                 )
 
     @property
