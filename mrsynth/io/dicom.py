@@ -19,6 +19,7 @@ import numpy as np
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
+from mrsynth.io.sidecars import names_an_agent
 from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Doubles
 from mrsynth.scans.volume import Volume
@@ -159,12 +160,9 @@ def guess(series: Series) -> Guess:
     reason = f'"{series.description or series.protocol}"' if named else _timing(series)
     if named and timed:
         reason += f" and {_timing(series)}"
-    if contrast is Contrast.T1 and series.agent.strip() and series.agent.strip().lower() not in NO_AGENT:
+    if contrast is Contrast.T1 and names_an_agent(series.agent):
         return Guess(Contrast.T1CE, f"{reason}; contrast agent given")
     return Guess(contrast, reason)
-
-
-NO_AGENT = {"no", "none", "without", "nil", "n/a", "0"}
 
 
 def read_series(series: Series) -> Volume:

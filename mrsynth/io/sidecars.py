@@ -14,7 +14,7 @@ from mrsynth.io.reading import parse_json, read_bounded
 from mrsynth.io.vocabulary import UNNAMED, Verdict, judge_name
 
 POINTER = 2048  # bytes: no longer is what git-annex or Git LFS leaves in place of a file
-_AGENT_NONE = re.compile(r"(?i)no|none|n/?a|without|ohne|kein\w*|0")
+_AGENT_NONE = re.compile(r"(?i)no|none|nil|n/?a|without|ohne|kein\w*|0")
 _KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "a phase image"),
     **dict.fromkeys(("R", "REAL", "I", "IMAGINARY"), "the real or imaginary part of an image"),
@@ -140,8 +140,13 @@ def _agent(content: Mapping[str, Any]) -> tuple[bool | None, str]:
     """Whether contrast agent was given, and the words that say so."""
     for key in ("ContrastBolusAgent", "ContrastBolusIngredient"):
         if text := str(content.get(key) or "").strip():
-            return not _AGENT_NONE.fullmatch(text), f'{key} "{text}"'
+            return names_an_agent(text), f'{key} "{text}"'
     return None, ""
+
+
+def names_an_agent(text: str) -> bool:
+    """Whether the field for the contrast agent names one: it is neither empty nor `none`, in whichever words."""
+    return bool(text.strip()) and not _AGENT_NONE.fullmatch(text.strip())
 
 
 def _says_without(text: str) -> bool:

@@ -215,11 +215,6 @@ def is_label_word(word: str) -> bool:
     return word in _LABELS or word.endswith(("seg", "segs", "mask", "masks")) or word.startswith("segment")
 
 
-def says_agent(word: str) -> bool:
-    """Whether a lower-case word names contrast agent wherever it stands."""
-    return word in _ENHANCED
-
-
 def is_acquisition(word: str) -> bool:
     """Whether a lower-case word only says how a scan was made: a plane, a sequence, contrast agent."""
     return bool(_BETWEEN.fullmatch(word)) or word in _ENHANCED | _ENHANCED_AFTER_T1 | _WITHOUT

@@ -54,6 +54,12 @@ def test_series_are_told_apart_as_vendors_name_them(habit, tmp_path, write_serie
     assert not any("SECRET" in f"{series} {guess(series)}" for series in found)
 
 
+@pytest.mark.parametrize(("agent", "contrast"), [("ohne", T1), ("kein", T1), ("NA", T1), ("Nil", T1), ("Gd", T1CE)])
+def test_a_field_that_names_no_agent_is_that_of_a_t1(agent, contrast, tmp_path, write_series):
+    write_series(tmp_path, 1, "t1_tra", 500, 10, None, agent)
+    assert guess(series_below(tmp_path)[0]).contrast is contrast
+
+
 def test_the_volume_is_that_of_the_scanner(tmp_path, write_series):
     """Files are named in the reverse order of their slices; the affine is that of the image in RAS+."""
     write_series(tmp_path, 3, "t1")
