@@ -6,6 +6,7 @@ background.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +47,14 @@ def _has_dust(voxels: NDArray[np.float32], limit: float) -> bool:
 
 def background_of(volume: Volume) -> float:
     """The value that most of the six faces of an image share, above all dust; 0 where there is none."""
-    voxels = volume.voxels
-    faces = np.concatenate([np.take(voxels, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])
-    values, counts = np.unique(faces, return_counts=True)
-    commonest = counts.argmax()
-    value = float(values[commonest])
-    return value if 2 * counts[commonest] > faces.size and abs(value) > DUST * _largest(voxels) else 0.0
+    value = value_around(volume.voxels)
+    return value if value and abs(value) > DUST * _largest(volume.voxels) else 0.0
+
+
+def value_around(voxels: NDArray[np.float32]) -> float | None:
+    """The value that most voxels of the six outer faces (I, J, K) share; None where there is none."""
+    values, counts = np.unique(np.concatenate([face.ravel() for face in _faces(voxels)]), return_counts=True)
+    return float(values[counts.argmax()]) if 2 * counts.max() > counts.sum() else None
 
 
 def shows_air(contrast: Contrast, volume: Volume) -> bool:
@@ -59,10 +62,19 @@ def shows_air(contrast: Contrast, volume: Volume) -> bool:
 
     However tightly a brain is cut out, the faces of its box are mostly empty.
     """
-    if contrast is Contrast.CT or background_of(volume):
+    if contrast is Contrast.CT or not _mostly(volume.voxels) or background_of(volume):
         return False
-    there = shown(contrast, volume)
-    return all(float(np.take(there, end, axis=axis).mean()) > 0.5 for axis in range(3) for end in (0, -1))
+    return _mostly(shown(contrast, volume))
+
+
+def _mostly(image: NDArray[Any]) -> bool:
+    """Whether more than half of each outer face is not 0."""
+    return all(2 * np.count_nonzero(face) > face.size for face in _faces(image))
+
+
+def _faces(image: NDArray[Any]) -> list[NDArray[Any]]:
+    """Views: `take` would copy all of an array as files hold it."""
+    return [np.moveaxis(image, axis, 0)[end] for axis in range(3) for end in (0, -1)]
 
 
 def differences(volumes: Mapping[Contrast, Volume], mask: NDArray[np.bool_] | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask
-from mrsynth.scans.foreground import HEAD_ABOVE_HU
+from mrsynth.scans.foreground import HEAD_ABOVE_HU, value_around
 
 Window = tuple[float, float]
 
@@ -58,10 +58,8 @@ def check_hounsfield(name: str, voxels: Array, window: Window) -> None:
             f"{found}, with no voxel of air between {LEAST_AIR_HU:g} and {HEAD_ABOVE_HU:g}; expected Hounsfield units, "
             f"in which air is near -1000 and water 0. {_what_to_do(low, high)}"
         )
-    faces = np.concatenate([np.take(voxels, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)])
-    values, counts = np.unique(faces, return_counts=True)
-    fill = float(values[counts.argmax()])
-    if fill > HEAD_ABOVE_HU and 2 * counts.max() > faces.size:
+    fill = value_around(voxels)
+    if fill is not None and fill > HEAD_ABOVE_HU:
         raise InputError(
             f"{found}, and {fill:g} on most of its outer faces; expected air there, near -1000 Hounsfield units "
             f"(0 is water). Set the background to {window[0]:g}."
