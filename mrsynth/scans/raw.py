@@ -13,7 +13,7 @@ from mrsynth.scans.alignment import Registration, register, resampled
 from mrsynth.scans.bias import corrected
 from mrsynth.scans.foreground import shows_air
 from mrsynth.scans.headers import Forms, brought_over, check_grids, exactly_on
-from mrsynth.scans.stripping import LARGEST_BRAIN_ML, head_volume
+from mrsynth.scans.stripping import shows_the_head
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume, same_grid
 
@@ -81,9 +81,7 @@ def brought_together(
     home = home_of(name, volumes, onto)
     volumes, turned = brought_over(volumes, volumes[home])
     check_grids(name, volumes, home, align, forms, places)
-    head = Contrast.CT not in volumes and any(
-        shows_air(c, v) or head_volume(v) > LARGEST_BRAIN_ML for c, v in volumes.items()
-    )
+    head = Contrast.CT not in volumes and any(shows_air(c, v) or shows_the_head(v) for c, v in volumes.items())
     fixed = volumes[home]
     apart = {c: v for c, v in volumes.items() if not same_grid(v, fixed)}
     found = {c: register(fixed, v) for c, v in apart.items()}

@@ -19,6 +19,7 @@ from mrsynth.errors import InputError, UsageError
 from mrsynth.plain import Mask
 from mrsynth.scans.alignment import head_of
 from mrsynth.scans.grid import Orientation
+from mrsynth.scans.hounsfield import without_holes
 from mrsynth.scans.volume import Volume
 
 LARGEST_BRAIN_ML = 2000.0  # with what surrounds it; adult brains reach 1700, heads begin at 2500
@@ -42,11 +43,7 @@ def head_volume(volume: Volume) -> float:
         return 0.0
     bright = sitk.GetImageFromArray(seen.astype(np.uint8))
     largest = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(bright))) == 1
-    rest = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((~largest).astype(np.uint8))))
-    faces = [np.unique(rest.take(place, axis)) for axis in range(3) for place in (0, -1)]
-    outside = np.isin(rest, [label for label in np.unique(np.concatenate(faces)) if label])
-    filled = int((~outside).sum())
-    return filled * float(np.prod(steps)) * float(np.prod(volume.spacing)) / 1000
+    return int(without_holes(largest).sum()) * float(np.prod(steps)) * float(np.prod(volume.spacing)) / 1000
 
 
 def shows_the_head(volume: Volume) -> bool:

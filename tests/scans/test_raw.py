@@ -109,7 +109,7 @@ def test_an_implausible_registration_is_refused_with_figures_unless_forced(monke
 
 @pytest.fixture
 def heads(monkeypatch):
-    monkeypatch.setattr(raw, "head_volume", lambda v: 2500.0)
+    monkeypatch.setattr(raw, "shows_the_head", lambda v: True)
 
 
 def brain_of(found):
@@ -141,7 +141,7 @@ def test_brains_are_left_alone_and_masks_given_are_taken(planted, heads, monkeyp
     done = brought_together("s", {T1: volume()}, find_brain=brain_of(found), mask=(given, T1))
     assert not found and done.stripped_on is None and done.subject.mask.voxels.all()
 
-    monkeypatch.setattr(raw, "head_volume", lambda v: 1400.0)
+    monkeypatch.setattr(raw, "shows_the_head", lambda v: False)
     assert brought_together("s", {T1: volume()}, find_brain=brain_of(found)).subject.mask is None
     assert not found
 

@@ -79,7 +79,7 @@ def test_off_refuses_and_doubts_refuse_unless_forced(apart, search, run_cli):
 
 
 def test_a_whole_head_loses_all_but_the_brain_and_the_mask_is_kept(apart, search, run_cli, monkeypatch):
-    monkeypatch.setattr(raw, "head_volume", lambda volume: 2600.0)
+    monkeypatch.setattr(raw, "shows_the_head", lambda volume: True)
 
     def find(volume):
         mask = np.zeros(volume.shape, bool)
