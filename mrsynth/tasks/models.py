@@ -170,7 +170,16 @@ def tensors_misfit(method: Method, given: Mapping[str, torch.Tensor], beginnings
     beginnings   of the names that matter: a part of the state
     """
     expected = {key: tensor for key, tensor in method.state_dict().items() if key.startswith(beginnings)}
-    spared = method.training_only()
+    return differing(expected, given, method.training_only())
+
+
+def differing(
+    expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], spared: tuple[str, ...] = ()
+) -> list[str]:
+    """What keeps tensors from being those expected, by names and shapes, in words.
+
+    spared   beginnings of names that may be missing
+    """
     wrong = [f"missing {key}" for key in expected if key not in given and not key.startswith(spared)]
     wrong += [f"unknown {key}" for key in given if key not in expected]
     return wrong + [

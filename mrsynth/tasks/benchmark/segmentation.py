@@ -35,7 +35,7 @@ from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.segmenter.network import KIND, Reading, Segmenter, SegmenterConfig, build_network
-from mrsynth.tasks.models import preparation_of
+from mrsynth.tasks.models import differing, preparation_of
 
 SHIPPED = PACKAGE / "weights" / KIND / "builtin.safetensors"
 STATED = "mrsynth.json"  # the extra file of a TorchScript archive
@@ -154,14 +154,7 @@ def _own(path: Path) -> Segmenter:
 
 def _misfit(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
     """What keeps tensors from being a network's state, in words; empty when nothing does."""
-    expected = network.state_dict()
-    wrong = [f"missing {key}" for key in expected if key not in tensors]
-    wrong += [f"unknown {key}" for key in tensors if key not in expected]
-    wrong += [
-        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(expected[key].shape)}"
-        for key in expected
-        if key in tensors and tensors[key].shape != expected[key].shape
-    ]
+    wrong = differing(network.state_dict(), tensors)
     return "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
 
 
