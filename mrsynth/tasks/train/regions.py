@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mrsynth.errors import UsageError
 from mrsynth.io.catalogue import DATASETS
-from mrsynth.io.discovery import SubjectFiles
+from mrsynth.io.folders import few
 from mrsynth.io.layouts import looks_like
-from mrsynth.io.subjects import find_subjects
+from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.tasks.train.config import RunConfig
 
 Regions = Mapping[str, Iterable[int]]
@@ -31,7 +31,7 @@ def with_regions(config: RunConfig, roots: Sequence[Path]) -> RunConfig:
     for name, meant in rules.items():
         if meant and stated is not None and alike(meant) != alike(stated):
             raise UsageError(
-                f"method.regions is {in_words(stated)}, but the segmentations of {some(found[name])} are of {name}, "
+                f"method.regions is {in_words(stated)}, but the segmentations of {few(found[name], 3)} are of {name}, "
                 f"where {in_words(meant)} holds. Say that, leave them out (data.exclude), or set method.seg to off."
             )
     return config.model_copy(update={"method": {**config.method, "regions": stated}})
@@ -41,18 +41,18 @@ def agreed(found: Mapping[str, Sequence[str]], rules: Mapping[str, Regions]) -> 
     """The one rule that holds for all data sets found. Raises UsageError when there is none, or not only one."""
     if unknown := [name for name in found if not rules[name]]:
         raise UsageError(
-            f"It is not known what the values of the segmentations of {some(found[unknown[0]])} mean: their names are "
-            "of no data set in the catalogue (`mrsynth benchmark --list`) that says so. Say it with method.regions, "
-            "such as {lesion: [1]}, or {WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [3, 4]} for BraTS up to 2023; or set "
-            "method.seg to off."
+            f"It is not known what the values of the segmentations of {few(found[unknown[0]], 3)} mean: their names "
+            "are of no data set in the catalogue (`mrsynth benchmark --list`) that says so. Say it with "
+            "method.regions, such as {lesion: [1]}, or {WT: [1, 2, 3, 4], TC: [1, 3, 4], ET: [3, 4]} for BraTS up to "
+            "2023; or set method.seg to off."
         )
     first, *others = found
     for other in others:
         if alike(rules[other]) != alike(rules[first]):
             raise UsageError(
-                f"Segmentations mean different things: {in_words(rules[first])} in {first} ({some(found[first])}), "
-                f"{in_words(rules[other])} in {other} ({some(found[other])}). Leave one of them out (data.exclude, or "
-                "fewer --data), or set method.seg to off."
+                f"Segmentations mean different things: {in_words(rules[first])} in {first} ({few(found[first], 3)}), "
+                f"{in_words(rules[other])} in {other} ({few(found[other], 3)}). Leave one of them out (data.exclude, "
+                "or fewer --data), or set method.seg to off."
             )
     return {region: sorted(values) for region, values in rules[first].items()}
 
@@ -76,9 +76,3 @@ def alike(regions: Regions) -> dict[str, set[int]]:
 def in_words(regions: Regions) -> str:
     """`WT 1 2 3 4, ET 3 4`."""
     return ", ".join(f"{name} {' '.join(map(str, sorted(values)))}" for name, values in regions.items())
-
-
-def some(names: Sequence[str]) -> str:
-    """The first three of them."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
