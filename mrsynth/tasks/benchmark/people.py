@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Mapping
 
 from mrsynth.io.datasets import Dataset
-from mrsynth.io.discovery import SubjectFiles
 from mrsynth.io.layouts import patient_of
+from mrsynth.io.subjects import SubjectFiles
 
 NAMED_BY_USERS = ("folder", "phantom")  # names that others may use too, for other people
 
