@@ -6,14 +6,18 @@ Judges by names and headers, without torch; with `deep` by voxels, as `complete`
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from mrsynth.card import ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.errors import InputError, MrsynthError
+from mrsynth.errors import InputError, MrsynthError, WeightsError
 from mrsynth.io.store import available_entries, located
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, refuse_copies, settle_masks
 from mrsynth.selection import Selection, is_at_hand, select
 from mrsynth.tasks.complete.plan import header_problems
+
+if TYPE_CHECKING:
+    from mrsynth.scans.preparation import PreparationConfig
 
 
 @dataclass(frozen=True)
@@ -102,20 +106,21 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
             "it from the others."
             for contrast, signs in signs_of_damage(subject).items()
         ]
-        if selection is not None and is_at_hand(selection.entry):
-            prepared = prepare(subject, selection.entry.contrasts, preparation_of(selection))
+        if selection is not None and isinstance(selection.entry, ManifestEntry) and is_at_hand(selection.entry):
+            preparation = usable_preparation(located(selection.entry).path)
+            prepared = prepare(subject, selection.entry.contrasts, preparation)
             hints += unfamiliar(subject, prepared, selection.entry)
     except InputError as error:
         return [str(error)], []
     return [], [*raw.notes, *hints]
 
 
-def preparation_of(selection: Selection) -> Any:
-    """How the chosen checkpoint's images are prepared; keys that this version does not know are left out."""
-    from mrsynth.card import ManifestEntry
+def usable_preparation(checkpoint: Path) -> "PreparationConfig":
+    """How a checkpoint's images are prepared. Raises WeightsError where this version cannot do that, as `complete`."""
     from mrsynth.io.checkpoint import read_header
-    from mrsynth.scans.preparation import PreparationConfig
+    from mrsynth.tasks.models import preparation_of
 
-    assert isinstance(selection.entry, ManifestEntry)
-    said = read_header(located(selection.entry).path).preparation
-    return PreparationConfig.model_validate({k: v for k, v in said.items() if k in PreparationConfig.model_fields})
+    try:
+        return preparation_of(read_header(checkpoint))
+    except ValueError as error:
+        raise WeightsError(f"{checkpoint}: this version of mrsynth cannot prepare images for it: {error}") from error

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, WeightsError
+from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
 from mrsynth.scores.rows import Score
 from mrsynth.tasks.inspect import inspect
 
@@ -201,3 +204,15 @@ def test_without_a_checkpoint_the_status_is_that_of_complete(
     monkeypatch.delenv("MRSYNTH_WEIGHTS_DIR")
 
     assert run_cli("inspect", folder)[0] == run_cli("complete", folder)[0] == 5
+
+
+def test_a_preparation_that_this_version_does_not_know_ends_deep_as_it_ends_complete(
+    only_tiny, run_cli, write_subject_folder, tmp_path, monkeypatch
+):
+    foreign = read_checkpoint(only_tiny)
+    monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(tmp_path))
+    later = replace(foreign, preparation={**foreign.preparation, "sharpened": True})
+    write_checkpoint(tmp_path / only_tiny.name, later, torch.float32)
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+
+    assert run_cli("inspect", folder, "--deep")[0] == run_cli("complete", folder)[0] == WeightsError.exit_code
