@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -17,6 +17,9 @@ from mrsynth.contrasts import WARNINGS, Contrast
 from mrsynth.plain import Plain, spelled
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
 from mrsynth.scores.rows import Score, csv_text
+
+if TYPE_CHECKING:
+    from mrsynth.scans.alignment import Registration
 
 SCHEMA_VERSION: Literal[1] = 1
 Content = Literal["image", "mean", "spread"]
@@ -57,6 +60,11 @@ class RegistrationRecord(Record):
     overlap: float
     angle: float
     shift: float
+
+    @classmethod
+    def of(cls, found: "Registration", onto: Contrast) -> "RegistrationRecord":
+        """What the report keeps of a registration onto this scan."""
+        return cls(**{**vars(found), "onto": onto, "transform": found.transform.tolist()})
 
 
 class InputRecord(Record):

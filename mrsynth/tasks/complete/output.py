@@ -301,18 +301,6 @@ def write_results(
 def input_record(path: Path, name: str, contrast: Contrast, raw: Raw) -> InputRecord:
     """What the report keeps of one input, under the name that may be written of it."""
     volume, found = raw.subject.volumes[contrast], raw.registrations.get(contrast)
-    registration = None
-    if found is not None:
-        registration = RegistrationRecord(
-            onto=raw.home,
-            transform=tuple(tuple(float(x) for x in row) for row in found.transform),
-            information=found.information,
-            before=found.before,
-            mirrored=found.mirrored,
-            overlap=found.overlap,
-            angle=found.angle,
-            shift=found.shift,
-        )
     return InputRecord(
         contrast=contrast,
         file=name,
@@ -320,7 +308,7 @@ def input_record(path: Path, name: str, contrast: Contrast, raw: Raw) -> InputRe
         shape=volume.shape,
         spacing=volume.spacing,
         axes=axis_code(volume.affine),
-        registration=registration,
+        registration=None if found is None else RegistrationRecord.of(found, raw.home),
     )
 
 
