@@ -22,7 +22,6 @@ from typing import Any
 
 from pydantic import Field
 
-from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, OutputError, UsageError, WeightsError
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
@@ -31,13 +30,10 @@ from mrsynth.io.store import Resolved
 from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
-from mrsynth.sampling import Sampling
-from mrsynth.scans.raw import Align
-from mrsynth.selection import AUTO
 from mrsynth.tasks.batch.journal import Journal, Record, journal_name, records_of
 from mrsynth.tasks.batch.thumbnails import thumbnail
 from mrsynth.tasks.complete.output import Saved
-from mrsynth.tasks.complete.plan import CompleteOptions, Plan, header_problems
+from mrsynth.tasks.complete.plan import CompleteOptions, Plan, SubjectOptions, header_problems
 from mrsynth.tasks.complete.run import complete, plan
 from mrsynth.tasks.models import TrainedMethod, build
 
@@ -45,29 +41,18 @@ AT_ONCE = 2  # subjects: one is read or written while the network works on the o
 PER_SUBJECT = {InputError, MemoryExhausted}  # what concerns this subject only; the rest would end every other too
 
 
-class BatchOptions(Sampling):
+class BatchOptions(SubjectOptions):
     """The request of the command line; most of it goes to every subject as `complete` would take it."""
 
     root: Path
     out: Path | None = Field(None, description="None: `mrsynth` inside the root")
-    method: str = AUTO
-    weights: str | None = None
-    targets: tuple[Contrast, ...] = ()
-    align: Align = "auto"
-    onto: Contrast | None = None
-    strip: str = "auto"
-    n4: bool = False
-    self_check: bool = True
-    overwrite: bool = Field(False, description="subjects that are done are done again")
     num_parts: int = Field(1, gt=0, description="the work is shared by so many runs")
     part_id: int = Field(0, ge=0, description="which of them this is, from 0")
 
     def of_subject(self, files: SubjectFiles, out: Path, redo: bool) -> CompleteOptions:
         """The request for one subject."""
-        shared = {key: getattr(self, key) for key in Sampling.model_fields}
-        more = ("method", "weights", "targets", "align", "onto", "strip", "n4", "self_check")
-        shared |= {key: getattr(self, key) for key in more}
-        return CompleteOptions(folder=files.folder, out=out / files.name, overwrite=redo, **shared)
+        shared = {key: getattr(self, key) for key in SubjectOptions.model_fields}
+        return CompleteOptions(folder=files.folder, out=out / files.name, **{**shared, "overwrite": redo})
 
     def lasting(self) -> dict[str, Any]:
         """What must be the same when a batch goes on: everything that changes an image."""

@@ -20,26 +20,31 @@ if TYPE_CHECKING:
     from mrsynth.scans.volume import Volume
 
 
-class CompleteOptions(Sampling):
-    """The request of the command line; None leaves the choice to the checkpoint."""
+class SubjectOptions(Sampling):
+    """What `complete` and `batch` take alike, for one subject or for each; None leaves it to the checkpoint."""
+
+    method: str = AUTO
+    weights: str | None = None
+    targets: tuple[Contrast, ...] = ()
+    align: Align = Field("auto", description="scans on different grids: register, refuse, or register in any case")
+    onto: Contrast | None = Field(None, description="whose grid is kept; None leaves it to `scans.raw`")
+    strip: str = Field("auto", description="whole heads: auto finds the brain by deepbet, off leaves it, or a program")
+    n4: bool = Field(False, description="correct slow changes of brightness first")
+    self_check: bool = True
+    overwrite: bool = Field(False, description="results of an earlier run may be replaced")
+
+
+class CompleteOptions(SubjectOptions):
+    """The request of the command line."""
 
     folder: Path
     out: Path | None = Field(None, description="None: `mrsynth` inside the subject's folder")
     overrides: Mapping[Contrast, Path] = Field({}, description="files to take, whatever their names")
     mask: Path | None = Field(None, description="the brain mask to take; None: the one found, if there is one")
-    method: str = AUTO
-    weights: str | None = None
-    targets: tuple[Contrast, ...] = ()
     replaced: tuple[Contrast, ...] = Field((), description="contrasts to make although they are there: spoiled ones")
     fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
-    align: Align = Field("auto", description="scans on different grids: register, refuse, or register in any case")
-    onto: Contrast | None = Field(None, description="whose grid is kept; None leaves it to `scans.raw`")
-    strip: str = Field("auto", description="whole heads: auto finds the brain by deepbet, off leaves it, or a program")
-    n4: bool = Field(False, description="correct slow changes of brightness first")
     reference: Path | None = None
-    self_check: bool = True
     viewer: bool = Field(True, description="put the volumes into report.html, to scroll through")
-    overwrite: bool = False
     dry_run: bool = False
     command: str = Field("", description="what was typed, for the report")
 
