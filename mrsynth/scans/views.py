@@ -42,7 +42,7 @@ def plane(voxels: NDArray[Any], axis: Literal[0, 1, 2], index: int) -> NDArray[A
     I grows to the patient's left, J to posterior, K to superior: so right is on the left of the picture, anterior on
     top of axial and on the left of sagittal planes, superior on top of the others.
     """
-    cut: NDArray[Any] = np.take(voxels, index, axis=axis).T
+    cut: NDArray[Any] = np.moveaxis(voxels, axis, 0)[index].T  # a view: `take` would copy all of a turned volume
     return cut if axis == 2 else cut[::-1]
 
 
