@@ -101,8 +101,9 @@ def _register(
     before = _information(still, moved, region, _euler(np.eye(4), middle))
     mirrored = 0.0
     if check_mirror:
-        other = _image(Volume(np.ascontiguousarray(mirror(moving).voxels), mirror(moving).affine))
-        mirrored = _search(still, other, region, _starts(fixed, mirror(moving), middle), fine=False)[1]
+        reflected = mirror(moving)
+        starts = _starts(fixed, reflected, middle)
+        mirrored = _search(still, _image(reflected), region, starts, fine=False)[1]
         information_coarse = _search(still, moved, region, [best], fine=False)[1]
         mirrored *= information / max(information_coarse, 1e-9)  # both at the coarse resolution
     transform = _matrix(best)
@@ -186,10 +187,11 @@ def _optimised(still: Any, moved: Any, region: Any, begin: Any, step: float) -> 
 
 
 def _information(still: Any, moved: Any, region: Any, transform: Any) -> float:
-    method = _metric(_shrunk(still, FINE_MM), region)
+    still, moved = _shrunk(still, FINE_MM), _shrunk(moved, FINE_MM)
+    method = _metric(still, region)
     method.SetInitialTransform(_sitk().Euler3DTransform(transform), inPlace=False)
     try:
-        return -float(method.MetricEvaluate(_shrunk(still, FINE_MM), _shrunk(moved, FINE_MM)))
+        return -float(method.MetricEvaluate(still, moved))
     except RuntimeError:
         return 0.0
 

@@ -44,7 +44,7 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Known) -> list[str]:
     """Sentences about foreground, spacing and intensities unlike the training data; none when all is as usual."""
     warnings = []
     litres = foreground_litres(subject)
-    if has_skull(subject) and Contrast.CT not in card.contrasts:  # where CT is known, so are whole heads
+    if litres > LARGEST_BRAIN_LITRES and Contrast.CT not in card.contrasts:  # where CT is known, so are whole heads
         warnings.append(
             f"The foreground is {litres:.1f} litres, more than a brain: is the skull still there? This checkpoint "
             "knows only skull-stripped images. Remove the skull (for example with HD-BET or SynthStrip) and run again."
