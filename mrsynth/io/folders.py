@@ -247,7 +247,9 @@ def nothing_found(content: Content) -> str:
             f"Expected names with {RECOGNISED}. Rename the files, or name them: {FLAGS}."
         )
     dicom = any(re.search(r"(?i)\.(dcm|ima)$|^dicomdir$", name) for name in content.others)
-    todo = "Convert DICOM first, for example with dcm2niix" if dicom else "Give the folder with one subject's scans"
+    todo = (
+        "Convert DICOM first, with `mrsynth dicom` or dcm2niix" if dicom else "Give the folder with one subject's scans"
+    )
     found = few(content.others) or "nothing at all"
     return f"{content.folder} holds no scan in NIfTI format (.nii, .nii.gz).{made} Found {found}. {todo}."
 
