@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
+from mrsynth.io.reading import read_json
 from mrsynth.io.subjects import SubjectFiles, load_subject
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 
@@ -204,7 +205,7 @@ def _save(array: Path, values: NDArray[Any], facts: dict[str, Any]) -> None:
 def _read(array: Path) -> dict[str, Any] | None:
     """What was written about an array, or None when it is not there or not whole."""
     try:
-        facts: dict[str, Any] = json.loads(array.with_suffix(".json").read_text())
+        facts: dict[str, Any] = read_json(array.with_suffix(".json"))
         return facts if array.stat().st_size == facts["bytes"] else None
     except (FileNotFoundError, ValueError, KeyError):
         return None
