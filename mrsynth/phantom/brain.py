@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 from mrsynth.errors import UsageError
 from mrsynth.phantom.tissues import TISSUES, WM, Real, rician, tissue_signals
 from mrsynth.plain import Array, Plain
+from mrsynth.scans.grid import is_axis_code
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 
@@ -57,7 +58,7 @@ class PhantomConfig(Plain):
     @field_validator("axes")
     @classmethod
     def _names_three_directions(cls, axes: str) -> str:
-        if len(axes) != 3 or {"RLAPSI".find(letter) // 2 for letter in axes} != {0, 1, 2}:
+        if not is_axis_code(axes):
             raise ValueError(f"axes {axes!r}: expected one each of R/L, A/P and S/I, such as LPS")
         return axes
 
