@@ -90,8 +90,6 @@ def read_volume(path: Path, *, labels: bool = False) -> Volume:
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 becomes infinite, which is reported below
             voxels = _voxels(image, math.prod(shape)).reshape(shape, order="F")
-    except MemoryError:
-        raise
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     _check_voxels(path, voxels, constant=labels)

@@ -3,7 +3,6 @@
 Reads the first bytes of headers and short texts, with neither numpy nor nibabel, so that `inspect` may use it.
 """
 
-import gzip
 import struct
 import zlib
 from pathlib import Path
@@ -51,7 +50,7 @@ def description(path: Path) -> str:
             start = file.read(4096)
         if start[:2] == b"\x1f\x8b":
             start = zlib.decompressobj(wbits=31).decompress(start, 1024)
-    except (OSError, zlib.error, gzip.BadGzipFile):
+    except (OSError, zlib.error):
         return ""
     if len(start) < min(DESCRIPTION):
         return ""
