@@ -1,6 +1,8 @@
 """The subjects of a training run: found, prepared, divided into those who train and those who judge, and refused."""
 
+import json
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Trainable
 from mrsynth.plain import Progress
-from mrsynth.tasks.train.config import DataConfig, RunConfig
+from mrsynth.tasks.train.config import DataConfig, RunConfig, value_of
 
 log = logging.getLogger(__name__)
 
@@ -160,12 +162,28 @@ def prepare_all(
             prepared.append(subject)
     if wrong:
         each = "".join(f"\n  {name}: {why}" for name, why in wrong.items())
-        exclude = ", ".join((*config.data.exclude, *wrong))
+        remedy = setting("exclude", [*config.data.exclude, *wrong])
+        if any(name in wrong for name in config.data.validation):
+            remedy += " " + setting("validation", [name for name in config.data.validation if name not in wrong])
         raise InputError(
             f"{len(wrong)} of {len(wanted)} subjects cannot be read:{each}\n"
-            f"Mend their files, or train without them: --set 'data.exclude=[{exclude}]'"
+            f"Mend their files, or train without them: {remedy}"
         )
     return prepared
+
+
+def setting(part: str, names: Sequence[str]) -> str:
+    """How a list of subjects is said on the command line: `--set 'data.exclude=[sub-01, "007"]'`."""
+    listed = ", ".join(name if stands_for_itself(name) else json.dumps(name) for name in names)
+    return f"--set {shlex.quote(f'data.{part}=[{listed}]')}"
+
+
+def stands_for_itself(name: str) -> bool:
+    """Whether a name without quotes is read as that name, where a list is given on the command line."""
+    try:
+        return bool(value_of(f"[{name}]") == [name])
+    except ValueError:
+        return False
 
 
 def refuse_useless_cohort(

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -394,6 +396,19 @@ def test_all_bad_files_are_listed_at_once_and_the_remedy_works(train, cohort, tm
     assert status == 4 and "2 of 3 subjects cannot be read" in err
     assert "p2_t2" in err and "p3_t2" in err and "data.exclude=[p4, p2, p3]" in err
     assert train(data, "--set", "data.exclude=[p4, p2, p3]")[0] == 0
+
+
+def test_the_remedy_works_for_judges_and_for_names_that_look_like_numbers(train, cohort):
+    data = cohort("p1", "p2", "p3", "007", "1e3", "no")
+    for name in ("p3", "007", "no"):
+        scan = data / name / f"{name}_t2.nii.gz"
+        scan.write_bytes(scan.read_bytes()[:200])
+    judges = ("--set", "data.validation=[p3, '1e3']")
+    status, _, err = train(data, *judges)
+    remedy = shlex.split(re.search(r"train without them: ((--set '[^']*' ?)+)", err)[1])
+    assert status == 4 and len(remedy) == 4
+    status, _, err = train(data, *remedy)
+    assert status == 0, err
 
 
 def test_a_validation_subject_that_cannot_be_used_is_refused(train, cohort, tmp_path):
