@@ -127,7 +127,7 @@ def example_batches(
 
 
 class StoppedWaiting(Exception):
-    """Somebody asked to stop while a worker was waited for."""
+    """Somebody asked to stop while data was waited for, or looked at before a stage."""
 
 
 class LoaderLost(MemoryExhausted):

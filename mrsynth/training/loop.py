@@ -135,15 +135,21 @@ def train(
     for optimizer in state.optimizers:
         to_device(optimizer, place)
     process, number = accelerator.process_index, accelerator.num_processes
+    # of several processes all must stop together, so none may give up waiting alone
+    may_stop = callbacks.stop if number == 1 else lambda: False
     if not state.iteration:
-        enter_stage(state, source, config, accelerator, place)
+        try:
+            enter_stage(state, source, config, accelerator, place, may_stop)
+        except StoppedWaiting:
+            callbacks.save(state)
+            done = f"0 of {config.iterations} iterations{state.of_stage}"
+            raise Interrupted(f"Stopped after {done}; --resume goes on.") from None
     train_only_what_is_listed(state.method, state.stage)
     stopped = False
     if state.iteration and accelerator.is_main_process and config.due(config.validate_every, state.iteration):
         callbacks.validate(state.average, state.iteration)
     began, used, finished = time.perf_counter(), time.process_time(), state.iteration
-    saved = -1  # of several processes all must stop together, so none may give up waiting alone
-    may_stop = callbacks.stop if number == 1 else lambda: False
+    saved = -1
     with example_batches(state.method, state.iteration, source, config, process, number, may_stop) as batches:
         while state.iteration < config.iterations:
             try:
@@ -182,15 +188,26 @@ def train(
 
 
 def enter_stage(
-    state: TrainingState, source: ExampleSource, config: TrainingConfig, accelerator: "Accelerator", place: torch.device
+    state: TrainingState,
+    source: ExampleSource,
+    config: TrainingConfig,
+    accelerator: "Accelerator",
+    place: torch.device,
+    stopped: Callable[[], bool],
 ) -> None:
-    """Let the method make itself ready for the stage that begins, alike in all processes; the average follows."""
+    """Let the method make itself ready for the stage that begins, alike in all processes; the average follows.
+
+    Raises StoppedWaiting when told to stop while it looks at the data.
+    """
 
     def one_pass() -> Generator[Batch, None, None]:  # that of the main process, for all
         count = math.ceil(len(source) / config.batch_size)
         alone = config.model_copy(update={"iterations": count, "accumulation": 1, "workers": 0})
         with example_batches(state.method, 0, source, alone) as batches:
-            yield from (batch.to(place) for batch in batches)
+            for batch in batches:
+                if stopped():
+                    raise StoppedWaiting
+                yield batch.to(place)
 
     torch.manual_seed(seed_of(config.seed, state.stage))
     with torch.no_grad(), closing(one_pass()) as batches:

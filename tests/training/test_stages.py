@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from mrsynth.errors import Interrupted
 from mrsynth.methods.base import Method, MethodConfig, Objective
 from mrsynth.training.augmentation import AugmentationConfig
 from mrsynth.training.batches import Slab, TrainingConfig
@@ -154,6 +155,26 @@ def test_what_it_measures_then_is_in_the_average_too_and_it_may_see_all_data_onc
     assert method.mean.numpy() == pytest.approx(images.mean((0, 2, 3)), abs=0.1)
 
 
+def test_a_stop_is_heard_while_a_stage_looks_at_its_data_which_begins_anew_on_resuming():
+    torch.manual_seed(0)
+    method = Steps(asked=100)
+    never = begin(method)
+    fresh = Steps(asked=100)
+    fresh.load_state_dict(method.state_dict())
+    looked, saved = [], []
+    stop = lambda: bool(looked.append(1)) or len(looked) == 2  # noqa: E731
+    callbacks = Callbacks(lambda *_: None, lambda state: saved.append(state.state_dict()), lambda *_: None, stop)
+    with pytest.raises(Interrupted, match="after 0 of 3 iterations of stage first; --resume goes on"):
+        train(begin(fresh), slabs(), SETTINGS, callbacks, "cpu")
+    assert len(looked) == 2 and fresh.ways == [] and fresh.entered == []
+
+    resumed = begin(Steps(asked=100))
+    (state,) = saved
+    resumed.load_state_dict(state)
+    assert run(resumed)[0] == run(never)[0]
+    assert resumed.method.entered == method.entered
+
+
 def test_objectives_choose_their_optimiser():
     state = begin(Steps())
     adam = state.optimizers[0]
@@ -181,9 +202,9 @@ def test_weights_decay_by_what_the_objective_says():
 
 
 def test_the_loop_says_whether_a_stop_came_at_the_very_end():
-    assert run(begin(Steps()))[2] is False
+    assert run(begin(Steps(asked=0)))[2] is False
     asked = iter([False, False, True])
-    assert run(begin(Steps()), stop=lambda: next(asked))[2] is True
+    assert run(begin(Steps(asked=0)), stop=lambda: next(asked))[2] is True
 
 
 def test_a_state_of_a_stage_that_is_not_there_is_refused():
