@@ -20,6 +20,8 @@ from mrsynth.plain import Plain
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
 
+# What Ctrl-C, a scheduler before its time limit (SLURM: --signal), and a closed terminal send. Not all are on Windows
+STOPS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
 PATIENCE = 2.0  # seconds after which a wait for a worker is interrupted to ask whether to stop
 
 
@@ -257,6 +259,5 @@ def as_arrays(examples: Sequence[Mapping[str, Tensor]]) -> dict[str, NDArray[Any
 
 def leave_signals_to_the_parent(worker: int) -> None:
     """A signal to the whole group (Ctrl-C, scancel) must not kill a worker under the process that is about to save."""
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)

@@ -4,8 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# what Ctrl-C, a scheduler before its time limit (--signal of SLURM too), and a closed terminal send
-NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
+from mrsynth.training.batches import STOPS
 
 
 @contextmanager
@@ -15,8 +14,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     One that is ignored already, as SIGHUP is under nohup, stays ignored.
     """
     received: list[int] = []
-    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda n, _: received.append(n)) for number in heard}
     try:
         yield lambda: bool(received)
