@@ -31,9 +31,6 @@ def box_plot(
 
     With fewer than FEW persons a box would be a pretence: only the points and their mean are drawn.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
     groups = {name: {m: v for m, v in by.items() if np.isfinite(v).any()} for name, by in groups.items()}
@@ -43,10 +40,7 @@ def box_plot(
         return None
     colours = _colours(methods, baselines)
     slots = sum(len(by) + 1 for by in groups.values())
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)  # inches; by default the texts touch the edge
-    figure = Figure(figsize=(float(np.clip(slots * SLOT, LEAST, MOST)), HEIGHT), dpi=DPI, layout=layout)
-    canvas: Any = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _figure(slots * SLOT)
     start, middles = 0.0, []
     for by in groups.values():
         places = {method: start + i for i, method in enumerate(m for m in methods if m in by)}
@@ -63,9 +57,7 @@ def box_plot(
     figure.legend(
         marks, [_text(m) for m in methods], loc="outside upper left", ncols=min(5, len(methods)), frameon=False
     )
-    file = io.BytesIO()
-    canvas.print_png(file)
-    return file.getvalue()
+    return _png(figure)
 
 
 def person_plot(lines: Mapping[str, Mapping[str, float]], *, axis: str) -> bytes | None:
@@ -73,19 +65,12 @@ def person_plot(lines: Mapping[str, Mapping[str, float]], *, axis: str) -> bytes
 
     lines  person -> method -> finite value; who lacks a method is not drawn
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     methods = list(dict.fromkeys(method for by in lines.values() for method in by))
     table = np.array([[by[m] for m in methods] for by in lines.values() if len(by) == len(methods)], float)
     table = table[np.isfinite(table).all(axis=1)] if table.size else table
     if len(methods) < 2 or not len(table):
         return None
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
-    figure = Figure(figsize=(float(np.clip(1.6 * len(methods), LEAST, MOST)), HEIGHT), dpi=DPI, layout=layout)
-    canvas: Any = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _figure(1.6 * len(methods))
     places = np.arange(len(methods))
     for values in table:
         axes.plot(places, values, color=GREYS[1], linewidth=0.9, alpha=0.7, marker=".", markersize=4)
@@ -93,6 +78,23 @@ def person_plot(lines: Mapping[str, Mapping[str, float]], *, axis: str) -> bytes
     axes.set_xlim(-0.4, len(methods) - 0.6)
     axes.set_xticks(places, [_text(name) for name in methods])
     _plain_axes(axes, axis)
+    return _png(figure)
+
+
+def _figure(inches: float) -> tuple[Any, Any]:
+    """A figure about so wide, and its axes."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)  # inches; by default the texts touch the edge
+    figure = Figure(figsize=(float(np.clip(inches, LEAST, MOST)), HEIGHT), dpi=DPI, layout=layout)
+    return figure, figure.add_subplot()
+
+
+def _png(figure: Any) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
     file = io.BytesIO()
     canvas.print_png(file)
     return file.getvalue()
