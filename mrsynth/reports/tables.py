@@ -194,20 +194,16 @@ def test_table(tests: Sequence[PairedTest], title: str, **layout: bool) -> Table
     """
     lines: list[list[Cell]] = []
     for t in tests:
-        digits = METRICS.get(t.metric, Print("", ".4g")).digits
         what = "all that both made" if t.pattern == ANY else f"{spelled(t.target)} from {spelled(t.pattern)}"
         lines.append(
             [
                 *(t.protocol, t.region, compared(t.metric), what),
                 f"{named(t.method_a)} - {named(t.method_b)}",
                 Number(str(t.n)),
-                Number(difference(t, digits)),
-                Number("" if t.detectable is None else format(t.detectable, digits)),
-                Number(p_text(t.p_holm if t.primary else t.p_value)),
+                *evidence(t),
             ]
         )
-    p = "p (Holm)" if any(t.primary for t in tests) else "p, exploratory"
-    head = ["Protocol", "Region", "Metric", "What", "Difference", "Persons", "mean [95 %]", "To be seen", p]
+    head = ["Protocol", "Region", "Metric", "What", "Difference", "Persons", "mean [95 %]", "To be seen", p_head(tests)]
     return Table(head, lines, title, **layout) if lines else None
 
 
@@ -286,7 +282,7 @@ def score(summary: Summary | None, metric: str, persons: int) -> Cell:
     """`27.31 [26.10, 28.52]`: an interval from 6 persons on; how many it rests on where that is not `persons`."""
     if summary is None:
         return None
-    digits = METRICS.get(metric, Print("", ".4g")).digits
+    digits = digits_of(metric)
     text = "infinite" if np.isinf(summary.mean) else format(summary.mean, digits)
     text += interval(summary.low, summary.high, digits)
     if not np.isfinite(summary.mean):
@@ -295,6 +291,21 @@ def score(summary: Summary | None, metric: str, persons: int) -> Cell:
     if summary.counted != persons or left_out:
         text += f" (n = {summary.counted}{left_out})"
     return Number(text)
+
+
+def evidence(test: PairedTest) -> list[Cell]:
+    """Of two methods: the difference, the least that could have been seen, and the p value that counts."""
+    digits = digits_of(test.metric)
+    return [
+        Number(difference(test, digits)),
+        Number("" if test.detectable is None else format(test.detectable, digits)),
+        Number(p_text(test.p_holm if test.primary else test.p_value)),
+    ]
+
+
+def p_head(tests: Iterable[PairedTest]) -> str:
+    """Which p value it is that stands below."""
+    return "p (Holm)" if any(test.primary for test in tests) else "p, exploratory"
 
 
 def difference(test: PairedTest, digits: str) -> str:
@@ -316,6 +327,11 @@ def named(method: str) -> str:
 def label_of(metric: str) -> str:
     """As in a head: `PSNR (dB)`."""
     return METRICS[metric].label if metric in METRICS else metric
+
+
+def digits_of(metric: str) -> str:
+    """How it is printed: `.2f`."""
+    return METRICS[metric].digits if metric in METRICS else ".4g"
 
 
 def interval(low: float | None, high: float | None, digits: str) -> str:

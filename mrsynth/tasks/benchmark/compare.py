@@ -11,7 +11,7 @@ from mrsynth.io.folders import few
 from mrsynth.io.reading import LONGEST_TABLE, read_bounded
 from mrsynth.reports.elements import Cell, Number, counted
 from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Section, Table, as_markdown
-from mrsynth.reports.tables import HEADLINE, METRICS, Print, compared, difference, p_text
+from mrsynth.reports.tables import HEADLINE, compared, digits_of, evidence, p_head
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, read_results
 from mrsynth.scores.statistics import (
     ANY,
@@ -234,8 +234,7 @@ def _place(line: Line) -> tuple[bool, int]:
 def _table(lines: Sequence[Line]) -> Table:
     rows: list[list[Cell]] = []
     for line in lines:
-        t = line.test
-        digits = METRICS.get(t.metric, Print("", ".4g")).digits
+        t, digits = line.test, digits_of(line.test.metric)
         method = line.method_a if line.method_a == line.method_b else f"{line.method_a} / {line.method_b}"
         what = "everything" if t.pattern == ANY else f"{spelled(t.target)} from {spelled(t.pattern)}"
         rows.append(
@@ -243,11 +242,9 @@ def _table(lines: Sequence[Line]) -> Table:
                 *(method, t.protocol, t.region, compared(t.metric), what),
                 Number(str(t.n)),
                 *(Number("infinite" if mean is None else format(mean, digits)) for mean in (t.mean_b, t.mean_a)),
-                Number(difference(t, digits)),
-                Number("" if t.detectable is None else format(t.detectable, digits)),
-                Number(p_text(t.p_holm if t.primary else t.p_value)),
+                *evidence(t),
             ]
         )
-    p = "p (Holm)" if any(line.test.primary for line in lines) else "p, exploratory"
+    p = p_head(line.test for line in lines)
     head = ["Method", "Protocol", "Region", "Metric", "What", "Persons", "A", "B", "B - A [95 %]", "To be seen", p]
     return Table(head, rows)
