@@ -15,14 +15,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, OutputError, UsageError, WeightsError
+from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, UsageError, WeightsError
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.reading import read_json
@@ -38,7 +38,7 @@ from mrsynth.tasks.complete.run import complete, plan
 from mrsynth.tasks.models import TrainedMethod, build
 
 AT_ONCE = 2  # subjects: one is read or written while the network works on the other
-PER_SUBJECT = {InputError, MemoryExhausted}  # what concerns this subject only; the rest would end every other too
+PER_SUBJECT = (InputError, MemoryExhausted)  # what concerns this subject only; the rest would end every other too
 
 
 class BatchOptions(SubjectOptions):
@@ -178,7 +178,7 @@ class Work:
         if wrong and not self.todo and not done:
             raise wrong[0]  # the request is wrong, and so for everyone
         for name, reason in refused.items():
-            self.failed(name, reason)
+            self.journal.add(self.failed(name, reason))
         self.say(
             f"{len(subjects)} subjects: {len(self.todo)} to do, {len(done)} done before, "
             f"{len(refused)} that cannot be used."
@@ -186,44 +186,36 @@ class Work:
 
     def run(self, progress: Progress) -> None:
         """Do them. Raises Interrupted, and what would end every other subject too."""
-        began, number, count = time.perf_counter(), 0, len(self.todo)
+        began, count = time.perf_counter(), len(self.todo)
         progress("subjects", 0, count)
-        waiting = iter(self.todo)
-        running: set[Future[None]] = set()
         with ThreadPoolExecutor(AT_ONCE) as pool:
             try:
-                for request, todo in waiting:
-                    running.add(pool.submit(self.one, request, todo))
-                    if len(running) < AT_ONCE:
-                        continue
-                    number += self.settle(running)
+                work = [pool.submit(self.one, request, todo) for request, todo in self.todo]
+                for number, future in enumerate(as_completed(work), 1):
+                    future.result()
                     progress("subjects", number, count)
-                    self.tell(began, number, count)
-                while running:
-                    number += self.settle(running)
-                    progress("subjects", number, count)
-            except BaseException:
+                    if number == AT_ONCE < count:
+                        self.tell((time.perf_counter() - began) / number, count - number)
+            finally:
                 self.stopped.set()  # those at work end at the next call of their network, and clean up
-                raise
 
-    def settle(self, running: set[Future[None]]) -> int:
-        """Wait for one of them at least; how many ended."""
-        ended, _ = wait(running, timeout=None, return_when=FIRST_COMPLETED)
-        running -= ended
-        for future in ended:
-            future.result()
-        return len(ended)
-
-    def tell(self, began: float, number: int, count: int) -> None:
-        """After the first subjects: how long the rest will take."""
-        if number == min(AT_ONCE, count):
-            each = (time.perf_counter() - began) / number
-            self.say(f"{each:.0f} s a subject: about {each * (count - number) / 60:.0f} minutes for the rest.")
+    def tell(self, each: float, left: int) -> None:
+        """After the first subjects: how long the rest will take, at so many seconds each."""
+        self.say(f"{each:.0f} s a subject: about {each * left / 60:.0f} minutes for the rest.")
 
     def one(self, request: CompleteOptions, todo: Plan) -> None:
-        """Do one subject and note how it went."""
+        """Do one subject and note how it went; what would end every other subject too ends the batch."""
         if self.stopped.is_set():
             return
+        try:
+            self.journal.add(self.done(request, todo))
+        except BaseException:
+            if not self.stopped.is_set():  # else the batch has ended already, and this is only how its work stops
+                self.stopped.set()
+                raise
+
+    def done(self, request: CompleteOptions, todo: Plan) -> Record:
+        """Complete one subject, or say why that cannot be done."""
         began, name = time.perf_counter(), todo.files.name
 
         def still_wanted(*_: Any) -> None:
@@ -232,15 +224,10 @@ class Work:
 
         try:
             _, saved = complete(request, still_wanted, todo=todo, models=self.model, network=self.network)
-        except (UsageError, OutputError, Interrupted):
-            raise
-        except MrsynthError as error:
-            if type(error) not in PER_SUBJECT:
-                raise
-            self.failed(name, error, time.perf_counter() - began)
-            return
+        except PER_SUBJECT as error:
+            return self.failed(name, error, time.perf_counter() - began)
         assert saved is not None
-        self.journal.add(record_of(name, saved, time.perf_counter() - began))
+        return record_of(name, saved, time.perf_counter() - began)
 
     def model(self, found: Resolved) -> TrainedMethod:
         """Each checkpoint is read once."""
@@ -248,13 +235,11 @@ class Work:
             self.models[found.sha256] = build(found)
         return self.models[found.sha256]
 
-    def failed(self, name: str, error: MrsynthError, seconds: float = 0.0) -> None:
-        """Note a subject that could not be done: in the journal without the folders above the root."""
+    def failed(self, name: str, error: MrsynthError, seconds: float = 0.0) -> Record:
+        """Say that a subject could not be done; its record, which names no folder above the root."""
         self.say(f"{name}: {error}")
         reason = str(error).replace(f"{self.options.root.expanduser()}{os.sep}", "")
-        self.journal.add(
-            Record(subject=name, status="failed", reason=reason, exit_code=error.exit_code, seconds=seconds)
-        )
+        return Record(subject=name, status="failed", reason=reason, exit_code=error.exit_code, seconds=seconds)
 
 
 def record_of(name: str, saved: Saved, seconds: float) -> Record:

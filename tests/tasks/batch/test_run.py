@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import InputError, Interrupted, UsageError
+from mrsynth.errors import InputError, Interrupted, OutputError, UsageError
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.tasks.batch import run as task
 from mrsynth.tasks.batch.journal import Journal, Record, records_of
@@ -111,7 +111,8 @@ def test_results_that_the_journal_does_not_know_are_made_again(cohort, tmp_path,
     with monkeypatch.context() as killed, pytest.raises(Interrupted):
         killed.setattr(task, "record_of", planted_kill)
         task.batch(options(cohort, tmp_path))
-    assert (tmp_path / "p1" / "report.json").exists() and "p1" not in records_of(tmp_path)
+    written = {path.parent.name for path in tmp_path.glob("*/report.json")}
+    assert written and not written & set(records_of(tmp_path))
     first = list(calls)
     done = task.batch(options(cohort, tmp_path))
 
@@ -140,6 +141,22 @@ def test_one_subject_that_fails_does_not_stop_the_others(cohort, tmp_path, stand
     assert sorted(calls) == ["p1", "p2"] and [r.subject for r in done.failed] == ["p4", "p1"]
     task.batch(options(cohort, tmp_path))
     assert sorted(calls) == ["p1", "p1", "p2"]  # what failed is tried again
+
+
+def test_how_long_the_rest_will_take_is_said_once(cohort, tmp_path, stand_in, monkeypatch):
+    heard = []
+    monkeypatch.setattr(task, "AT_ONCE", 1)
+    task.batch(options(cohort, tmp_path), say=heard.append)
+
+    assert sum("for the rest" in text for text in heard) == 1
+
+
+def test_what_would_end_every_subject_is_what_the_batch_ends_with(cohort, tmp_path, stand_in):
+    _, planted = stand_in
+    planted["p1"] = OutputError("the disk is full")
+    with pytest.raises(OutputError, match="the disk is full"):
+        task.batch(options(cohort, tmp_path))
+    assert "p1" not in records_of(tmp_path)
 
 
 def test_parts_share_the_work(cohort, tmp_path, stand_in):
