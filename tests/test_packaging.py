@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import mrsynth
+from mrsynth.tasks.doctor import EXTRAS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -55,6 +56,12 @@ def test_dev_has_every_extra():
     inside = re.search(r"mrsynth\[(.*)\]", next(r for r in extras["dev"] if r.startswith("mrsynth"))).group(1)
 
     assert set(inside.split(",")) == set(extras) - {"dev"}
+
+
+def test_the_doctor_looks_for_every_extra():
+    extras = {name: len(needs) for name, needs in PROJECT["project"]["optional-dependencies"].items() if name != "dev"}
+
+    assert {name: len(modules) for name, modules in EXTRAS.items()} == extras
 
 
 def test_every_import_is_declared():
