@@ -1,17 +1,14 @@
 """A tiny training run, made once."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.tasks.train.run import TrainOptions, run
-
-MakeOptions = Callable[..., TrainOptions]
+from mrsynth.tasks.train.run import run
+from tests.tasks.train.runs import MakeOptions, request_maker
 
 RUN_FILE = """
 name: small
@@ -86,17 +83,6 @@ def training_data(tmp_path_factory: pytest.TempPathFactory, write_subject_folder
     for seed, name in enumerate(("whole", "lacking", "judge", "secret", "useless")):
         write_subject_folder(root, name, shape=(18, 24, 8), seed=seed, without=lacking.get(name, ()))
     return root
-
-
-def request_maker(method: str, data: Path, file: Path, text: str) -> MakeOptions:
-    """options(out, **changes): the request of a run of `method` with the run file `text`."""
-    file.write_text(text)
-
-    def make(out: Path, **changes: Any) -> TrainOptions:
-        overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
-        return replace(TrainOptions(method, (data,), out, file, overrides, device="cpu"), **changes)
-
-    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """`mrsynth train` of a method that learns from volumes: boxes, resuming, and beginning with other weights."""
 
-import csv
 import logging
-import os
-import signal
 
 import pytest
 import torch
@@ -17,19 +14,11 @@ from mrsynth.methods import build_method
 from mrsynth.methods.cwdm.official import cwdm_for_target
 from mrsynth.tasks.train.run import fresh_method, read_config, run
 from mrsynth.tasks.train.stages import take_over
+from tests.tasks.train.runs import losses, stop_at, table
 
 T1, T1CE, T2, FLAIR = STANDARD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def table(path, *without):
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
-
-
-def losses(out):
-    return table(out / "losses.csv", "seconds_per_iteration", "cpu_seconds")
 
 
 def average(out):
@@ -38,16 +27,6 @@ def average(out):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def stop_at(iteration):
-    """A progress callback that has the process signalled."""
-
-    def progress(what, done, total):
-        if what.startswith("training, loss") and done == iteration:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return progress
 
 
 # What a run leaves ---------------------------------------------------------------------------------------------------

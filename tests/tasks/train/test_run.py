@@ -1,6 +1,5 @@
 """`mrsynth train` from folders to a checkpoint: what it leaves, how it stops, how it goes on."""
 
-import csv
 import os
 import shutil
 import signal
@@ -21,19 +20,11 @@ from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.train.run import run
+from tests.tasks.train.runs import losses, stop_when, table
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def table(path, *without):
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
-
-
-def losses(out):
-    return table(out / "losses.csv", "seconds_per_iteration", "cpu_seconds")
 
 
 def contents(state):
@@ -49,16 +40,6 @@ def contents(state):
 def same_state(one, other):
     one, other = contents(one), contents(other)
     return len(one) == len(other) > 50 and all(map(torch.equal, one, other))
-
-
-def stop_when(text, iteration=None, number=signal.SIGTERM):
-    """A progress callback that has the process signalled."""
-
-    def progress(what, done, total):
-        if what.startswith(text) and iteration in (None, done):
-            os.kill(os.getpid(), number)
-
-    return progress
 
 
 # What a run leaves ---------------------------------------------------------------------------------------------------

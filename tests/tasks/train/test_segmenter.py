@@ -1,9 +1,6 @@
 """`mrsynth train --segmenter`: what it leaves, how it stops and goes on, what it learns, what it refuses."""
 
-import csv
-import os
 import shutil
-import signal
 from dataclasses import replace
 
 import nibabel as nib
@@ -25,9 +22,10 @@ from mrsynth.segmenter.network import REGIONS, SegmenterConfig, dice_and_hd95, r
 from mrsynth.tasks.benchmark.segmentation import open_segmenter
 from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.config import build_trainable, read_run_file
-from mrsynth.tasks.train.run import TrainOptions, run
+from mrsynth.tasks.train.run import run
 from mrsynth.tasks.train.sources import examples_of
 from mrsynth.training.batches import Examples
+from tests.tasks.train.runs import request_maker, stop_at, table
 
 RUN_FILE = """
 name: small
@@ -65,15 +63,8 @@ def data(tmp_path_factory, write_subject_folder):
 
 @pytest.fixture(scope="module")
 def options(data, tmp_path_factory):
-    """options(out, **changes): the request; `a__b` sets the key a.b."""
-    file = tmp_path_factory.mktemp("config") / "run.yaml"
-    file.write_text(RUN_FILE)
-
-    def make(out, **changes):
-        overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
-        return replace(TrainOptions("segmenter", (data,), out, file, overrides, device="cpu"), **changes)
-
-    return make
+    """options(out, **changes): the request."""
+    return request_maker("segmenter", data, tmp_path_factory.mktemp("config") / "run.yaml", RUN_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -84,26 +75,10 @@ def finished(options, tmp_path_factory):
     return out
 
 
-CLOCKS = ("seconds_per_iteration", "cpu_seconds")
-
-
-def table(path, *without):
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k not in without} for row in csv.DictReader(file)]
-
-
-def stop_at(iteration):
-    def progress(what, done, total):
-        if what.startswith("training") and done == iteration:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return progress
-
-
 def same_run(one, other):
     weights = [read_checkpoint(out / "checkpoint.safetensors").tensors for out in (one, other)]
     equal = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    return equal and all(table(one / f, *CLOCKS) == table(other / f, *CLOCKS) for f in ("losses.csv", "validation.csv"))
+    return equal and all(table(one / f) == table(other / f) for f in ("losses.csv", "validation.csv"))
 
 
 # What a run leaves ---------------------------------------------------------------------------------------------------

@@ -1,11 +1,8 @@
 """Training in stages by one command: where each begins, what stays frozen, and stopping at any point."""
 
-import csv
 import logging
-import os
 import re
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -28,6 +25,7 @@ from mrsynth.tasks.models import config_of, load_method
 from mrsynth.tasks.train.config import merged
 from mrsynth.tasks.train.run import TrainOptions, run
 from mrsynth.tasks.train.stages import take_over
+from tests.tasks.train.runs import request_maker, stop_at, table
 
 pytestmark = pytest.mark.usefixtures("one_thread", "ladder")
 
@@ -145,14 +143,7 @@ def data(tmp_path_factory, write_subject_folder):
 @pytest.fixture(scope="module")
 def options(data, tmp_path_factory):
     """options(out, **changes): the request."""
-    file = tmp_path_factory.mktemp("config") / "ladder.yaml"
-    file.write_text(RUN_FILE)
-
-    def make(out, **changes):
-        overrides = {k.replace("__", "."): changes.pop(k) for k in list(changes) if "__" in k}
-        return replace(TrainOptions("ladder", (data,), out, file, overrides, device="cpu"), **changes)
-
-    return make
+    return request_maker("ladder", data, tmp_path_factory.mktemp("config") / "ladder.yaml", RUN_FILE)
 
 
 @pytest.fixture(scope="module")
@@ -168,26 +159,10 @@ def finished(ladder, options, steps, tmp_path_factory):
     return out
 
 
-def stop_at(iteration):
-    """A progress callback that has the process signalled when so many iterations of the run are logged."""
-
-    def progress(what, done, total):
-        if "loss" in what and done == iteration:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return progress
-
-
 def stopped_at(iteration, request):
     with pytest.raises(Interrupted) as error:
         run(request, stop_at(iteration))
     return str(error.value)
-
-
-def table(path):
-    with path.open(newline="") as file:
-        timed = ("seconds_per_iteration", "cpu_seconds")
-        return [{k: v for k, v in row.items() if k not in timed} for row in csv.DictReader(file)]
 
 
 def saved(out):
