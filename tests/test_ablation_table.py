@@ -1,15 +1,9 @@
 """The table of ablations: means over seeds, their spread, and the difference from `full` seed by seed."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from mrsynth.scores.rows import Score, results_csv
-
-RUNS = Path(__file__).resolve().parents[1] / "runs"
-sys.path.insert(0, str(RUNS / "measure"))
-from ablation_table import cell, table  # noqa: E402
+from runs.measure.ablation_table import cell, table
 
 
 def results(folder, file, values):

@@ -137,7 +137,10 @@ BAD = {
     "truncated": (cut, "p1_t1.nii.gz is truncated or damaged.*Copy or export it again"),
     "not gzip": (bytes_of(b"not gzip at all"), "p1_t1.nii.gz: the name ends in .gz but the file is not gzip.*Rename"),
     "gzip of nothing": (bytes_of(gzip.compress(b"")), "p1_t1.nii.gz.*Copy or export it again|export it again"),
-    "not NIfTI": (bytes_of(b"x" * 1000, "p1_t1.nii"), "p1_t1.nii cannot be read as NIfTI"),
+    "not NIfTI": (
+        bytes_of(b"x" * 1000, "p1_t1.nii"),
+        "p1_t1.nii cannot be read as NIfTI: it does not begin as one.*Export it again",
+    ),
     "no bytes": (bytes_of(b""), "p1_t1.nii.gz is empty .0 bytes"),
     "4-D": (voxels(lambda v, _: np.stack([v, v], -1)), "p1_t1.nii.gz has 4 axes .16x20x10x2.; expected three"),
     "2-D": (voxels(lambda v, _: v[..., 4]), "p1_t1.nii.gz has 2 axes .16x20.; expected three"),
@@ -202,7 +205,9 @@ def test_a_head_of_many_metres(run_cli, folder):
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([1000.0, 1000.0, 1000.0, 1.0])), path)
 
     status, _, err = run_cli("complete", folder)
-    assert status == 4 and "expected a head" in err and "unit" in err
+    said = " ".join(err.split())
+    assert status == 4 and "p1_t1.nii.gz is 20 m long" in said
+    assert "expected a head, at most" in said and "in another unit" in said
     assert not (folder / "mrsynth").exists()
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mrsynth import __version__
 from mrsynth.cli.options import contrasts_listed
-from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.contrasts import STANDARD
 from mrsynth.errors import UsageError
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -71,7 +71,6 @@ def test_waiting_threads_sleep_unless_the_user_says_other(run_cli, monkeypatch, 
     run_cli("--version")
 
     assert os.environ["OMP_WAIT_POLICY"] == used
-    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.mark.usefixtures("only_tiny")
@@ -135,4 +134,4 @@ def test_the_log_lies_beside_the_results(run_cli, folder):
     assert f"INFO mrsynth {__version__}: mrsynth complete" in lines[0] and "tiny: makes t1ce and t2" in lines[1]
     assert any(line.endswith("INFO reading") for line in lines) and "INFO done in" in lines[-1]
     assert any("WARNING The foreground is" in line for line in lines)
-    assert [Contrast.T1CE.value] and not any("\x1b" in line for line in lines)
+    assert not any("\x1b" in line for line in lines)

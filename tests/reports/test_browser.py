@@ -121,8 +121,9 @@ def test_values_under_the_crosshair_are_those_of_the_files_within_one_grey_step(
 ) -> None:
     for at in ((3, 30, 20), (29, 0, 11), (14, 17, 0)):
         opened.execute_script(f"{VIEWER}.at = {list(at)}; {VIEWER}.draw()")
-        assert place(opened) == at
-        for title, value in shown(opened).items():
+        values = shown(opened)
+        assert place(opened) == at and list(values) == list(ENDS)
+        for title, value in values.items():
             low, high = ENDS[title]
             assert abs(low + (high - low) * float(volumes[title][at]) - value) <= (high - low) / 255 + 0.5 * (high > 9)
 

@@ -1,5 +1,6 @@
 """Who the subjects are: examinations of one person, and people of two folders with the same names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from mrsynth.errors import UsageError
 from mrsynth.io.catalogue import spec_of
 from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.discovery import SubjectFiles
+from mrsynth.io.splits import Split
 from mrsynth.scores.protocols import brasyn_dropped
 from mrsynth.scores.statistics import PRIMARY
 from mrsynth.tasks.benchmark.people import people
-from mrsynth.tasks.benchmark.run import BenchmarkOptions, question_of
+from mrsynth.tasks.benchmark.run import BenchmarkOptions, Work, question_of
 
 
 def dataset_of(name, folder, **sizes) -> Dataset:
@@ -46,14 +48,18 @@ def test_the_same_names_in_two_folders_are_other_people_and_a_copy_of_a_folder_i
 
 
 def test_brasyn_counts_the_cases_that_cannot_be_used(tmp_path, write_subject_folder):
-    """One of four lacks a contrast: the others drop what they would if it were whole."""
-    for name in ("s0", "s1", "s2", "s3"):
-        write_subject_folder(tmp_path, name, without=[Contrast.T2] if name == "s1" else [])
+    """The first of four cannot be used: the others drop what they would if it could."""
+    names = ("s0", "s1", "s2", "s3")
+    for name in names:
+        write_subject_folder(tmp_path, name, shape=(6, 6, 6))
     dataset = open_dataset("folder", tmp_path)
-    usable = Dataset(dataset.spec, tmp_path, dataset.subjects[:1], (), cases=dataset.cases)
+    usable = replace(dataset, subjects=dataset.subjects[1:])
+    options = BenchmarkOptions(dataset="folder", out=tmp_path / "out")
+    work = Work(usable, Split({"test": names[1:]}), options, ())
 
-    assert dataset.cases == ("s0", "s1", "s2", "s3")
-    assert brasyn_dropped(usable.cases)["s0"] == brasyn_dropped(["s0", "s1", "s2", "s3"])["s0"]
+    assert dataset.cases == names
+    assert work.dropped == brasyn_dropped(names)
+    assert any(brasyn_dropped(names[1:])[name] != work.dropped[name] for name in names[1:])
 
 
 @pytest.mark.parametrize("text", ["full3d", "slice2d:slices:PSNR", "full3d:volume:", "full3d:volume:PSNR:x"])
