@@ -12,7 +12,6 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -172,17 +171,6 @@ def network_input(images: Tensor, available: Tensor, *, maps: bool) -> Tensor:
     deviation = ((centred**2).sum(space, keepdim=True) / count).sqrt()
     seen = centred / torch.where(deviation > 0, deviation, 1.0)
     return torch.cat([seen, there.to(seen).expand_as(seen)], dim=1) if maps else seen
-
-
-def region_masks(labels: NDArray[np.float32], regions: Sequence[Region], where: str) -> Mask:
-    """(R, I, J, K) bool: the regions of a label map.
-
-    labels  (I, J, K), whole numbers, 0 outside every region
-    where   names the label map in messages
-    Raises InputError for fractions and for labels that no region knows: they would silently count as healthy.
-    """
-    refuse_other_labels(np.unique(labels).tolist(), regions, where)
-    return np.stack([np.isin(labels, region.labels) for region in regions])
 
 
 def refuse_other_labels(found: Sequence[float], regions: Sequence[Region], where: str) -> None:

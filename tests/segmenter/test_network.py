@@ -11,6 +11,7 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.volume import Volume
+from mrsynth.segmenter.learner import SegmenterLearner
 from mrsynth.segmenter.network import (
     REGIONS,
     Reading,
@@ -19,7 +20,7 @@ from mrsynth.segmenter.network import (
     build_network,
     dice_and_hd95,
     network_input,
-    region_masks,
+    refuse_other_labels,
 )
 
 RAS = np.diag([1.0, 1.0, 1.0, 1.0])
@@ -138,14 +139,15 @@ def test_a_net_that_cannot_be_built_is_refused(wrong, message):
 
 
 def test_old_and_new_brats_labels_give_the_same_regions():
-    old = np.array([[[0, 1, 2, 4]]], dtype=np.float32)
-    new = np.where(old == 4, 3, old)
-    whole, core, enhancing = region_masks(old, REGIONS, "seg")
+    regions = SegmenterLearner(SegmenterConfig()).regions
+    old = torch.tensor([[[[0, 1, 2, 4]]]])
+    new = torch.where(old == 4, 3, old)
+    whole, core, enhancing = regions(old)[0] > 0
 
     assert whole.tolist() == [[[False, True, True, True]]]
     assert core.tolist() == [[[False, True, False, True]]]
     assert enhancing.tolist() == [[[False, False, False, True]]]
-    assert (region_masks(new, REGIONS, "seg") == region_masks(old, REGIONS, "seg")).all()
+    assert torch.equal(regions(new), regions(old))
 
 
 @pytest.mark.parametrize("label", [7, 0.5, -1])
@@ -154,7 +156,7 @@ def test_a_label_that_no_region_knows_is_named(label):
     labels[0, 0, 0] = label
 
     with pytest.raises(InputError, match=rf"lesions\.nii: found the labels {label}, which belong to no region"):
-        region_masks(labels, REGIONS, "lesions.nii")
+        refuse_other_labels(np.unique(labels).tolist(), REGIONS, "lesions.nii")
 
 
 # Segmenting ----------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from mrsynth.methods.base import Batch
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.volume import Volume
 from mrsynth.segmenter.learner import SegmenterLearner
-from mrsynth.segmenter.network import REGIONS, SegmenterConfig, dice_and_hd95, region_masks
+from mrsynth.segmenter.network import REGIONS, SegmenterConfig, dice_and_hd95
 from mrsynth.tasks.benchmark.segmentation import open_segmenter
 from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.config import build_trainable, read_run_file
@@ -108,7 +108,7 @@ def test_validation_scores_what_the_checkpoint_finds(finished, data):
     """Nothing is resampled here, so the grid of the training is that of the subject."""
     subject = load_subject(data / "judge", segmentation=True)
     found = open_segmenter(finished, "cpu").segment(subject.volumes)
-    truth = dict(zip(("WT", "TC", "ET"), region_masks(subject.segmentation.voxels, REGIONS, "seg"), strict=True))
+    truth = {region.name: np.isin(subject.segmentation.voxels, region.labels) for region in REGIONS}
     rows = [row for row in table(finished / "validation.csv") if row["iteration"] == "6"]
 
     assert [(row["subject"], row["region"]) for row in rows] == [("judge", name) for name in ("WT", "TC", "ET")]
