@@ -66,6 +66,11 @@ class Card(Plain):
         """The contrasts that some training subject had: what can be made, and what may be read."""
         return tuple(c for c in self.contrasts if self.subjects is None or self.subjects.get(c, 0))
 
+    @property
+    def unlearnt(self) -> tuple[Contrast, ...]:
+        """The contrasts that no training subject had: the network never saw them, so they are not read."""
+        return tuple(c for c in self.contrasts if c not in self.learnt)
+
     def supports(self, available: frozenset[Contrast] | set[Contrast], target: Contrast) -> bool:
         """Whether this checkpoint can make `target` from exactly the contrasts at hand."""
         if target not in self.learnt or target in available or not available & set(self.learnt):
@@ -78,8 +83,7 @@ class Card(Plain):
     def ability(self) -> str:
         """What it makes from what, in words: `t1ce from t1+t2+flair`."""
         if self.requires is None:
-            unknown = [c for c in self.contrasts if c not in self.learnt]
-            never = f" (it was trained without any {', '.join(unknown)})" if unknown else ""
+            never = f" (it was trained without any {', '.join(self.unlearnt)})" if self.unlearnt else ""
             return f"any of {', '.join(self.learnt)} from one or more of the others{never}"
         return ", ".join(f"{target} from {pattern_name(inputs)}" for target, inputs in self.requires.items())
 

@@ -108,7 +108,8 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
         ]
         if selection is not None and isinstance(selection.entry, ManifestEntry) and is_at_hand(selection.entry):
             preparation = usable_preparation(located(selection.entry).path)
-            prepared = prepare(subject, selection.entry.contrasts, preparation)
+            read = subject.without(*selection.entry.unlearnt)
+            prepared = prepare(read, selection.entry.contrasts, preparation)
             hints += unfamiliar(subject, prepared, selection.entry)
     except InputError as error:
         return [str(error)], []

@@ -186,8 +186,8 @@ def complete_subject(
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     try:
-        unknown = [c for c in card.contrasts if c not in card.learnt]  # its network never saw them: they are not read
-        prepared = prepare(subject.without(*unknown), method.contrasts, trained.prepared_with(sampling.crop))
+        read, preparation = subject.without(*card.unlearnt), trained.prepared_with(sampling.crop)
+        prepared = prepare(read, method.contrasts, preparation)
         seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
         method.to(how.device).optimise(how.precision)
         made = synthesise_volume(method, prepared, subject.name, how, progress=progress)
@@ -205,8 +205,7 @@ def complete_subject(
         scores: list[Score] = []
         if self_check:
             count = FAST_SELF_CHECK_SLICES if sampling.fast else SELF_CHECK_SLICES
-            preparation = trained.prepared_with(sampling.crop)
-            scores = check_on_itself(trained, preparation, subject, how, count, progress or silent)
+            scores = check_on_itself(trained, preparation, read, how, count, progress or silent)
             seconds["self-check"] = time.perf_counter() - clock
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
