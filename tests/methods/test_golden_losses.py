@@ -82,6 +82,15 @@ THEN = {  # what was the default when the losses were recorded
 }
 
 
+LATER = {"msg-ldm": 5e-2}  # the choices of its codebook amplify that processors differ
+
+
+def agree(found, expected, name, recipe):
+    """The first three losses within 0.1 %, and the later ones, but where LATER says otherwise."""
+    np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-3, err_msg=recipe)
+    np.testing.assert_allclose(found[3:], expected[3:], rtol=LATER.get(name, 1e-3), err_msg=recipe)
+
+
 def recipes(name):
     """Recipe -> configuration. Every method has `tiny`."""
     return {"tiny": {**preset(name, "tiny"), **SMALL.get(name, {}), **THEN.get(name, {})}, **FURTHER.get(name, {})}
@@ -128,9 +137,7 @@ def test_twenty_steps_give_the_losses_they_always_gave(name, batch_for):
     with np.load(file) as expected:
         assert set(expected) == set(found)
         for recipe, losses in found.items():
-            first, later = slice(0, 3), slice(3, None)  # processors differ, and a codebook's choices amplify that
-            np.testing.assert_allclose(losses[first], expected[recipe][first], rtol=1e-3, err_msg=recipe)
-            np.testing.assert_allclose(losses[later], expected[recipe][later], rtol=5e-2, err_msg=recipe)
+            agree(losses, expected[recipe], name, recipe)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -158,8 +165,7 @@ def test_shipped_recipes_give_the_losses_they_always_gave(name, batch_for):
     if WRITE:
         np.savez(file, shipped=found)
     with np.load(file) as expected:
-        np.testing.assert_allclose(found[:3], expected["shipped"][:3], rtol=1e-3)
-        np.testing.assert_allclose(found[3:], expected["shipped"][3:], rtol=5e-2)
+        agree(found, expected["shipped"], name, "shipped")
     assert np.isfinite(found).all()
 
 
@@ -173,5 +179,4 @@ def test_present_defaults_give_the_losses_they_always_gave(name, batch_for):
     if WRITE:
         np.savez(file, tiny=found)
     with np.load(file) as expected:
-        np.testing.assert_allclose(found[:3], expected["tiny"][:3], rtol=1e-3)
-        np.testing.assert_allclose(found[3:], expected["tiny"][3:], rtol=5e-2)
+        agree(found, expected["tiny"], name, "present")
