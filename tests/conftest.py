@@ -247,6 +247,19 @@ def folder(tmp_path: Path) -> Path:
     return _write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
 
 
+# Seeds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seeded() -> Iterator[None]:
+    """torch's random numbers begin at seed 0, and go on afterwards as if none had been drawn."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 # A trained method, and the command line ------------------------------------------------------------------------------
 
 

@@ -1,10 +1,11 @@
-"""What several test files do with folders, errors and headers."""
+"""What several test files do with folders, errors, headers and axes."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 GEOMETRY = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -38,3 +39,15 @@ def raising(error: BaseException | type[BaseException]) -> Callable[..., NoRetur
 def moved_fields(one: Any, other: Any) -> list[str]:
     """The fields of the NIfTI header in which two images differ as to where their voxels lie; none if they agree."""
     return [field for field in GEOMETRY if not np.array_equal(one.header[field], other.header[field])]
+
+
+def turned() -> NDArray[np.float64]:
+    """A rotation (3, 3) by up to 25 degrees about each axis."""
+    turn = np.eye(3)
+    for axis, degrees in enumerate((12, -25, 18)):
+        c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+        step = np.eye(3)
+        i, j = [a for a in range(3) if a != axis]
+        step[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
+        turn = turn @ step
+    return turn

@@ -8,12 +8,7 @@ from torch import nn
 
 from mrsynth.networks.blocks import LevelEmbedding, ResidualBlock, SelfAttention, Upsample, zeroed
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_a_residual_block_begins_as_its_skip():

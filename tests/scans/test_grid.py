@@ -9,6 +9,7 @@ from nibabel.orientations import aff2axcodes, apply_orientation, axcodes2ornt, i
 from numpy.typing import NDArray
 
 from mrsynth.scans.grid import Orientation, Resampling, axis_code, is_axis_code
+from tests.helpers import turned
 
 CODES = ["".join(letters) for axes in permutations(("LR", "PA", "IS")) for letters in product(*axes)]
 SHAPE, SPACING = (5, 4, 3), (0.5, 1.0, 4.0)
@@ -16,18 +17,11 @@ SHAPE, SPACING = (5, 4, 3), (0.5, 1.0, 4.0)
 
 def tilted(code: str) -> NDArray[np.float64]:
     """An affine of SPACING along its axes `code`, turned by up to 25 degrees about each axis of the body."""
-    turn = np.eye(3)
-    for axis, degrees in enumerate((12, -25, 18)):
-        c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-        step = np.eye(3)
-        i, j = [a for a in range(3) if a != axis]
-        step[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
-        turn = turn @ step
     affine = np.eye(4)
     straight = np.diag([1.0, 1.0, 1.0, 1.0]) @ inv_ornt_aff(
         ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(code)), SHAPE
     )
-    affine[:3, :3] = turn @ straight[:3, :3] * SPACING
+    affine[:3, :3] = turned() @ straight[:3, :3] * SPACING
     return affine
 
 

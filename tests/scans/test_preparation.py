@@ -17,6 +17,7 @@ from mrsynth.errors import InputError
 from mrsynth.scans.preparation import BRATS_SHAPE, CWDM_GRID, PreparationConfig, Prepared, fit_to_grid, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
+from tests.helpers import turned
 
 CODES = ["".join(letters) for axes in permutations(("LR", "PA", "IS")) for letters in product(*axes)]
 SMALL = PreparationConfig(multiple=4)
@@ -61,15 +62,8 @@ def subject(*contrasts: Contrast, code: str = "LPS", affine: NDArray[np.float64]
 
 def tilted(spacing: tuple[float, float, float] = (1, 1, 1)) -> NDArray[np.float64]:
     """LPS turned by up to 25 degrees about each axis."""
-    turn = np.eye(3)
-    for axis, degrees in enumerate((12, -25, 18)):
-        c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-        step = np.eye(3)
-        i, j = [a for a in range(3) if a != axis]
-        step[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
-        turn = turn @ step
     affine = lps(spacing)
-    affine[:3, :3] = turn @ affine[:3, :3]
+    affine[:3, :3] = turned() @ affine[:3, :3]
     return affine
 
 

@@ -21,11 +21,7 @@ from mrsynth.methods.cwdm.network import (
 SMALL = {"width": 8, "multipliers": (1, 2, 2), "blocks": 1, "groups": 4}
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def small(in_channels=16, **options):

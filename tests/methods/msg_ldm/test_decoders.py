@@ -19,11 +19,7 @@ from mrsynth.methods.msg_ldm.structure_map import StructureConfig
 TINY = StructureConfig(widths=(8, 16, 32, 64), style_width=8, decoder_blocks=1)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def test_check_9_adain_of_a_constant_is_beta_and_of_others_has_the_wanted_moments():

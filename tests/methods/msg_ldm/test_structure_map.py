@@ -28,11 +28,7 @@ PAPER = StructureConfig()
 TINY = StructureConfig(widths=(8, 16, 32, 64), style_width=8, decoder_blocks=1)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def count(module):
