@@ -31,6 +31,9 @@ class Unfit(OSError):
         super().__init__(None, why, str(path))
         self.strerror = why
 
+    def __str__(self) -> str:
+        return self.strerror
+
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading; a pipe or device is refused rather than waited for. Raises OSError."""
