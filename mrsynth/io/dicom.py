@@ -19,6 +19,7 @@ import numpy as np
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
+from mrsynth.io.other_formats import affine_of
 from mrsynth.io.sidecars import names_an_agent
 from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Doubles
@@ -185,10 +186,7 @@ def read_series(series: Series) -> Volume:
     voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T).astype(np.float32)
     if voxels.ndim != 3:
         raise InputError(f"{series.label} is no volume of grey values: its shape is {voxels.shape}.")
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return Volume(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    return Volume(voxels, affine_of(image))
 
 
 # Headers --------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 from mrsynth.errors import InputError
 from mrsynth.io.formats import ending_of
 from mrsynth.plain import Doubles
+from mrsynth.scans.alignment import FLIP_LPS
 
 ORIENTED = {  # what a header in text must say, so that ITK does not fill it in
     ".nrrd": (b"space directions:", b"space origin:"),
@@ -29,7 +30,6 @@ ALL_OF_IT = (".nrrd", ".nhdr")
 FREESURFER = (".mgh", ".mgz")
 MOST_BYTES = 2**31  # of an image, unpacked
 HEADER = 64 * 2**10  # bytes in which it says so
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 DAMAGED = (ImageFileError, HeaderDataError, RuntimeError, OSError, ValueError, EOFError, KeyError, zlib.error)
 
 
@@ -105,12 +105,19 @@ def _of_itk(path: Path) -> Foreign:
     reader.ReadImageInformation()
     if reader.GetNumberOfComponents() != 1:
         raise InputError(f"{path} is a colour image; expected grey values. Convert it to one channel.")
-    shape, affine = tuple(reader.GetSize()), np.eye(4)
-    if len(shape) == 3:
-        affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-        affine[:3, 3] = reader.GetOrigin()
+    shape = tuple(reader.GetSize())
+    affine = affine_of(reader) if len(shape) == 3 else np.eye(4)
     kind = sitk.GetArrayViewFromImage(sitk.Image([1] * len(shape), reader.GetPixelID())).dtype
-    return Foreign(shape, kind, LPS_TO_RAS @ affine)
+    return Foreign(shape, kind, affine)
+
+
+def affine_of(image: Any) -> Doubles:
+    """(4, 4) voxel index to mm in RAS+, of a three-dimensional image of SimpleITK or of a reader of one."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    result: Doubles = FLIP_LPS @ affine
+    return result
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
