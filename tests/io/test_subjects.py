@@ -575,6 +575,17 @@ def test_a_segmentation_may_be_empty(tmp_path, write_subject_folder):
         load_subject(folder)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_brain_mask_may_cover_all_of_its_volume(tmp_path: Path, write_subject_folder: Any, count: int) -> None:
+    folder = write_subject_folder(tmp_path, "p1")
+    image = nib.load(folder / "p1_t1.nii.gz")
+    for name in ("p1_brain_mask", "p1_bet_mask")[:count]:
+        nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), folder / f"{name}.nii.gz")
+    mask = load_subject(folder).mask
+
+    assert mask is not None and mask.voxels.all()
+
+
 def test_a_header_without_codes_is_told(write_subject_folder: Any, tmp_path: Path) -> None:
     import nibabel as nib
 
