@@ -32,7 +32,7 @@ class Unfit(OSError):
         self.strerror = why
 
     def __str__(self) -> str:
-        return self.strerror
+        return str(self.strerror)
 
 
 def open_regular(path: Path) -> BinaryIO:

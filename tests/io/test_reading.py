@@ -106,7 +106,7 @@ def test_only_files_are_read_and_only_so_much_of_them(tmp_path):
         read_bounded(tmp_path)
     (tmp_path / "long").touch()
     os.truncate(tmp_path / "long", 10**12)  # sparse: a terabyte that takes no room
-    with pytest.raises(Unfit, match="^it has more than 16 MiB"):
+    with pytest.raises(Unfit, match=r"^it has more than 16 MiB"):
         read_json(tmp_path / "long")
     with pytest.raises(FileNotFoundError):
         read_yaml(tmp_path / "none")
