@@ -3,7 +3,9 @@
 Only what says where its voxels lie is read: an image without orientation would be placed by a guess.
 """
 
+import bz2
 import gzip
+import math
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -28,7 +30,8 @@ ORIENTED = {  # what a header in text must say, so that ITK does not fill it in
 }
 ALL_OF_IT = (".nrrd", ".nhdr")
 FREESURFER = (".mgh", ".mgz")
-MOST_BYTES = 2**31  # of an image, unpacked
+PACKED: dict[str, Any] = {".mgz": gzip.open, ".nii.bz2": bz2.open}
+CHUNK = 2**20  # bytes read at a time
 HEADER = 64 * 2**10  # bytes in which it says so
 DAMAGED = (ImageFileError, HeaderDataError, RuntimeError, OSError, ValueError, EOFError, KeyError, zlib.error)
 
@@ -59,23 +62,45 @@ def read_voxels(path: Path) -> Any:
             sitk: Any = SimpleITK
             return np.transpose(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
         if ending_of(path.name) in FREESURFER:
-            image: Any = nib.MGHImage.from_bytes(_of_freesurfer(path, MOST_BYTES))
+            image: Any = nib.MGHImage.from_bytes(_whole(path, _freesurfer_header(path).get_footer_offset()))
         else:
             image = nib.load(path)
+            if ending_of(path.name) in PACKED:
+                end = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+                image = type(image).from_bytes(_whole(path, end))
         return np.asarray(image.dataobj)
     except DAMAGED as error:
         raise _unreadable(path, error) from error
 
 
-def _of_freesurfer(path: Path, most: int) -> bytes:
-    """The first bytes of a .mgh or .mgz, unpacked; nibabel would leave the file open."""
-    with gzip.open(path) if ending_of(path.name) == ".mgz" else path.open("rb") as file:
-        return file.read(most)
+def _begin(path: Path, most: int) -> bytes:
+    """The first bytes of a file, unpacked, and no more of it; nibabel would leave a .mgz open."""
+    with PACKED.get(ending_of(path.name), open)(path, "rb") as file:
+        parts: list[bytes] = []
+        while most and (part := file.read(min(most, CHUNK))):  # a single read would take `most` before it looks
+            parts.append(part)
+            most -= len(part)
+        return b"".join(parts)
+
+
+def _whole(path: Path, end: int) -> bytes:
+    """A file to the end of its voxels, and what stands behind them. Raises EOFError before any more memory is taken.
+
+    nibabel takes what the header claims first, and looks whether it is there then.
+    """
+    content = _begin(path, end + HEADER)
+    if len(content) < end:
+        raise EOFError
+    return content
+
+
+def _freesurfer_header(path: Path) -> Any:
+    return nib.freesurfer.mghformat.MGHHeader.from_fileobj(BytesIO(_begin(path, HEADER)))
 
 
 def _of_nibabel(path: Path) -> Foreign:
     if ending_of(path.name) in FREESURFER:
-        header: Any = nib.freesurfer.mghformat.MGHHeader.from_fileobj(BytesIO(_of_freesurfer(path, HEADER)))
+        header = _freesurfer_header(path)
         return Foreign(tuple(header.get_data_shape()), header.get_data_dtype(), np.asarray(header.get_affine()))
     image: Any = nib.load(path)
     if isinstance(image, nib.AnalyzeImage) and not isinstance(image, nib.Nifti1Pair):

@@ -1,6 +1,8 @@
 """Images in other formats: the same voxels in the same places as in NIfTI, or a refusal that says what to do."""
 
 import bz2
+import gzip
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,40 @@ def test_a_damaged_packed_file_is_refused_wherever_it_is_damaged(tmp_path: Path,
         else:  # bits that nothing stands in
             assert (read.voxels == voxels()).all() and np.array_equal(read.affine, np.eye(4)), place
     assert refused
+
+
+@pytest.mark.parametrize("what", ["a claim", "a claim of .mgz", "a bomb of .mgz", "a bomb of .bz2"])
+def test_memory_is_taken_for_what_is_there_and_claimed_only(tmp_path: Path, what: str) -> None:
+    """A header that claims what the file does not hold, and files that unpack into more than their header claims."""
+    much = bytes(2**26)
+    header = nib.Nifti1Header()
+    header.set_data_shape((300, 300, 300))
+    header.set_data_dtype(np.float64)
+    header.set_sform(np.eye(4), 1)
+    header["vox_offset"] = 352
+    if what == "a claim":
+        path = tmp_path / "T1.nii.bz2"
+        path.write_bytes(bz2.compress(header.binaryblock + bytes(100)))
+    elif what == "a claim of .mgz":
+        path = tmp_path / "T1.mgz"
+        said = nib.MGHImage(voxels(), np.eye(4)).header
+        said["dims"] = (300, 300, 300, 1)
+        path.write_bytes(gzip.compress(said.binaryblock + bytes(100)))
+    elif what == "a bomb of .mgz":
+        path = tmp_path / "T1.mgz"
+        path.write_bytes(gzip.compress(nib.MGHImage(voxels(), np.eye(4)).to_bytes() + much))
+    else:
+        path = tmp_path / "T1.nii.bz2"
+        path.write_bytes(bz2.compress(nib.Nifti1Image(voxels(), np.eye(4)).to_bytes() + much))
+    tracemalloc.start()
+    try:
+        assert read_volume(path).shape == voxels().shape and "claim" not in what
+    except InputError:
+        assert "claim" in what
+    finally:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert most < 2**25
 
 
 @pytest.mark.parametrize("ending", sorted(TO_CONVERT))
