@@ -141,7 +141,7 @@ def load_raw(
 
     brain = None
     if mask and found.mask:
-        given = read_volume(found.mask)
+        given = read_volume(found.mask, labels=True)
         brain = given, whose_grid(found.mask, given)
     labels = None
     if segmentation and found.segmentation:
