@@ -386,7 +386,10 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without montages, which take longer than all the rest of a small subject."""
-    monkeypatch.setattr("mrsynth.tasks.complete.pictures.montage", lambda *_, **__: b"PNG")
+    from mrsynth.scans.views import png
+
+    black = png(np.zeros((1, 1), np.uint8))
+    monkeypatch.setattr("mrsynth.tasks.complete.pictures.montage", lambda *_, **__: black)
 
 
 # DICOM ---------------------------------------------------------------------------------------------------------------

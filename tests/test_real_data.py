@@ -41,7 +41,7 @@ def test_complete(shared_data, run_cli, tmp_path, subject, available):
     out = folder / "mrsynth"
     assert {p.name for p in out.iterdir()} == {
         *(f"{name}_{c}{ending}" for c in missing for ending in (".nii.gz", ".json")),
-        *("metrics.csv", "mrsynth.log", "report.html", "report.json"),
+        *("metrics.csv", "mrsynth.log", "preview.png", "report.html", "report.json"),
     }
     reference = nib.load(folder / f"{name}_{available[0]}.nii.gz")
     brain = np.any([nib.load(p).get_fdata(dtype=np.float32) != 0 for p in folder.glob("*.nii.gz")], axis=0)

@@ -13,13 +13,12 @@ from mrsynth.io.reading import open_regular, parse_json, read_bounded
 DESCRIPTION = {348: (148, 80), 540: (240, 80)}  # length of a NIfTI header -> where its description lies
 MARK = " by mrsynth "  # in the description that `complete` writes: "SYNTHETIC T1ce by mrsynth 0.1.0 (...), ..."
 LONGEST_PAGE = 64 * 2**20  # bytes: a report with the pictures of every slice has less
-
-
+PNG, PNG_MARK = b"\x89PNG\r\n\x1a\n", b"tEXtSoftware\0mrsynth "  # how one begins; the text before its pixels
 BRAIN_MASK = "brain mask by mrsynth"  # how the header of one begins
 
 
 def is_ours(path: Path) -> bool:
-    """Whether mrsynth wrote this file: an image by its header or its sidecar; a sidecar or report by what it says."""
+    """Whether mrsynth wrote this file: an image by its header or its sidecar; the others by what they say."""
     if not path.is_file():
         return False
     name = path.name.lower()
@@ -34,6 +33,8 @@ def is_ours(path: Path) -> bool:
         return content.get("synthetic") is True or {"schema_version", "weights", "outputs"} <= set(content)
     if name.endswith(".csv"):
         return text.startswith(b"subject,pattern,target,method,")
+    if name.endswith(".png"):
+        return text.startswith(PNG) and PNG_MARK in text[:4096]
     return b"mrsynth" in text  # a page
 
 

@@ -5,7 +5,8 @@ errors between slices would show. Radiological convention: the patient's right i
 is up. Made with matplotlib's Agg canvas alone: no pyplot, no global state, no window system.
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -104,6 +105,22 @@ def montage(
         figure.text(x / 3, y + height / 2, cut.name, color=QUIET, fontsize=8, rotation=90, ha="left", va="center")
     canvas.draw()
     return png(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def preview(montages: Sequence[bytes], texts: Mapping[str, str]) -> bytes:
+    """Montages one below the other in one PNG, which says `texts` of itself."""
+    from PIL import Image
+
+    pictures = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in montages]
+    width = max(picture.shape[1] for picture in pictures)
+    paper = np.array([int(PAPER[n : n + 2], 16) for n in (1, 3, 5)], np.uint8)
+    sheet = np.empty((sum(len(picture) for picture in pictures), width, 3), np.uint8)
+    sheet[:] = paper
+    top = 0
+    for picture in pictures:
+        sheet[top : top + len(picture), : picture.shape[1]] = picture
+        top += len(picture)
+    return png(sheet, texts)
 
 
 class _Layout:

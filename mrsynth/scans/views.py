@@ -1,6 +1,7 @@
 """How volumes are looked at: which way round, in which greys, and as which bytes; whoever shows one shows it so."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,10 +52,16 @@ def grey(values: NDArray[Any], end: float = 1.0) -> NDArray[np.uint8]:
     return np.rint(np.clip(values / np.float32(end), 0, 1) * STEPS).astype(np.uint8)
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of pixels (rows, columns) in grey, or (rows, columns, 3) in red, green and blue."""
-    from PIL import Image  # here, so that reading a configuration does not wait for it
+def png(pixels: NDArray[np.uint8], texts: Mapping[str, str] | None = None) -> bytes:
+    """A PNG of pixels (rows, columns) in grey, or (rows, columns, 3) in red, green and blue.
 
+    texts   what the file says of itself, before its pixels: keyword -> text
+    """
+    from PIL import Image, PngImagePlugin  # here, so that reading a configuration does not wait for it
+
+    said = PngImagePlugin.PngInfo()
+    for keyword, text in (texts or {}).items():
+        said.add_text(keyword, text)
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True, pnginfo=said)
     return file.getvalue()

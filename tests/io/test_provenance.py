@@ -9,6 +9,7 @@ import pytest
 
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import description, is_ours, says_synthetic
+from mrsynth.scans.views import png
 from mrsynth.scans.volume import Volume
 from mrsynth.tasks.complete.output import DESCRIPTION
 
@@ -51,3 +52,13 @@ def test_or_by_its_sidecar_in_any_encoding(tmp_path, volume):
 def test_what_cannot_be_read_is_somebody_elses(tmp_path, data):
     (tmp_path / "a.nii.gz").write_bytes(data)
     assert not is_ours(tmp_path / "a.nii.gz") and description(tmp_path / "a.nii.gz") == ""
+
+
+def test_a_picture_is_known_by_what_it_says_and_not_by_its_name(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9), np.uint8)
+    texts = {"ours": {"Software": "mrsynth 0.2.0"}, "theirs": {"Software": "mrs"}, "about": {"Title": "mrsynth "}}
+    for name, said in texts.items():
+        (tmp_path / f"{name}.png").write_bytes(png(pixels, said))
+        assert is_ours(tmp_path / f"{name}.png") == (name == "ours")
+    (tmp_path / "text.png").write_bytes(b"tEXtSoftware\0mrsynth 0.2.0")
+    assert not is_ours(tmp_path / "text.png")

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from mrsynth.plain import Array, Mask
-from mrsynth.reports.montage import Cut, Panel, montage, spread
+from mrsynth.reports.montage import Cut, Panel, montage, preview, spread
+from mrsynth.scans.views import png
 
 
 def ball(shape: tuple[int, int, int] = (30, 36, 28)) -> tuple[Array, Mask]:
@@ -21,8 +23,6 @@ def ball(shape: tuple[int, int, int] = (30, 36, 28)) -> tuple[Array, Mask]:
 
 
 def pixels(png: bytes) -> NDArray[np.uint8]:
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
@@ -139,3 +139,15 @@ def test_a_real_montage_stays_under_a_megabyte_and_a_half(shared_data: Path) -> 
     panels += [Panel("T2", u, k) for k in ("synthetic", "uncertainty", "reference", "difference")]
 
     assert len(montage(panels, image > 0)) < 1.5e6
+
+
+def test_a_preview_holds_every_montage_whole_one_below_the_other():
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 256, (*shape, 3), np.uint8) for shape in ((4, 6), (5, 3)))
+    made = Image.open(io.BytesIO(preview([png(first), png(second)], {"Software": "mrsynth 0"})))
+    pixels = np.asarray(made)
+
+    assert pixels.shape == (9, 6, 3) and made.text == {"Software": "mrsynth 0"}
+    np.testing.assert_array_equal(pixels[:4], first)
+    np.testing.assert_array_equal(pixels[4:, :3], second)
+    assert (pixels[4:, 3:] == pixels[4, 5]).all()

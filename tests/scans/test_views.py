@@ -50,3 +50,10 @@ def test_a_png_holds_its_pixels(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     np.testing.assert_array_equal(read(png(pixels[::-1])), pixels[::-1])
+
+
+def test_a_png_says_its_texts_before_its_pixels():
+    made = png(np.zeros((3, 5), np.uint8), {"Software": "mrsynth 0", "Title": "SYNTHETIC T2"})
+
+    assert b"tEXtSoftware\0mrsynth 0" in made.partition(b"IDAT")[0]
+    assert Image.open(io.BytesIO(made)).text == {"Software": "mrsynth 0", "Title": "SYNTHETIC T2"}

@@ -23,12 +23,13 @@ from typing import Any
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import OutputError, UsageError
-from mrsynth.io.files import ensure_folder, to_disk, write_text
+from mrsynth.io.files import ensure_folder, to_disk, write_bytes, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import BRAIN_MASK, is_ours
 from mrsynth.io.store import sha256_of
 from mrsynth.io.subjects import SubjectFiles
+from mrsynth.reports.montage import preview
 from mrsynth.reports.record import (
     Content,
     InputRecord,
@@ -56,7 +57,7 @@ from mrsynth.tasks.models import TrainedMethod
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
 MASK = BRAIN_MASK + " {}, found in the {}"
 LOG = "mrsynth.log"
-REPORT_FILES = (LOG, "metrics.csv", "report.html", "report.json")
+REPORT_FILES = (LOG, "metrics.csv", "preview.png", "report.html", "report.json")
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
 
 
@@ -192,7 +193,7 @@ def write_results(
     viewer: bool,
     began: float,
 ) -> Report:
-    """Write every image with its sidecar, then metrics.csv, report.html and report.json."""
+    """Write every image with its sidecar, then metrics.csv, preview.png, report.html and report.json."""
     card, how, files, subject = trained.card, completion.how, todo.files, raw.subject
     places = Places(files.folder, todo.out)
     selection = places.text(todo.selection.reason) if todo.selection is not None else ""
@@ -293,6 +294,7 @@ def write_results(
         peak_memory_mb=peak_memory_mb(how.device),
     )
     write_text(folder / "metrics.csv", metrics_csv(report))
+    write_bytes(folder / "preview.png", preview([pictures[t].png for t in pictures], said_of_picture(report)))
     write_text(folder / "report.html", report_html(report, pictures))
     write_text(folder / "report.json", report_json(report))
     return report
@@ -310,6 +312,12 @@ def input_record(path: Path, name: str, contrast: Contrast, raw: Raw) -> InputRe
         axes=axis_code(volume.affine),
         registration=None if found is None else RegistrationRecord.of(found, raw.home),
     )
+
+
+def said_of_picture(report: Report) -> dict[str, str]:
+    """What preview.png says of itself: by `Software` mrsynth knows its own."""
+    made = ", ".join(output.contrast.label for output in report.outputs)
+    return {"Software": f"mrsynth {report.version}", "Title": f"SYNTHETIC {made}", "Warning": " ".join(report.notices)}
 
 
 def mask_name(files: SubjectFiles) -> str:

@@ -5,11 +5,13 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mrsynth.contrasts import STANDARD
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from mrsynth.io.locks import LOCK, locked
+from mrsynth.scans.views import png
 from tests.helpers import content, raising
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -48,7 +50,8 @@ def test_a_deviation_does_not_outlive_its_mean(run_cli, folder):
 
     assert run_cli("complete", folder, *QUICK, "--overwrite")[0] == 0
     assert set(content(folder / "mrsynth")) == {
-        *("p1_t1ce.nii.gz", "p1_t1ce.json", "mrsynth.log", "metrics.csv", "report.html", "report.json", "notes.txt"),
+        *("p1_t1ce.nii.gz", "p1_t1ce.json", "mrsynth.log", "metrics.csv"),
+        *("preview.png", "report.html", "report.json", "notes.txt"),
     }
 
 
@@ -86,6 +89,7 @@ def test_nothing_is_replaced_that_mrsynth_did_not_write(run_cli, folder, write_s
         "p1_t1ce_spread.nii.gz": scan.read_bytes(),
         "p1_t1ce.json": b'{"SeriesDescription": "t1 mpr gado"}',
         "metrics.csv": b"name,value\na,1\n",
+        "preview.png": png(np.zeros((1, 1), np.uint8), {"Software": "another program"}),
         "report.html": b"<html>of somebody else</html>",
         "report.json": b'{"version": 1}',
     }
@@ -197,7 +201,8 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize(
-    "place", ["write .json", "write .gz", "write .csv", "write .html", "move p1_flair.nii.gz", "move report.json"]
+    "place",
+    ["write .json", "write .gz", "write .csv", "write .png", "write .html", "move p1_flair.nii.gz", "move report.json"],
 )
 @pytest.mark.parametrize(("error", "status"), [(FULL, 1), (KeyboardInterrupt(), 130)], ids=["full", "interrupted"])
 def test_a_failure_while_writing_leaves_nothing(

@@ -2,15 +2,18 @@
 
 import csv
 import gzip
+import io
 import json
 import re
 import struct
+from base64 import b64decode
 from dataclasses import replace
 from hashlib import sha256
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 import mrsynth
 from mrsynth.contrasts import STANDARD, Contrast
@@ -82,6 +85,7 @@ def test_the_files_are_named_as_the_study_names_its_own(write_subject_folder, tm
             *(image + ending for image in images for ending in (".nii.gz", ".json")),
             "mrsynth.log",
             "metrics.csv",
+            "preview.png",
             "report.html",
             "report.json",
         ]
@@ -136,6 +140,21 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     page = (out / "report.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and page.count("data:image/png;base64,iVBOR") == 1
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+
+    preview = Image.open(out / "preview.png")
+    (inside,) = re.findall('data:image/png;base64,([^"]+)', page)
+    np.testing.assert_array_equal(np.asarray(preview), np.asarray(Image.open(io.BytesIO(b64decode(inside)))))
+    assert preview.text["Software"] == f"mrsynth {mrsynth.__version__}" and preview.text["Title"] == "SYNTHETIC T1ce"
+    assert "never evidence of contrast enhancement" in preview.text["Warning"]
+
+
+def test_without_the_viewer_the_pictures_stay(subject_folder, run_cli, only_tiny):
+    assert run_cli("complete", subject_folder, "--no-viewer", "--no-self-check")[0] == 0
+
+    out = subject_folder / "mrsynth"
+    page = (out / "report.html").read_text()
+    assert 'class="viewer"' not in page and "image/webp" not in page and page.count("data:image/png;base64,iVBOR") == 1
+    assert (out / "preview.png").exists()
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -121,6 +121,7 @@ def test_everything_is_said_of_an_image(folder):
         "metrics.csv",
         "mrsynth.log",
         *images,
+        "preview.png",
         "report.html",
         "report.json",
     ]
