@@ -271,6 +271,26 @@ def resolve(name_or_path: str, entries: Sequence[ManifestEntry] | None = None) -
     )
 
 
+class Stock:
+    """The checkpoints at hand, looked at once for many subjects: the manifest is read, and each file hashed, once."""
+
+    def __init__(self) -> None:
+        self.entries = available_entries()
+        self._found: dict[str, Resolved] = {}
+
+    def located(self, entry: ManifestEntry) -> Resolved:
+        """As `located` does."""
+        if entry.name not in self._found:
+            self._found[entry.name] = located(entry)
+        return self._found[entry.name]
+
+    def resolve(self, name_or_path: str) -> Resolved:
+        """As `resolve` does."""
+        if name_or_path not in self._found:
+            self._found[name_or_path] = resolve(name_or_path, self.entries)
+        return self._found[name_or_path]
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal, read as a stream. Raises WeightsError when it cannot be read."""
     try:

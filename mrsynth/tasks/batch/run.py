@@ -26,7 +26,7 @@ from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthErro
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.reading import read_json
-from mrsynth.io.store import Resolved
+from mrsynth.io.store import Resolved, Stock
 from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
@@ -155,6 +155,7 @@ class Work:
         before = records_of(self.out)
         done = {name for name, record in before.items() if record.status == "done"}
         refused: dict[str, MrsynthError] = {}
+        stock = Stock()
         for files in subjects:
             finished = files.name in done and (self.out / files.name / "report.json").exists()
             if finished and not self.options.overwrite:
@@ -163,7 +164,7 @@ class Work:
             own = self.resumed and (files.name in done or files.name not in before)
             request = self.options.of_subject(files, self.out, redo=self.options.overwrite or own)
             try:
-                todo = plan(request, files)
+                todo = plan(request, files, stock)
                 if todo.selection is None:
                     self.journal.add(Record(subject=files.name, status="complete"))
                     continue

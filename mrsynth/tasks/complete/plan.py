@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.store import Resolved, available_entries, located, resolve
+from mrsynth.io.store import Resolved, Stock
 from mrsynth.io.subjects import SubjectFiles, find_subject, refuse_copies
 from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scans.raw import Align
@@ -71,26 +71,32 @@ class Plan:
         return self.files.output_name(target, ("remade" if target in self.replaced else "") + tag)
 
 
-def choose(options: CompleteOptions, methods: Collection[str] = (), files: SubjectFiles | None = None) -> Plan:
+def choose(
+    options: CompleteOptions,
+    methods: Collection[str] = (),
+    files: SubjectFiles | None = None,
+    stock: Stock | None = None,
+) -> Plan:
     """Look, and choose; of the scans only names are read.
 
     methods   names of methods that exist even if no checkpoint is of them
     files     the subject, where it has been found before
+    stock     the checkpoints at hand, where they have been looked at before
     Raises InputError, UsageError and WeightsError as `complete` does.
     """
     files, replaced = found(options, files)
     out = output_folder(options, files)
-    entries = available_entries()
+    stock = stock or Stock()
     if options.weights is None:
         if not (targets := wanted(options, files, STANDARD)):
             refuse_copies(files)
             return Plan(files, (), None, out, replaced=replaced)
-        selection = select(entries, files.available, targets, options.method, methods, downloads=options.fetch)
-        entry = next(e for e in entries if e is selection.entry)
-        checkpoint = located(entry) if is_at_hand(entry) else None
+        selection = select(stock.entries, files.available, targets, options.method, methods, downloads=options.fetch)
+        entry = next(e for e in stock.entries if e is selection.entry)
+        checkpoint = stock.located(entry) if is_at_hand(entry) else None
     else:
-        remote = [e for e in entries if e.name == options.weights and not is_at_hand(e)]
-        checkpoint = None if remote and options.fetch else resolve(options.weights, entries)
+        remote = [e for e in stock.entries if e.name == options.weights and not is_at_hand(e)]
+        checkpoint = None if remote and options.fetch else stock.resolve(options.weights)
         card = remote[0] if checkpoint is None else checkpoint.card
         if not (targets := wanted(options, files, card.contrasts)):
             refuse_copies(files)

@@ -16,7 +16,7 @@ from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.files import write_text
 from mrsynth.io.nifti import read_volume, write_volume
-from mrsynth.io.store import Resolved, resolve
+from mrsynth.io.store import Resolved, Stock, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
 from mrsynth.methods import METHODS
 from mrsynth.plain import Progress
@@ -59,13 +59,14 @@ SELF_CHECK_SLICES = 5
 FAST_SELF_CHECK_SLICES = 2
 
 
-def plan(options: CompleteOptions, files: SubjectFiles | None = None) -> Plan:
+def plan(options: CompleteOptions, files: SubjectFiles | None = None, stock: Stock | None = None) -> Plan:
     """Look, and choose; of the scans only names are read. Raises as `complete` does.
 
     files  the subject, where it has been found before
+    stock  the checkpoints at hand, where they have been looked at before
     """
     check_request(options)
-    todo = choose(options, METHODS, files)
+    todo = choose(options, METHODS, files, stock)
     if todo.selection is None:
         return todo
     if todo.out.resolve() in scan_folders(todo):

@@ -9,6 +9,7 @@ import pytest
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, Interrupted, OutputError, UsageError
+from mrsynth.io import store
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.tasks.batch import run as task
 from mrsynth.tasks.batch.journal import Journal, Record, records_of
@@ -149,6 +150,16 @@ def test_how_long_the_rest_will_take_is_said_once(cohort, tmp_path, stand_in, mo
     task.batch(options(cohort, tmp_path), say=heard.append)
 
     assert sum("for the rest" in text for text in heard) == 1
+
+
+def test_the_manifest_is_read_and_a_checkpoint_hashed_once_for_all_subjects(cohort, tmp_path, stand_in, monkeypatch):
+    seen = []
+    for name in ("manifest", "sha256_of"):
+        do = getattr(store, name)
+        monkeypatch.setattr(store, name, lambda *args, do=do, name=name: (seen.append(name), do(*args))[1])
+    task.batch(options(cohort, tmp_path))
+
+    assert sorted(stand_in[0]) == ["p1", "p2"] and seen == ["manifest", "sha256_of"]
 
 
 def test_what_would_end_every_subject_is_what_the_batch_ends_with(cohort, tmp_path, stand_in):
