@@ -230,7 +230,7 @@ def test_several_subjects_in_one_folder(run_cli, write_subject_folder, tmp_path)
 @pytest.mark.parametrize("what", ["scan", "folder"])
 def test_no_permission_to_read(run_cli, folder, monkeypatch, what):
     """The tests may run as root, who may read everything: the system's refusal is made here."""
-    opened, scandir = Path.open, os.scandir
+    opened, scandir = os.open, os.scandir
 
     def refuse_open(path, *arguments, **options):
         if path == scan(folder):
@@ -243,7 +243,7 @@ def test_no_permission_to_read(run_cli, folder, monkeypatch, what):
         return scandir(path)
 
     if what == "scan":
-        monkeypatch.setattr(Path, "open", refuse_open)
+        monkeypatch.setattr(os, "open", refuse_open)
     else:
         monkeypatch.setattr(os, "scandir", refuse_scandir)
     status, _, err = run_cli("complete", folder)

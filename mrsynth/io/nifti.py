@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from mrsynth.errors import InputError
 from mrsynth.io.files import write_bytes
-from mrsynth.io.formats import is_nifti, is_volume
-from mrsynth.io.other_formats import read_header, read_voxels
+from mrsynth.io.formats import HEADERS, ending_of, is_nifti, is_volume, stem_of
+from mrsynth.io.other_formats import read_header
 from mrsynth.io.sidecars import pointer_of
+from mrsynth.io.streams import Stream, skip, stream_of
 from mrsynth.scans.headers import Forms
 from mrsynth.scans.volume import SPACING_RANGE_MM, Volume, same_grid
 
@@ -28,12 +29,11 @@ MOST_VOXELS = 2**28  # of an image that is read: a head at 0.25 mm has as many
 LONGEST_SIDE_MM = 600.0  # of an image along each axis: a head with neck, and room around it
 UNITS_MM = {1: 1000.0, 2: 1.0, 3: 1e-3}  # low bits of xyzt_units: metre, millimetre, micrometre
 LARGEST_OFFSET = 2**26  # bytes before the voxels: header and extensions
-MOST_PACKED = 1032  # bytes that one byte of gzip can stand for
-CHUNK = 1 << 20  # bytes read at a time
+FREESURFER = (".mgh", ".mgz")
+LONGEST_TAIL = 2**16  # bytes read behind the voxels of a format that says more there
 PIECE = 1 << 20  # voxels read at a time
-HEADERS = (348, 540)  # bytes, of NIfTI-1 and NIfTI-2
-LONGEST_HEADER = max(HEADERS)
-KINDS = ((nib.Nifti1Header, b"n+1"), (nib.Nifti2Header, b"n+2"))
+KINDS = ((nib.Nifti1Header, b"n+1", b"ni1"), (nib.Nifti2Header, b"n+2", b"ni2"))  # the header alone, of a pair, last
+LENGTHS = (348, 540)  # bytes of header, of NIfTI-1 and NIfTI-2
 DESCRIPTION_BYTES = 79  # 80 in the header, the last one ends the string
 GEOMETRY_FIELDS = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -55,22 +55,19 @@ UNREADABLE = (
 class _Image:
     """A file whose header was read, and whose voxels are still on the disk.
 
-    header   as nibabel understands it
-    offset   of the first voxel in the file, unpacked, in bytes
-    packed   whether the file is gzip
-    foreign  whether it is in another format; the header is then one that says the same
+    header  as nibabel understands it; of another format one that says the same
+    stream  of the file that holds the voxels
+    offset  of the first voxel in it, in bytes
+    dtype   of its voxels
+    tail    whether something may follow its voxels
     """
 
     path: Path
     header: Any
+    stream: Stream
     offset: int
-    packed: bool
-    foreign: bool = False
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = self.header.get_data_dtype()
-        return dtype
+    dtype: np.dtype[Any]
+    tail: bool = False
 
     def promised(self) -> int:
         """The bytes that the unpacked file should have, by its header."""
@@ -184,7 +181,6 @@ def write_volume(
 
 def _open(path: Path) -> _Image:
     """The image with its header read and its voxels still on disk. Extensions of the header are passed over."""
-    name = path.name
     if not path.exists():
         raise InputError(f"{path}: no such file. Check the name and that the disk is mounted.")
     if path.is_dir():
@@ -193,38 +189,42 @@ def _open(path: Path) -> _Image:
         raise InputError(f"{path} is a pipe or a device; expected a NIfTI file (.nii or .nii.gz).")
     if why := pointer_of(path):
         raise InputError(f"{path} is {why}.")
-    if is_volume(name) and not is_nifti(name):
-        return _as_nifti(path)
-    if not is_nifti(name):
+    if not is_volume(path.name):
         raise InputError(
             f"{path}: expected a NIfTI file (.nii or .nii.gz). Convert it first, for example with dcm2niix."
         )
     try:
-        with path.open("rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not start:
-        raise InputError(f"{path} is empty (0 bytes); expected a NIfTI file. Copy or export it again.")
-    if name.lower().endswith(".gz") and start != b"\x1f\x8b":
-        raise InputError(f"{path}: the name ends in .gz but the file is not gzip. Rename it to .nii, or compress it.")
-    if not name.lower().endswith(".gz") and start == b"\x1f\x8b":
-        raise InputError(f"{path}: the file is gzip but its name does not say so. Rename it to .nii.gz.")
-    packed = start == b"\x1f\x8b"
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            begin = file.read(LONGEST_HEADER)
-        header = _header(path, begin)
-        offset = int(header.get_data_offset())
-        header.get_slope_inter()  # raises for factors that are no numbers
+        return _opened(path)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    if not len(header.binaryblock) <= offset <= LARGEST_OFFSET:
+
+
+def _opened(path: Path) -> _Image:
+    """The image of a file that is one by its name. Raises InputError, and what `UNREADABLE` lists."""
+    ending = ending_of(path.name)
+    pair = ending in HEADERS.values()
+    if not (pair or is_nifti(path.name) or ending == ".nii.bz2"):
+        return _as_nifti(path)
+    stream = stream_of(path)
+    begin = (stream_of(_header_beside(path)) if pair else stream).begin(max(LENGTHS))
+    header = _header(path, begin, pair=pair)
+    offset, first = int(header.get_data_offset()), 0 if pair else len(header.binaryblock)
+    header.get_slope_inter()  # raises for factors that are no numbers
+    if not first <= offset <= LARGEST_OFFSET:
         raise InputError(
-            f"{path}: its header says that voxels begin at byte {offset}; expected one from {len(header.binaryblock)} "
-            f"to {LARGEST_OFFSET}. Export it again."
+            f"{path}: its header says that voxels begin at byte {offset}; expected one from {first} to "
+            f"{LARGEST_OFFSET}. Export it again."
         )
-    return _Image(path, header, offset, packed)
+    return _Image(path, header, stream, offset, header.get_data_dtype())
+
+
+def _header_beside(image: Path) -> Path:
+    """The header of a pair, in whichever case its ending is. Raises InputError where it is not there."""
+    ending = next(header for header, voxels in HEADERS.items() if voxels == ending_of(image.name))
+    there = [image.with_name(stem_of(image.name) + spelt) for spelt in (ending, ending.upper())]
+    if found := next((path for path in there if path.is_file()), None):
+        return found
+    raise InputError(f"{image} is without its header {there[0].name}. Copy it there too.")
 
 
 def _as_nifti(path: Path) -> _Image:
@@ -236,68 +236,62 @@ def _as_nifti(path: Path) -> _Image:
         header.set_xyzt_units("mm")
         header.set_sform(said.affine, code="scanner")
         header.set_qform(said.affine, code="scanner", strip_shears=True)
-    except (*UNREADABLE, np.linalg.LinAlgError) as error:
+    except np.linalg.LinAlgError as error:
         raise _unreadable(path, error) from error
-    return _Image(path, header, 0, packed=False, foreign=True)
+    return _Image(path, header, said.stream, said.offset, said.dtype, tail=ending_of(path.name) in FREESURFER)
 
 
-def _header(path: Path, begin: bytes) -> Any:
+def _header(path: Path, begin: bytes, *, pair: bool) -> Any:
     """The header of a NIfTI-1 or NIfTI-2 file, from its first bytes. Raises InputError, or what nibabel raises."""
-    for kind, magic in KINDS:
+    for kind, single, alone in KINDS:
         length = kind.template_dtype.itemsize
         if len(begin) < length:
             continue
         size, place = begin[:4], 344 if kind is nib.Nifti1Header else 4
         if int.from_bytes(size, "little") != length and int.from_bytes(size, "big") != length:
             continue
-        if begin[place : place + 3] == magic:
+        magic = begin[place : place + 3]
+        if magic == (alone if pair else single):
             return kind(begin[:length])  # type: ignore[no-untyped-call]
-        if begin[place : place + 2] == b"ni":
+        if magic == alone:
             raise InputError(f"{path} is the header of a pair (.hdr and .img); expected one file. Convert it first.")
-    if len(begin) < HEADERS[0]:
+        if pair and kind is nib.Nifti1Header and magic != single:
+            raise InputError(
+                f"{path} is an Analyze image, whose header does not say which way is left. Convert it to NIfTI with a "
+                "program that knows, or export it again."
+            )
+    if len(begin) < LENGTHS[0]:
         raise EOFError
     raise InputError(f"{path} cannot be read as NIfTI: it does not begin as one. Export it again.")
 
 
 def _voxels(image: _Image, count: int) -> NDArray[np.float32]:
     """The voxels in the order of the file, scaled, read piece by piece. Raises as `read_volume`, or gzip, does."""
-    if image.foreign:
-        return np.asarray(read_voxels(image.path), np.float32).reshape(-1, order="F")
     _check_length(image)
     slope, inter = image.header.get_slope_inter()
     # as nibabel's `dataobj` has it: no factor means 1 and 0, in double precision
     factors = (np.float64(1 if slope is None else slope), np.float64(0 if inter is None else inter))
     voxels = np.empty(count, np.float32)  # of untouched memory, which costs nothing until it is written
     size = image.dtype.itemsize
-    with gzip.open(image.path) if image.packed else image.path.open("rb") as file:
-        _skip(file, image.offset)
+    with image.stream.open() as file:
+        skip(file, image.offset)
         for begin in range(0, count, PIECE):
             end = min(begin + PIECE, count)
             data = file.read((end - begin) * size)
             if len(data) < (end - begin) * size:
                 raise EOFError
             voxels[begin:end] = apply_read_scaling(np.frombuffer(data, image.dtype), *factors)
-        if file.read(1):  # to the end of a gzip file, where its checksum is
+        if file.read(LONGEST_TAIL if image.tail else 1) and not image.tail:  # to the checksum at the end of gzip
             raise _longer(image, image.promised())
     return voxels
 
 
-def _skip(file: Any, count: int) -> None:
-    """Read and forget. Raises EOFError when there is not so much."""
-    while count:
-        if not (part := file.read(min(count, CHUNK))):
-            raise EOFError
-        count -= len(part)
-
-
 def _check_length(image: _Image) -> None:
     """Raise InputError for a file that cannot hold what its header claims, before anything of it is read."""
-    if image.foreign:
-        return
-    size, promised = image.path.stat().st_size, image.promised()
-    if size * (MOST_PACKED if image.packed else 1) < promised:
+    promised = image.promised()
+    if image.stream.most < promised:
         raise _unreadable(image.path, EOFError())
-    if size > promised and not image.packed:
+    if image.stream.packing is None and image.stream.size > promised and not image.tail:
         raise _longer(image, promised)
 
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mrsynth.errors import InputError, OutputError
-from mrsynth.io import nifti
+from mrsynth.io import nifti, streams
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.scans.volume import Volume
 
@@ -190,7 +190,7 @@ def test_unreadable_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)  # the tests may run as root, who may read anything
+    monkeypatch.setattr(streams, "open_regular", denied)  # the tests may run as root, who may read anything
     assert "no permission" in refusal(path)
 
 

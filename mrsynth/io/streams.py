@@ -1,0 +1,111 @@
+"""The bytes of an image file, unpacked while they are read and never further than somebody asks."""
+
+import bz2
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mrsynth.errors import InputError
+from mrsynth.io.reading import open_regular
+
+CHUNK = 1 << 20  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A way to pack a file: how it begins, how its name ends, who unpacks it, and what a byte can stand for."""
+
+    name: str
+    start: bytes
+    endings: tuple[str, ...]
+    unpacked: Callable[[Any], Any]
+    most: int
+
+
+class _Inflated(io.RawIOBase):
+    """What zlib packed, read from where a file stands."""
+
+    def __init__(self, file: Any):
+        self.file, self.inflater = file, zlib.decompressobj(wbits=47)  # with a header of zlib or of gzip
+
+    def read(self, count: int = -1) -> bytes:
+        """The next bytes, fewer at the end only. Raises zlib.error, EOFError where it breaks off."""
+        parts: list[bytes] = []
+        while count > 0 and not self.inflater.eof:
+            packed = self.inflater.unconsumed_tail or self.file.read(CHUNK)
+            part = self.inflater.decompress(packed, count)
+            if not packed and not part:
+                raise EOFError
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+
+GZIP = Packing("gzip", b"\x1f\x8b", (".gz", ".mgz"), lambda file: gzip.GzipFile(fileobj=file), 1032)
+BZIP2 = Packing("bzip2", b"BZh", (".bz2",), bz2.BZ2File, 2**21)
+ZLIB = Packing("zlib", b"\x78", (), _Inflated, 1032)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A file from a byte on, and how it is packed; None for as it stands."""
+
+    path: Path
+    packing: Packing | None = None
+    first: int = 0
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """The unpacked bytes, to be read from the first on. Raises OSError."""
+        with open_regular(self.path) as file:
+            file.seek(self.first)
+            yield file if self.packing is None else self.packing.unpacked(file)
+
+    def begin(self, count: int) -> bytes:
+        """The first bytes, at most `count`. Raises OSError, EOFError, zlib.error, ValueError for what is damaged."""
+        with self.open() as file:
+            found: bytes = file.read(count)
+        return found
+
+    @property
+    def size(self) -> int:
+        """In bytes, as it is packed."""
+        return max(self.path.stat().st_size - self.first, 0)
+
+    @property
+    def most(self) -> int:
+        """How many bytes it can unpack into."""
+        return self.size * (1 if self.packing is None else self.packing.most)
+
+
+def stream_of(path: Path) -> Stream:
+    """An image file that can be opened, packed as its name says. Raises InputError when it is not, OSError."""
+    with open_regular(path) as file:
+        start = file.read(3)
+    if not start:
+        raise InputError(f"{path} is empty (0 bytes); expected an image. Copy or export it again.")
+    for packing in (GZIP, BZIP2):
+        packed, said = start.startswith(packing.start), path.name.lower().endswith(packing.endings)
+        if said and not packed:
+            ending = next(ending for ending in packing.endings if path.name.lower().endswith(ending))
+            raise InputError(
+                f"{path}: the name ends in {ending} but the file is not {packing.name}. Rename it, or compress it."
+            )
+        if packed and not said:
+            raise InputError(f"{path}: the file is {packing.name} but its name does not say so. Rename it to .nii.gz.")
+        if packed:
+            return Stream(path, packing)
+    return Stream(path)
+
+
+def skip(file: Any, count: int) -> None:
+    """Read and forget. Raises EOFError when there is not so much."""
+    while count:
+        if not (part := file.read(min(count, CHUNK))):
+            raise EOFError
+        count -= len(part)
