@@ -3,15 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["Sampling", "Subject", "complete_subject", "load_method", "load_subject"]
+__all__ = ["Completion", "Sampling", "Subject", "complete_subject", "load_method", "load_subject"]
 
 if TYPE_CHECKING:
     from mrsynth.io.subjects import load_subject
     from mrsynth.sampling import Sampling
     from mrsynth.scans.subject import Subject
+    from mrsynth.tasks.complete.notebook import Completion
     from mrsynth.tasks.complete.run import complete_subject, load_method
 
 _HOMES = {
+    "Completion": "mrsynth.tasks.complete.notebook",
     "Sampling": "mrsynth.sampling",
     "Subject": "mrsynth.scans.subject",
     "load_subject": "mrsynth.io.subjects",

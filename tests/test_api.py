@@ -53,7 +53,10 @@ def test_the_checkpoint_it_names_ships():
 
 
 def test_public_names():
-    assert sorted(mrsynth.__all__) == ["Sampling", "Subject", "complete_subject", "load_method", "load_subject"]
+    assert sorted(mrsynth.__all__) == [
+        *("Completion", "Sampling", "Subject"),
+        *("complete_subject", "load_method", "load_subject"),
+    ]
     for name in mrsynth.__all__:
         assert getattr(mrsynth, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'synthesize'"):

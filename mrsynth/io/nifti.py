@@ -40,14 +40,8 @@ GEOMETRY_FIELDS = (
     *("srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units"),
 )
 UNREADABLE = (
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-    EOFError,
-    OSError,
-    ValueError,
-    zlib.error,
-    OverflowError,
+    *(ImageFileError, HeaderDataError, WrapStructError),
+    *(EOFError, OSError, ValueError, zlib.error, OverflowError),
 )
 
 
@@ -89,7 +83,7 @@ def read_volume(path: Path, *, labels: bool = False) -> Volume:
             voxels = _voxels(image, math.prod(shape)).reshape(shape, order="F")
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    _check_voxels(path, voxels, constant=labels)
+    check_voxels(path, voxels, constant=labels)
     return Volume(voxels, affine)
 
 
@@ -112,18 +106,18 @@ def read_forms(path: Path) -> Forms:
     Raises InputError for a file that cannot be read.
     """
     header = _open(path).header
-    scale = np.diag([*[_millimetres(header)] * 3, 1.0])
+    scale = np.diag([*[millimetres(header)] * 3, 1.0])
     try:
         sform = scale @ header.get_sform() if header["sform_code"] > 0 else None
         qform = scale @ header.get_qform() if header["qform_code"] > 0 else None
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
     stated = int(header["xyzt_units"]) & 7
-    mistaken = stated in UNITS_MM and _millimetres(header) != UNITS_MM[stated]
+    mistaken = stated in UNITS_MM and millimetres(header) != UNITS_MM[stated]
     return Forms(sform, qform, str(header.get_xyzt_units()[0]) if mistaken else "")
 
 
-def _millimetres(header: Any) -> float:
+def millimetres(header: Any) -> float:
     """How many millimetres the unit of a header is.
 
     A head is some 200 mm large and its voxels are 0.05 to 20 mm: a stated unit that makes it something else, while its
@@ -154,17 +148,10 @@ def write_volume(
     if not path.name.endswith(SUFFIXES):
         raise ValueError(f"{path.name}: a NIfTI file ends in .nii or .nii.gz")
     source = None if like is None else _open(like)
-    header: Any = nib.Nifti1Header() if source is None else type(source.header)()  # NIfTI-1 or 2, as `like`
-    header.set_data_shape(volume.shape)
-    header.set_data_dtype(np.int16 if whole else np.float32)
-    header.set_slope_inter(1, 0)
+    kind = nib.Nifti1Header if source is None else type(source.header)  # NIfTI-1 or 2, as `like`
+    header = _header_for(kind, volume, description, whole)
     header["vox_offset"] = header.single_vox_offset
-    header["descrip"] = description.encode("ascii", "replace")[:DESCRIPTION_BYTES]
-    if like is None or source is None:
-        header.set_xyzt_units("mm")
-        header.set_qform(volume.affine, code="scanner")
-        header.set_sform(volume.affine, code="scanner")
-    else:
+    if like is not None and source is not None:
         shape, affine = _checked_grid(like, source)
         if shape != volume.shape or not same_grid(volume, Volume(volume.voxels, affine)):
             raise ValueError(f"{path.name}: the volume does not lie on the grid of {like}")
@@ -177,6 +164,24 @@ def write_volume(
         raise ValueError(f"{path.name}: voxels from {voxels.min():g} to {voxels.max():g} are no int16")
     data = header.binaryblock + no_extension + np.asarray(voxels, dtype="<i2" if whole else "<f4").tobytes(order="F")
     write_bytes(path, gzip.compress(data, compresslevel=1, mtime=0) if path.suffix == ".gz" else data)
+
+
+def as_nibabel(volume: Volume, description: str = "", *, whole: bool = False) -> Any:
+    """The image that `write_volume` writes of a volume that comes from no file, as nibabel has it."""
+    voxels = np.rint(volume.voxels).astype(np.int16) if whole else volume.voxels
+    return nib.Nifti1Image(voxels, volume.affine, _header_for(nib.Nifti1Header, volume, description, whole))
+
+
+def _header_for(kind: Any, volume: Volume, description: str, whole: bool) -> Any:
+    header = kind()
+    header.set_data_shape(volume.shape)
+    header.set_data_dtype(np.int16 if whole else np.float32)
+    header.set_slope_inter(1, 0)
+    header["descrip"] = description.encode("ascii", "replace")[:DESCRIPTION_BYTES]
+    header.set_xyzt_units("mm")
+    header.set_qform(volume.affine, code="scanner")
+    header.set_sform(volume.affine, code="scanner")
+    return header
 
 
 def _open(path: Path) -> _Image:
@@ -308,9 +313,19 @@ def _checked_grid(path: Path, image: _Image) -> tuple[tuple[int, int, int], NDAr
     try:
         dtype, shape = image.dtype, tuple(int(n) for n in image.header.get_data_shape())
         affine = np.asarray(image.header.get_best_affine(), dtype=np.float64)
-        affine[:3] *= _millimetres(image.header)
+        affine[:3] *= millimetres(image.header)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
+    return checked_grid(path, dtype, shape, affine)
+
+
+def checked_grid(
+    path: Path | str, dtype: np.dtype[Any], shape: tuple[int, ...], affine: NDArray[np.float64]
+) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Shape without trailing axes of length 1, and the affine in mm. Raises InputError unless it is one grey image.
+
+    path   what the message calls it
+    """
     if dtype.fields is not None:
         raise InputError(f"{path} is a colour (RGB) image; expected grey values. Convert it to one channel.")
     if dtype.kind not in "iuf":
@@ -347,7 +362,7 @@ def _checked_grid(path: Path, image: _Image) -> tuple[tuple[int, int, int], NDAr
     )
 
 
-def _check_voxels(path: Path, voxels: NDArray[np.float32], *, constant: bool) -> None:
+def check_voxels(path: Path | str, voxels: NDArray[np.float32], *, constant: bool) -> None:
     """Raise InputError for voxels that are not finite or, unless they may be `constant`, all the same."""
     low, high = float(voxels.min()), float(voxels.max())  # NaN if there is one
     if not (np.isfinite(low) and np.isfinite(high)):

@@ -239,7 +239,7 @@ def _checksum(path: Path) -> bytes:
         return file.read(8)
 
 
-def refuse_label_map(path: Path, volume: "Volume") -> None:
+def refuse_label_map(path: Path | str, volume: "Volume") -> None:
     """Raise InputError for an image of a few values: a mask or a segmentation, whatever its name says."""
     import numpy as np
 

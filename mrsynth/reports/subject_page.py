@@ -76,6 +76,17 @@ def report_html(report: Report, pictures: Mapping[Contrast, SubjectPicture]) -> 
     )
 
 
+def notebook_html(subject: str, viewers: Mapping[Contrast, Any]) -> str:
+    """A frame with the viewers of what was made, for a cell of a notebook.
+
+    viewers   what `viewer_data` gives, of each contrast that was made
+    """
+    made = " and ".join(contrast.label for contrast in viewers)
+    shown = [{"caption": f"Synthetic {c.label}", "notice": WARNINGS.get(c), "viewer": v} for c, v in viewers.items()]
+    title = f"Synthetic {made} of {subject}"
+    return render("frame.html", title=title, page=render("notebook.html", title=title, made=made, pictures=shown))
+
+
 # The sections, from top to bottom ------------------------------------------------------------------------------------
 
 

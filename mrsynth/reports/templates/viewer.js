@@ -263,6 +263,6 @@
 
   window.mrsynthViewers = [...document.querySelectorAll(".viewer")].map(root => new Viewer(root));
   for (const viewer of window.mrsynthViewers) {
-    viewer.start().catch(() => element(viewer.root, "p", { textContent: "This browser cannot show the viewer; the picture below is the same." }));
+    viewer.start().catch(() => element(viewer.root, "p", { textContent: "This browser cannot show the viewer; the pictures of the report show the same." }));
   }
 })();

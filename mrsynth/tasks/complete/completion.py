@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsynth.card import Card
 from mrsynth.contrasts import Contrast
 from mrsynth.sampling import Estimator
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window, to_window, window_of
 from mrsynth.scans.preparation import Prepared
+from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.rows import Score
 
@@ -17,15 +19,20 @@ SCALE = 1000.0  # output volumes are 1000 u, but CT is in Hounsfield units
 
 
 @dataclass(frozen=True)
-class Completion:
+class Completed:
     """Synthetic volumes on the subject's own grid, and how they came about.
 
+    subject     what they were made from
+    card        of the checkpoint, and the SHA-256 of its file
     volumes     intensities 0..1000; of CT Hounsfield units, whole numbers, the low end of the window outside the head
     means       over the samples, where a volume is the first of several
     spreads     voxel-wise standard deviation over the samples, in the same units; empty for one sample
     scores      of the self-check, if there was one
     """
 
+    subject: Subject
+    card: Card
+    sha256: str
     volumes: Mapping[Contrast, Volume]
     means: Mapping[Contrast, Volume]
     spreads: Mapping[Contrast, Volume]

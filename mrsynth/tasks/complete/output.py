@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,15 @@ from mrsynth.scans.familiarity import has_skull
 from mrsynth.scans.grid import axis_code
 from mrsynth.scans.raw import Raw
 from mrsynth.scans.volume import Volume
-from mrsynth.tasks.complete.completion import Completion
+from mrsynth.tasks.complete.completion import Completed
 from mrsynth.tasks.complete.pictures import picture
 from mrsynth.tasks.complete.plan import Plan
 from mrsynth.tasks.complete.privacy import Places
 from mrsynth.tasks.memory import peak_memory_mb
-from mrsynth.tasks.models import TrainedMethod
 
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
 MASK = BRAIN_MASK + " {}, found in the {}"
+IN_MEMORY = "(in memory; SHA-256 of its voxels, float32)"
 LOG = "mrsynth.log"
 REPORT_FILES = (LOG, "metrics.csv", "preview.png", "report.html", "report.json")
 PACKAGES = ("torch", "numpy", "nibabel", "SimpleITK", "monai")
@@ -185,22 +186,24 @@ def write_results(
     *,
     todo: Plan,
     raw: Raw,
-    completion: Completion,
-    trained: TrainedMethod,
+    completion: Completed,
     truths: Mapping[Contrast, Volume],
     options: dict[str, Any],
     command: str,
     viewer: bool,
     began: float,
 ) -> Report:
-    """Write every image with its sidecar, then metrics.csv, preview.png, report.html and report.json."""
-    card, how, files, subject = trained.card, completion.how, todo.files, raw.subject
+    """Write every image with its sidecar, then metrics.csv, preview.png, report.html and report.json.
+
+    todo   of its files those may be absent that were never one: scans that are in memory only
+    """
+    card, how, files, subject = completion.card, completion.how, todo.files, raw.subject
     places = Places(files.folder, todo.out)
     selection = places.text(todo.selection.reason) if todo.selection is not None else ""
     warnings = tuple(places.text(warning) for warning in completion.warnings)
     used = [c for c in subject.available if c in card.learnt]
-    inputs = tuple(input_record(files.files[c], places.name(files.files[c]), c, raw) for c in used)
-    weights = WeightsRecord.of(card, trained.sha256)
+    inputs = tuple(input_record(files.files.get(c), places, c, raw) for c in used)
+    weights = WeightsRecord.of(card, completion.sha256)
     sampler = SamplerRecord(
         name=how.sampler,
         steps=how.steps,
@@ -238,7 +241,7 @@ def write_results(
         write_text(folder / sidecar_name(name), sidecar)
         text = DESCRIPTION.format(what, __version__, card.name)
         whole = target is Contrast.CT and content != "spread"
-        write_volume(folder / name, volume, files.files[raw.home], text, whole=whole)
+        write_volume(folder / name, volume, files.files.get(raw.home), text, whole=whole)
 
     outputs = []
     for target, volume in completion.volumes.items():
@@ -268,7 +271,7 @@ def write_results(
         write_volume(
             folder / mask_name(files),
             subject.mask,
-            files.files[raw.home],
+            files.files.get(raw.home),
             MASK.format(__version__, raw.stripped_on.label),
         )
     pictures = {t: picture(raw, used, completion, t, truths.get(t), viewer=viewer) for t in completion.volumes}
@@ -300,13 +303,13 @@ def write_results(
     return report
 
 
-def input_record(path: Path, name: str, contrast: Contrast, raw: Raw) -> InputRecord:
-    """What the report keeps of one input, under the name that may be written of it."""
+def input_record(path: Path | None, places: Places, contrast: Contrast, raw: Raw) -> InputRecord:
+    """What the report keeps of one input, under the name that may be written of it; None: one in memory."""
     volume, found = raw.subject.volumes[contrast], raw.registrations.get(contrast)
     return InputRecord(
         contrast=contrast,
-        file=name,
-        sha256=sha256_of(path),
+        file=places.name(path) if path else IN_MEMORY,
+        sha256=sha256_of(path) if path else sha256(volume.voxels.tobytes()).hexdigest(),
         shape=volume.shape,
         spacing=volume.spacing,
         axes=axis_code(volume.affine),

@@ -14,7 +14,7 @@ from mrsynth.scans.raw import Raw
 from mrsynth.scans.views import View
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import QUANTILES, to_unit
-from mrsynth.tasks.complete.completion import Completion, in_u, spread
+from mrsynth.tasks.complete.completion import Completed, in_u, spread
 
 SQUARE_MM = 24
 
@@ -22,12 +22,21 @@ SQUARE_MM = 24
 def picture(
     raw: Raw,
     used: Sequence[Contrast],
-    completion: Completion,
+    completion: Completed,
     target: Contrast,
     truth: Volume | None,
     *,
     viewer: bool,
 ) -> SubjectPicture:
+    """Montage and, if it is wanted, viewer of the panels."""
+    shown, view = panels(raw, used, completion, target, truth)
+    data = viewer_data(shown, view.mask, view.spacing) if viewer else None
+    return SubjectPicture(montage(shown, view.mask, spacing=view.spacing), data)
+
+
+def panels(
+    raw: Raw, used: Sequence[Contrast], completion: Completed, target: Contrast, truth: Volume | None = None
+) -> tuple[list[Panel], View]:
     """Inputs, the synthetic image, mean and spread, and with a reference the truth and the difference, in LPS.
 
     A scan that was registered is also shown in a checkerboard with the one it was brought onto.
@@ -44,23 +53,22 @@ def picture(
     own, full = window_of(target, window), spread(target, window)
     zero = own[0] if own else 0.0
     u = {c: (subject.volumes[c].voxels - offsets[c]) / scales[c] for c in used}
-    panels = [panel(c.label, u[c], "input", offsets[c], scales[c]) for c in used]
+    shown = [panel(c.label, u[c], "input", offsets[c], scales[c]) for c in used]
     for c in (c for c in used if c in raw.registrations and raw.home in used):
         board = checkerboard(u[raw.home], u[c], subject.reference.spacing)
-        panels.append(panel(f"{raw.home.label} and {c.label}", board, "input"))
-    panels.append(panel(f"synthetic {target.label}", synthetic, "synthetic", zero, full))
+        shown.append(panel(f"{raw.home.label} and {c.label}", board, "input"))
+    shown.append(panel(f"synthetic {target.label}", synthetic, "synthetic", zero, full))
     if target in completion.means:
         mean = in_u(target, completion.means[target].voxels, window)
-        panels.append(panel("mean of samples", mean, "synthetic", zero, full))
+        shown.append(panel("mean of samples", mean, "synthetic", zero, full))
     if target in completion.spreads:
-        panels.append(panel("spread of samples", completion.spreads[target].voxels / full, "uncertainty", span=full))
+        shown.append(panel("spread of samples", completion.spreads[target].voxels / full, "uncertainty", span=full))
     if truth is not None:
         true = to_unit(truth.voxels, own)
         low, high = own or np.quantile(truth.voxels, QUANTILES)
-        panels.append(panel(f"true {target.label}", true, "reference", low, high - low))
-        panels.append(panel("difference", np.abs(true - synthetic), "difference"))
-    shown = viewer_data(panels, view.mask, view.spacing) if viewer else None
-    return SubjectPicture(montage(panels, view.mask, spacing=view.spacing), shown)
+        shown.append(panel(f"true {target.label}", true, "reference", low, high - low))
+        shown.append(panel("difference", np.abs(true - synthetic), "difference"))
+    return shown, view
 
 
 def checkerboard(one: Array, other: Array, spacing: Sequence[float]) -> Array:

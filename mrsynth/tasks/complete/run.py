@@ -1,7 +1,7 @@
 """`mrsynth complete`: find a subject, make what it lacks, write it with a report. The Python API lives here too."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.files import write_text
+from mrsynth.io.images import subject_of
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, Stock, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
@@ -35,8 +36,9 @@ from mrsynth.scores.rows import Score
 from mrsynth.selection import AUTO, named
 from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
-from mrsynth.tasks.complete.completion import Completion, in_file_units, spread
+from mrsynth.tasks.complete.completion import in_file_units, spread
 from mrsynth.tasks.complete.log import run_log
+from mrsynth.tasks.complete.notebook import Completion
 from mrsynth.tasks.complete.output import (
     LOG,
     Saved,
@@ -137,7 +139,6 @@ def complete(
             completion=replace(
                 done, scores=tuple(rows), seconds=seconds, warnings=(*raw.notes, *said_of(todo), *done.warnings)
             ),
-            trained=trained,
             truths=truths,
             options=options.model_dump(mode="json", exclude={"command"}),
             command=options.command,
@@ -163,23 +164,29 @@ def brain_finder(strip: str) -> FindBrain | None:
 
 
 def complete_subject(
-    subject: Subject,
+    subject: Subject | Mapping[str, Any],
     trained: TrainedMethod,
-    targets: Collection[Contrast] | None = None,
+    targets: Collection[Contrast | str] | None = None,
     *,
+    affine: NDArray[np.float64] | None = None,
+    name: str = "subject",
     sampling: Sampling = DEFAULT,
     self_check: bool = False,
     progress: Progress | None = None,
 ) -> Completion:
     """Make the missing contrasts of a subject in memory.
 
+    subject     as `load_subject` reads it; or images by contrast, `{"t1": ..., "flair": ...}`, each of nibabel or an
+                array (I, J, K); `affine` says where arrays lie, `name` what to call the subject (`io.images`)
     targets     None for all that the subject lacks among the method's contrasts
     sampling    steps, seed, device and so on; what it leaves open is the checkpoint's choice
     self_check  also hide each available contrast on a few slices, make it from the rest, and score it
     Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
     """
     method, card = trained.method, trained.card
-    wanted = subject.missing(card.learnt) if targets is None else tuple(targets)
+    if not isinstance(subject, Subject):
+        subject = subject_of(subject, affine, name)
+    wanted = subject.missing(card.learnt) if targets is None else tuple(Contrast(target) for target in targets)
     if not wanted:
         raise UsageError(f"{subject.name} lacks none of the contrasts that {card.name} makes.")
     named(card, subject.available, wanted)
@@ -217,7 +224,8 @@ def complete_subject(
             "use --device cpu, or a machine with more memory."
         ) from error
     warnings = [*unfamiliar(subject, prepared, card), *method.cautions(how.sampler, how.steps)]
-    return Completion(volumes, means, spreads, prepared, how, tuple(scores), tuple(warnings), seconds)
+    about = (subject, card, trained.sha256)
+    return Completion(*about, volumes, means, spreads, prepared, how, tuple(scores), tuple(warnings), seconds)
 
 
 def check_on_itself(

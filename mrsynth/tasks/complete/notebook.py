@@ -1,0 +1,77 @@
+"""A completion in a notebook: looked at in its cell, handed on as an image of nibabel, kept in a folder."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from mrsynth import __version__
+from mrsynth.contrasts import Contrast
+from mrsynth.errors import UsageError
+from mrsynth.io.nifti import as_nibabel
+from mrsynth.io.subjects import SubjectFiles
+from mrsynth.reports.subject_page import notebook_html
+from mrsynth.reports.viewer import viewer_data
+from mrsynth.scans.raw import Raw
+from mrsynth.tasks.complete.completion import Completed
+from mrsynth.tasks.complete.output import DESCRIPTION, Saved, result_names, results_folder, write_results
+from mrsynth.tasks.complete.pictures import panels
+from mrsynth.tasks.complete.plan import Plan
+
+
+class Completion(Completed):
+    """What `complete_subject` gives. As the last line of a cell it shows its viewer, without any network."""
+
+    def to_nibabel(self, contrast: Contrast | str, content: Literal["image", "mean", "spread"] = "image") -> Any:
+        """A synthetic volume as an image of nibabel, whose header says that it is synthetic.
+
+        content   the image, or of several samples their mean or spread
+        Raises UsageError for what was not made.
+        """
+        held = {"image": self.volumes, "mean": self.means, "spread": self.spreads}[content]
+        target = next((c for c in held if c == contrast), None)
+        if target is None:
+            raise UsageError(
+                f"No {content} of {contrast} was made; there is {', '.join(held) or 'none of any contrast'}."
+            )
+        what = target.label if content == "image" else f"{target.label} {content}"
+        whole = target is Contrast.CT and content != "spread"
+        return as_nibabel(held[target], DESCRIPTION.format(what, __version__, self.card.name), whole=whole)
+
+    def save(self, folder: Path | str, *, viewer: bool = True, overwrite: bool = False) -> Saved:
+        """Write what `mrsynth complete` writes: images with their sidecars, and the report.
+
+        viewer     put the volumes into report.html, to scroll through
+        overwrite  replace results of an earlier run, never anything else
+        The images lie where their affine says; codes of a file that they came from are not known here. Raises
+        OutputError, and UsageError when something is in the way; then nothing is left behind.
+        """
+        out = Path(folder).expanduser()
+        files = SubjectFiles(self.subject.name, out, "in memory", {})
+        todo = Plan(files, tuple(self.volumes), None, out)
+        with results_folder(out, result_names(todo), overwrite=overwrite) as place:
+            report = write_results(
+                place,
+                todo=todo,
+                raw=self._raw,
+                completion=self,
+                truths={},
+                options={},
+                command="",
+                viewer=viewer,
+                began=time.perf_counter() - sum(self.seconds.values()),
+            )
+        images = {output.contrast: out / output.file for output in report.outputs}
+        return Saved(out, images, report, out / "report.html")
+
+    def _repr_html_(self) -> str:
+        """A page of its own inside the cell, so that neither styles the other."""
+        used = [c for c in self.subject.available if c in self.card.learnt]
+        viewers = {}
+        for target in self.volumes:
+            shown, view = panels(self._raw, used, self, target)
+            viewers[target] = viewer_data(shown, view.mask, view.spacing)
+        return notebook_html(self.subject.name, viewers)
+
+    @property
+    def _raw(self) -> Raw:
+        return Raw(self.subject, self.subject.available[0])
