@@ -1,6 +1,10 @@
 """The index of a batch."""
 
-from mrsynth.reports.index_page import index_html, stands_out
+import math
+
+import pytest
+
+from mrsynth.reports.index_page import PICTURES, far_below, index_html
 
 
 def record(subject, status="done", **more):
@@ -22,10 +26,19 @@ def test_what_needs_looking_at_stands_first():
 
 
 def test_one_far_below_the_others_stands_out_and_of_few_nobody_does():
+    """Distances from the median 20.0 are 0, 0.4, 0.2, 0.1, 5, so 0.2 is the usual one."""
     scores = [record(str(n), score=s) for n, s in enumerate((20.0, 20.4, 19.8, 20.1, 15.0))]
 
-    assert [stands_out(r, scores) for r in scores] == [False, False, False, False, True]
-    assert not stands_out(scores[4], scores[2:])
+    assert far_below(scores) == pytest.approx(20.0 - 2 * 1.4826 * 0.2)
+    assert far_below(scores[2:]) == -math.inf
+
+
+def test_of_very_many_those_that_stand_first_have_a_picture():
+    picture = "A" * 8
+    records = [record(f"s{n:05d}", thumbnail=picture) for n in range(PICTURES + 5)]
+    page = index_html([*records, record("zz", "failed", score=None, thumbnail=picture)], [])
+
+    assert page.count(picture) == PICTURES and page.index('data-subject="zz"') < page.index(picture)
 
 
 def test_names_and_reasons_are_escaped():

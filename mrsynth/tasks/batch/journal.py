@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Literal
 from pydantic import Field
 
 from mrsynth.errors import OutputError, UsageError
-from mrsynth.io.reading import LONGEST_TEXT, open_regular, parse_json
+from mrsynth.io.files import to_disk
+from mrsynth.io.reading import LONGEST_TEXT, Unfit, open_regular, parse_json
 from mrsynth.plain import Plain
 
 PATTERN = "journal*.jsonl"
+LONGEST_JOURNAL = 8 * 2**30  # bytes: half a million subjects have less
 
 
 class Record(Plain):
@@ -43,21 +46,25 @@ class Record(Plain):
 
 
 class Journal:
-    """The journal of one part of a batch: a file that is only ever added to."""
+    """The journal of one part of a batch: a file that is only ever added to, by any thread of this process."""
 
     def __init__(self, path: Path):
         self.path = path
+        self._alone = threading.Lock()
 
     def add(self, record: Record) -> None:
         """Write a line, and wait until it is on the disk. Raises OutputError."""
         line = json.dumps(record.model_dump(exclude_defaults=True), ensure_ascii=True) + "\n"
         try:
-            with self.path.open("ab") as file:
-                if file.tell() and not self._ends_well():
+            with self._alone, self.path.open("ab") as file:
+                fresh = not file.tell()
+                if not (fresh or self._ends_well()):
                     file.write(b"\n")  # a line that was cut off stays by itself
                 file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
+            if fresh:
+                to_disk(self.path.parent)
         except OSError as error:
             raise OutputError(
                 f"Cannot write {self.path}: {error.strerror or error}. Nothing is lost: run again."
@@ -90,6 +97,8 @@ def records_of(out: Path) -> dict[str, Record]:
 
 def _lines(path: Path) -> Iterator[Record]:
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > LONGEST_JOURNAL:
+            raise Unfit(path, f"it has more than {LONGEST_JOURNAL / 2**30:.3g} GiB, which no journal has")
         while line := file.readline(LONGEST_TEXT):
             with suppress(ValueError):  # pydantic's own reader refuses names that are not in UTF-8
                 yield Record.model_validate(parse_json(line))

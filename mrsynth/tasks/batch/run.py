@@ -22,23 +22,18 @@ from typing import Any
 
 from pydantic import Field
 
-from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, UsageError, WeightsError
+from mrsynth.errors import InputError, Interrupted, MrsynthError, UsageError, WeightsError
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.reading import read_json
-from mrsynth.io.store import Resolved, Stock
+from mrsynth.io.store import Stock
 from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
+from mrsynth.tasks.batch.attempt import AT_ONCE, Models, attempt, failed
 from mrsynth.tasks.batch.journal import Journal, Record, journal_name, records_of
-from mrsynth.tasks.batch.thumbnails import thumbnail
-from mrsynth.tasks.complete.output import Saved
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, SubjectOptions, header_problems
-from mrsynth.tasks.complete.run import complete, plan
-from mrsynth.tasks.models import TrainedMethod, build
-
-AT_ONCE = 2  # subjects: one is read or written while the network works on the other
-PER_SUBJECT = (InputError, MemoryExhausted)  # what concerns this subject only; the rest would end every other too
+from mrsynth.tasks.complete.run import plan
 
 
 class BatchOptions(SubjectOptions):
@@ -146,7 +141,7 @@ class Work:
     ):
         self.options, self.out, self.journal, self.say, self.resumed = options, out, journal, say, resumed
         self.todo: list[tuple[CompleteOptions, Plan]] = []
-        self.models: dict[str, TrainedMethod] = {}
+        self.models = Models()
         self.network = threading.Lock()  # one subject at a time is sampled; others are read or written meanwhile
         self.stopped = threading.Event()
 
@@ -179,7 +174,7 @@ class Work:
         if wrong and not self.todo and not done:
             raise wrong[0]  # the request is wrong, and so for everyone
         for name, reason in refused.items():
-            self.journal.add(self.failed(name, reason))
+            self.note(failed(name, reason))
         self.say(
             f"{len(subjects)} subjects: {len(self.todo)} to do, {len(done)} done before, "
             f"{len(refused)} that cannot be used."
@@ -209,55 +204,28 @@ class Work:
         if self.stopped.is_set():
             return
         try:
-            self.journal.add(self.done(request, todo))
+            self.note(attempt(request, todo, self.models, self.network, self.still_wanted))
         except BaseException:
             if not self.stopped.is_set():  # else the batch has ended already, and this is only how its work stops
                 self.stopped.set()
                 raise
 
-    def done(self, request: CompleteOptions, todo: Plan) -> Record:
-        """Complete one subject, or say why that cannot be done."""
-        began, name = time.perf_counter(), todo.files.name
+    def still_wanted(self, *_: Any) -> None:
+        """Raise Interrupted when the batch has ended."""
+        if self.stopped.is_set():
+            raise Interrupted("Stopped; the same command goes on.")
 
-        def still_wanted(*_: Any) -> None:
-            if self.stopped.is_set():
-                raise Interrupted("Stopped; the same command goes on.")
+    def note(self, record: Record) -> None:
+        """Put a record into the journal, and say a failure; the journal names no folder above the root.
 
-        try:
-            _, saved = complete(request, still_wanted, todo=todo, models=self.model, network=self.network)
-        except PER_SUBJECT as error:
-            return self.failed(name, error, time.perf_counter() - began)
-        assert saved is not None
-        return record_of(name, saved, time.perf_counter() - began)
-
-    def model(self, found: Resolved) -> TrainedMethod:
-        """Each checkpoint is read once."""
-        if found.sha256 not in self.models:
-            self.models[found.sha256] = build(found)
-        return self.models[found.sha256]
-
-    def failed(self, name: str, error: MrsynthError, seconds: float = 0.0) -> Record:
-        """Say that a subject could not be done; its record, which names no folder above the root."""
-        self.say(f"{name}: {error}")
-        reason = str(error).replace(f"{self.options.root.expanduser()}{os.sep}", "")
-        return Record(subject=name, status="failed", reason=reason, exit_code=error.exit_code, seconds=seconds)
-
-
-def record_of(name: str, saved: Saved, seconds: float) -> Record:
-    """What the journal keeps of a subject that was done."""
-    report = saved.report
-    checks = [s.value for s in report.scores if s.protocol == "brain2d" and s.metric == "PSNR"]
-    return Record(
-        subject=name,
-        status="done",
-        made=tuple(str(c) for c in saved.images),
-        weights=report.weights.name,
-        score=round(sum(checks) / len(checks), 2) if checks else None,
-        warnings=tuple(report.warnings),
-        seconds=round(seconds, 2),
-        peak_memory_mb=report.peak_memory_mb,
-        thumbnail=thumbnail(saved.images),
-    )
+        Whatever a subject dies of while the batch is being stopped is no fault of its own.
+        """
+        if record.status == "failed":
+            self.still_wanted()
+            self.say(f"{record.subject}: {record.reason}")
+            reason = record.reason.replace(f"{self.options.root.expanduser()}{os.sep}", "")
+            record = record.model_copy(update={"reason": reason})
+        self.journal.add(record)
 
 
 COLUMNS = ("subject", "status", "made", "weights", "score", "warnings", "seconds", "peak_memory_mb", "reason")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import InputError, Interrupted, OutputError, UsageError
+from mrsynth.errors import InputError, Interrupted, MemoryExhausted, OutputError, UsageError
 from mrsynth.io import store
 from mrsynth.io.nifti import read_volume, write_volume
+from mrsynth.tasks.batch import attempt
 from mrsynth.tasks.batch import run as task
 from mrsynth.tasks.batch.journal import Journal, Record, records_of
 from mrsynth.tasks.batch.run import BatchOptions, summary_csv
@@ -80,8 +81,8 @@ def stand_in(monkeypatch, written):
         (todo.out / "report.json").write_text('{"schema_version": 1, "weights": {}, "outputs": []}')
         return todo, written
 
-    monkeypatch.setattr(task, "complete", complete)
-    monkeypatch.setattr(task, "record_of", lambda name, *_: Record(subject=name, status="done", seconds=1.0))
+    monkeypatch.setattr(attempt, "complete", complete)
+    monkeypatch.setattr(attempt, "record_of", lambda name, *_: Record(subject=name, status="done", seconds=1.0))
     return calls, planted
 
 
@@ -110,7 +111,7 @@ def test_a_batch_that_was_stopped_does_each_subject_once(cohort, tmp_path, stand
 def test_results_that_the_journal_does_not_know_are_made_again(cohort, tmp_path, stand_in, monkeypatch):
     calls, _ = stand_in
     with monkeypatch.context() as killed, pytest.raises(Interrupted):
-        killed.setattr(task, "record_of", planted_kill)
+        killed.setattr(attempt, "record_of", planted_kill)
         task.batch(options(cohort, tmp_path))
     written = {path.parent.name for path in tmp_path.glob("*/report.json")}
     assert written and not written & set(records_of(tmp_path))
@@ -134,12 +135,23 @@ def test_results_of_others_are_not_replaced_whenever_it_is_asked(cohort, tmp_pat
     assert stand_in[0] == ["p2"]
 
 
-def test_one_subject_that_fails_does_not_stop_the_others(cohort, tmp_path, stand_in):
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (InputError("p1: the scans are of two people"), 4, "p1: the scans are of two people"),
+        (UsageError("another run writes to p1"), 2, "another run writes to p1"),
+        (MemoryExhausted("p1 is too large"), 6, "p1 is too large"),
+        (MemoryError("Unable to allocate 8 TiB"), 6, "Memory ran out: MemoryError: Unable to allocate 8 TiB"),
+        (ZeroDivisionError("nobody foresaw it"), 1, "Unexpected: ZeroDivisionError: nobody foresaw it"),
+    ],
+)
+def test_one_subject_that_fails_does_not_stop_the_others(error, status, reason, cohort, tmp_path, stand_in):
     calls, planted = stand_in
-    planted["p1"] = InputError("p1: the scans are of two people")
+    planted["p1"] = error
     done = task.batch(options(cohort, tmp_path))
 
-    assert sorted(calls) == ["p1", "p2"] and [r.subject for r in done.failed] == ["p4", "p1"]
+    assert sorted(calls) == ["p1", "p2"] and {r.subject for r in done.failed} == {"p1", "p4"}
+    assert (done.records["p1"].exit_code, done.records["p1"].reason) == (status, reason)
     task.batch(options(cohort, tmp_path))
     assert sorted(calls) == ["p1", "p1", "p2"]  # what failed is tried again
 
@@ -164,7 +176,7 @@ def test_the_manifest_is_read_and_a_checkpoint_hashed_once_for_all_subjects(coho
 
 def test_what_would_end_every_subject_is_what_the_batch_ends_with(cohort, tmp_path, stand_in):
     _, planted = stand_in
-    planted["p1"] = OutputError("the disk is full")
+    planted["p1"] = planted["p2"] = OutputError("the disk is full")
     with pytest.raises(OutputError, match="the disk is full"):
         task.batch(options(cohort, tmp_path))
     assert "p1" not in records_of(tmp_path)
@@ -260,6 +272,20 @@ def test_a_name_that_is_not_in_utf8_is_remembered(tmp_path):
 def test_a_journal_that_is_no_file_is_refused(tmp_path):
     (tmp_path / "journal.jsonl").mkdir()
     with pytest.raises(UsageError, match=r"journal\.jsonl cannot be read: Is a directory"):
+        records_of(tmp_path)
+
+
+def test_a_journal_is_read_within_bounds(tmp_path, monkeypatch):
+    """Of a line without an end no more than LONGEST_TEXT is held, and a file no journal can be is not begun."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    monkeypatch.setattr("mrsynth.tasks.batch.journal.LONGEST_TEXT", 1000)
+    journal.path.write_bytes(b"[" * 5000 + b"\n" + b'{"subject": ' + b"[" * 900 + b"]" * 900 + b"}\n")
+    journal.add(Record(subject="a", status="done"))
+    assert set(records_of(tmp_path)) == {"a"}
+
+    with journal.path.open("r+b") as file:
+        file.truncate(9 * 2**30)  # takes no room: it is sparse
+    with pytest.raises(UsageError, match="more than 8 GiB"):
         records_of(tmp_path)
 
 
