@@ -16,6 +16,7 @@ FEW = 6  # persons: below this no two-sided signed-rank test can fall under 0.05
 LEVEL = 0.95
 POWER = 0.8
 ALARM = 1 - LEVEL
+RESAMPLES = 1999  # so that 2.5 and 97.5 % of them are whole ranks
 
 
 def signed_rank(differences: Doubles) -> float | None:
@@ -51,18 +52,38 @@ def persons_needed(tests: int) -> int:
     return n
 
 
-def interval(values: Doubles) -> tuple[float | None, float | None]:
-    """95 % interval of the mean by Student's t; none with fewer than FEW values.
+def interval(differences: Doubles) -> tuple[float | None, float | None]:
+    """95 % interval of the mean by Student's t, for what is not skewed where nothing is: differences of two methods.
 
-    Of a bootstrap (BCa) and this, this covers better for few persons: `runs/measure/false_alarms.py`. Raises UsageError
-    without scipy.
+    None with fewer than FEW values. Raises UsageError without scipy.
+    """
+    n = len(differences)
+    if n < FEW:
+        return None, None
+    reach = _t(1 - ALARM / 2, n - 1) * float(differences.std(ddof=1)) / np.sqrt(n)
+    mean = float(differences.mean())
+    return mean - reach, mean + reach
+
+
+def skewed_interval(values: Doubles) -> tuple[float | None, float | None]:
+    """95 % interval of the mean of what may be skewed, as scores are; none with fewer than FEW values.
+
+    The studentised bootstrap (Efron 1979, Ann. Statist. 7; Hall 1988, Ann. Statist. 16): how far the means of RESAMPLES
+    lie from the mean, in their own standard errors, takes the place of Student's t. Of t, BCa and this, this covers
+    best: `runs/measure/false_alarms.py`. Resamples without any spread say nothing and are left out; where there are no
+    others all values are equal, and the interval is a point. The same values always have the same interval.
     """
     n = len(values)
     if n < FEW:
         return None, None
-    reach = _t(1 - ALARM / 2, n - 1) * float(values.std(ddof=1)) / np.sqrt(n)
+    drawn = values[np.random.default_rng(0).integers(n, size=(RESAMPLES, n))]
+    spread = drawn.std(axis=1, ddof=1)
     mean = float(values.mean())
-    return mean - reach, mean + reach
+    off = (drawn.mean(axis=1) - mean)[spread > 0] / spread[spread > 0]
+    if off.size == 0:
+        return mean, mean
+    left, right = np.quantile(off, [ALARM / 2, 1 - ALARM / 2]) * values.std(ddof=1)
+    return mean - float(right), mean - float(left)
 
 
 def detectable(differences: Doubles) -> float | None:

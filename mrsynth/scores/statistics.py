@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrsynth.scores.inference import FEW, detectable, holm, interval, signed_rank
+from mrsynth.scores.inference import FEW, detectable, holm, interval, signed_rank, skewed_interval
 from mrsynth.scores.rows import BASELINES, Score
 
 ANY = "any"  # the pattern or target of a pooled group
@@ -261,7 +261,7 @@ def _summary(key: Key, persons: _ByPerson) -> Summary:
     values = np.array([mean_of(persons[name]) for name in names])
     good = [mean_of([goodness(metric, value) for value in persons[name]]) for name in names]
     finite = values[np.isfinite(values)]
-    low, high = interval(finite)
+    low, high = skewed_interval(finite)
     from_worst = [value for _, value in sorted(zip(good, values.tolist(), strict=True))]
     return Summary(
         *(dataset, split, method, pattern, target, protocol, region, metric),

@@ -15,6 +15,7 @@ from mrsynth.reports.tables import (
     segmentation_table,
     signed,
 )
+from mrsynth.scores.inference import skewed_interval
 from mrsynth.scores.ranks import Rank
 from mrsynth.scores.statistics import ANY, PairedTest
 from tests.reports.benchmark_figures import column, every_pattern, texts
@@ -56,8 +57,11 @@ def test_intervals_from_six_subjects_on_and_other_numbers_of_subjects_are_told()
     rows = column([20, 22] * 4) + column([30, 32] * 3, method="cwdm")
     eight, six = texts(score_table(Results(rows, STANDARD), "full3d", ["PSNR"], ""))
 
-    assert eight[3] == "21.00 [19.85, 22.15] (n = 6)"  # over the persons that both have: t(0.975, 5) / sqrt(5)
-    assert six[3] == "*31.00 [29.85, 32.15] (n = 6)"
+    low, high = skewed_interval(np.array([20.0, 22] * 3))  # over the persons that both have
+    assert low is not None and high is not None
+
+    assert eight[3] == f"21.00 [{low:.2f}, {high:.2f}] (n = 6)"
+    assert six[3] == f"*31.00 [{low + 10:.2f}, {high + 10:.2f}] (n = 6)"
     assert texts(score_table(Results(rows[:5], STANDARD), "full3d", ["PSNR"], ""))[0][3] == "20.80"
 
 

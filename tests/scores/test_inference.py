@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrsynth.errors import UsageError
-from mrsynth.scores.inference import detectable, holm, interval, least_p, persons_needed, signed_rank
+from mrsynth.scores.inference import detectable, holm, interval, least_p, persons_needed, signed_rank, skewed_interval
 
 
 def enumerated(differences):
@@ -64,6 +64,31 @@ def test_the_interval_is_that_of_students_t():
 
     assert interval(values) == pytest.approx(tuple(ttest_1samp(values, 0).confidence_interval()))
     assert interval(values[:5]) == (None, None)
+
+
+def test_the_interval_of_skewed_values_is_that_of_all_their_resamples():
+    """Of six values there are 6^6 resamples, all equally likely: the quantiles of all of them, not of some."""
+    values = np.array([1.0, 1.2, 1.7, 2.0, 3.5, 9.0])
+    every = values[np.stack(np.meshgrid(*[range(6)] * 6), axis=-1).reshape(-1, 6)]
+    every = every[every.std(axis=1) > 0]
+    t = (every.mean(axis=1) - values.mean()) / every.std(axis=1, ddof=1)
+    low, high = (values.mean() - np.quantile(t, q) * values.std(ddof=1) for q in (0.975, 0.025))
+    found = skewed_interval(values)
+
+    assert found == pytest.approx((low, high), rel=0.1)
+    assert found[1] - values.mean() > 2 * (values.mean() - found[0]), "the long side is the wide one"
+    assert found == skewed_interval(values)
+    assert skewed_interval(np.full(7, 0.1)) == pytest.approx((0.1, 0.1))
+    assert skewed_interval(values[:5]) == (None, None)
+
+
+def test_intervals_of_skewed_scores_cover():
+    """Lognormal, 0.5: 93 % by the simulation of runs/measure, where Student's t covers 91 %."""
+    random = np.random.default_rng(1)
+    values = np.exp(0.5 * random.standard_normal((500, 6)))
+    intervals = [skewed_interval(row) for row in values]
+
+    assert np.mean([low <= np.exp(0.125) <= high for low, high in intervals]) > 0.91
 
 
 def test_what_could_have_been_seen_is_seen_in_four_of_five_studies():
