@@ -58,15 +58,15 @@ class Plain(BaseModel):
         return {**data, **meant}
 
 
-def spelled(value: Any) -> Any:
+def in_utf8(value: Any) -> Any:
     """Plain data with the bytes of names that are not in UTF-8 written out: `M\\xfcller`. So it fits into any JSON."""
     if isinstance(value, str):
         return (
             value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         )
     if isinstance(value, Mapping):
-        return {spelled(key): spelled(item) for key, item in value.items()}
-    return type(value)(map(spelled, value)) if type(value) in (list, tuple) else value
+        return {in_utf8(key): in_utf8(item) for key, item in value.items()}
+    return type(value)(map(in_utf8, value)) if type(value) in (list, tuple) else value
 
 
 def __getattr__(name: str) -> Any:

@@ -146,7 +146,7 @@ def benchmark(
         command=shlex.join(["mrsynth", *sys.argv[1:]]),
     )
     with progress_bar(no_progress) as progress:
-        done = task.run(options, progress)
+        done = task.benchmark(options, progress)
     say(done.headline)
     for name in ("results.csv", "summary.json", "report.md", "report.html"):
         print_result(str(done.out / name))

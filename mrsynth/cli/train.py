@@ -85,7 +85,7 @@ def train(
         accept_changed_data=accept_changed_data,
     )
     with progress_bar(no_progress) as progress:
-        checkpoint = task.run(options, progress or lines(quiet))
+        checkpoint = task.train(options, progress or lines(quiet))
     print_result(str(checkpoint))
 
 

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_val
 
 from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import WARNINGS, Contrast
-from mrsynth.plain import Plain, spelled
+from mrsynth.plain import Plain, in_utf8
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
 from mrsynth.scores.rows import Score, csv_text
 
@@ -43,7 +43,7 @@ class Record(Plain):
     @model_validator(mode="before")
     @classmethod
     def _spelled(cls, data: Any) -> Any:
-        return spelled(data)
+        return in_utf8(data)
 
 
 class RegistrationRecord(Record):
@@ -267,7 +267,7 @@ def sidecar_json(
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
                 "Warnings": list(warnings),
-                "NotUsed": spelled(dict(not_used or {})),
+                "NotUsed": in_utf8(dict(not_used or {})),
                 "Notices": list(notices_for([target])),
             },
             indent=2,

@@ -339,7 +339,7 @@ def test_the_crop_and_fetching_are_handed_on(run_cli, folder, monkeypatch, argum
 @pytest.mark.parametrize(("arguments", "init"), [((), None), (("--init", "tiny"), "tiny")])
 def test_what_training_begins_with_is_handed_on(run_cli, monkeypatch, tmp_path, arguments, init):
     seen = []
-    monkeypatch.setattr("mrsynth.tasks.train.run.run", lambda options, _: seen.append(options) or tmp_path)
+    monkeypatch.setattr("mrsynth.tasks.train.run.train", lambda options, _: seen.append(options) or tmp_path)
 
     command = ("train", "--method", "fgc2f", "--data", tmp_path, "--out", tmp_path / "run", *arguments)
     assert run_cli(*command)[0] == 0 and [options.init for options in seen] == [init]

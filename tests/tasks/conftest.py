@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.tasks.train.run import run
+from mrsynth.tasks.train.run import train
 from tests.tasks.train.runs import MakeOptions, request_maker
 
 RUN_FILE = """
@@ -103,7 +103,7 @@ def finished_run(
     """The folder of a run that was never stopped."""
     torch.set_num_threads(1)  # so small that threads only wait for each other
     out = tmp_path_factory.mktemp("runs") / "deep" / "whole"
-    assert run(train_options(out), lambda *step: train_steps.append(step)) == out / "checkpoint.safetensors"
+    assert train(train_options(out), lambda *step: train_steps.append(step)) == out / "checkpoint.safetensors"
     return out
 
 
@@ -118,5 +118,5 @@ def finished_boxes(box_options: MakeOptions, tmp_path_factory: pytest.TempPathFa
     """The folder of a run that learned from boxes and was never stopped."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("runs") / "boxes"
-    run(box_options(out))
+    train(box_options(out))
     return out

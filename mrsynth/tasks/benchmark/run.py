@@ -93,7 +93,7 @@ class Benchmark:
         return headline(self.rows, self.record.contrasts)
 
 
-def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmark:
+def benchmark(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmark:
     """Do what is not done yet, and write the report of all that is.
 
     Raises UsageError for a request that makes no sense, InputError when the data set cannot be used, WeightsError
@@ -107,7 +107,7 @@ def run(options: BenchmarkOptions, progress: Progress | None = None) -> Benchmar
 
 
 def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
-    """What `run` does, once no other run does it in the same folder."""
+    """What `benchmark` does, once no other run does it in the same folder."""
     competing = contenders(options.methods, options.weights)
     for card in (card for contender in competing for card in contender.checkpoints.values()):
         mode_of(card.sampling, options, card.name)  # now, not as a failure of every subject

@@ -81,7 +81,7 @@ class TrainOptions:
     accept_changed_data: bool = False
 
 
-def run(options: TrainOptions, progress: Progress | None = None) -> Path:
+def train(options: TrainOptions, progress: Progress | None = None) -> Path:
     """Train, or go on training, and return the checkpoint's path.
 
     Raises UsageError for a request or configuration that makes no sense, InputError for data that cannot train,

@@ -24,7 +24,7 @@ from mrsynth.scores.rows import Score, read_results
 from mrsynth.tasks.benchmark import run as task
 from mrsynth.tasks.benchmark.measuring import loaded
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
-from mrsynth.tasks.benchmark.run import BenchmarkOptions, run
+from mrsynth.tasks.benchmark.run import BenchmarkOptions, benchmark
 from mrsynth.tasks.complete.run import complete_subject, load_method
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -61,7 +61,7 @@ def shelf(tmp_path_factory):
 def finished(options, shelf, tmp_path):
     """finished(name="run"): what a run with the defaults gave, its folder copied to `name`; made once for all tests."""
     if "given" not in shelf:
-        shelf["given"] = run(options(shelf["folder"]))
+        shelf["given"] = benchmark(options(shelf["folder"]))
 
     def copied(name="run"):
         shutil.copytree(shelf["folder"], tmp_path / name)
@@ -82,14 +82,14 @@ def read(out):
 
 
 def test_the_mode_is_an_option_and_is_recorded(options):
-    done = run(options(mode="mean", patterns="t1+t2:flair", pictures=False))
+    done = benchmark(options(mode="mean", patterns="t1+t2:flair", pictures=False))
     assert {(r.mode, r.steps, r.samples) for r in done.rows} == {("mean", 1, 1)}
     with pytest.raises(UsageError, match="--steps with mode mean of tiny"):
-        run(options(mode="mean", steps=3))
+        benchmark(options(mode="mean", steps=3))
 
 
 def test_every_pattern_and_target_of_every_subject_is_scored_once(options):
-    done = run(options(patterns="all"))
+    done = benchmark(options(patterns="all"))
     seen = Counter((r.subject, r.pattern, r.target, r.region, r.metric) for r in done.rows)
     assert set(seen.values()) == {1}
     wanted = {(s, pattern_name(p), t.value) for s in "cd" for p in patterns() for t in STANDARD if t not in p}
@@ -104,7 +104,7 @@ def test_every_pattern_and_target_of_every_subject_is_scored_once(options):
 
 def test_scores_are_those_of_the_default_output_of_complete(options, cohort, only_tiny):
     """Against `complete_subject` and the formulas, which go another way."""
-    done = run(options(patterns="t1+flair:t2", protocols=("full3d", "brain3d"), seed=3))
+    done = benchmark(options(patterns="t1+flair:t2", protocols=("full3d", "brain3d"), seed=3))
     whole = load_subject(cohort / "c")
     asked = Sampling(seed=3, precision="fp32")
     made = complete_subject(whole.without(T1CE, T2), load_method(only_tiny), [T2], sampling=asked)
@@ -129,7 +129,7 @@ def test_the_truth_of_what_is_hidden_never_reaches_a_method(
         return complete_subject(subject, *args, **named)
 
     monkeypatch.setattr("mrsynth.tasks.benchmark.measuring.complete_subject", watched)
-    done = run(options(patterns="t1+t2,flair", limit=1))
+    done = benchmark(options(patterns="t1+t2,flair", limit=1))
     assert seen == ["t1+t2", "flair"]
     assert {r.pattern for r in done.rows} == {"t1+t2", "flair"}
 
@@ -138,7 +138,7 @@ def test_regions_need_labels_and_the_report_says_so(options, cohort, tmp_path, w
     root = tmp_path / "brats"
     for seed, name in enumerate(["BraTS2021_00001", "BraTS2021_00002"]):
         write_subject_folder(root, name, seed=seed, segmentation=seed == 0)
-    done = run(options(dataset="brats21", data=root, split=None, part="all", patterns="t1+t1ce+t2"))
+    done = benchmark(options(dataset="brats21", data=root, split=None, part="all", patterns="t1+t1ce+t2"))
     regions = {s: {r.region for r in done.rows if r.subject == s} for s in ("BraTS2021_00001", "BraTS2021_00002")}
     assert regions["BraTS2021_00001"] == {"brain", "WT", "TC", "ET"}
     assert regions["BraTS2021_00002"] == {"brain"}
@@ -155,7 +155,7 @@ def test_baselines_run_beside_the_methods_and_learn_from_the_training_part_alone
         return real(kept, contrasts)
 
     monkeypatch.setattr(task, "sample_voxels", watched)
-    done = run(options(baselines=True, patterns="t1+t1ce+t2,t1"))
+    done = benchmark(options(baselines=True, patterns="t1+t1ce+t2,t1"))
     assert sampled == ["a", "b"]
     assert {r.method for r in done.rows} == {"fgc2f", "copy", "regression"}
     per_method = Counter(r.method for r in done.rows)
@@ -167,13 +167,13 @@ def test_baselines_run_beside_the_methods_and_learn_from_the_training_part_alone
 
 def test_no_baseline_without_training_subjects(options, cohort, tmp_path):
     write_split(tmp_path / "no training.yaml", {"test": ["c"]})
-    done = run(options(baselines=True, split=tmp_path / "no training.yaml", patterns="t1"))
+    done = benchmark(options(baselines=True, split=tmp_path / "no training.yaml", patterns="t1"))
     assert {r.method for r in done.rows} == {"fgc2f"}
     assert any("No baselines" in note for note in done.record.notes)
 
 
 def test_brasyn_drops_what_the_organisers_drop(options):
-    done = run(options(patterns="brasyn"))
+    done = benchmark(options(patterns="brasyn"))
     expected = brasyn_dropped("abcd")
     assert {(r.subject, r.target) for r in done.rows} == {(s, expected[s].value) for s in "cd"}
 
@@ -182,7 +182,7 @@ def test_brasyn_drops_what_the_organisers_drop(options):
 
 
 def test_a_run_that_was_killed_half_way_goes_on_to_the_same_table(options, monkeypatch):
-    whole = run(options("whole", patterns="t2", baselines=True))
+    whole = benchmark(options("whole", patterns="t2", baselines=True))
     finish, count = PieceStore.finish, iter(range(1000))
 
     def dies(self, piece, rows):
@@ -193,10 +193,10 @@ def test_a_run_that_was_killed_half_way_goes_on_to_the_same_table(options, monke
     with monkeypatch.context() as patch:
         patch.setattr(PieceStore, "finish", dies)
         with pytest.raises(KeyboardInterrupt):
-            run(options("stopped", patterns="t2", baselines=True))
+            benchmark(options("stopped", patterns="t2", baselines=True))
     with pytest.raises(UsageError, match="already holds a benchmark"):
-        run(options("stopped", patterns="t2", baselines=True))
-    resumed = run(options("stopped", patterns="t2", baselines=True, resume=True))
+        benchmark(options("stopped", patterns="t2", baselines=True))
+    resumed = benchmark(options("stopped", patterns="t2", baselines=True, resume=True))
     assert timeless(resumed.rows) == timeless(whole.rows)
     assert timeless(read(resumed.out)) == timeless(read(whole.out))
 
@@ -204,15 +204,15 @@ def test_a_run_that_was_killed_half_way_goes_on_to_the_same_table(options, monke
 def test_a_resumed_run_does_nothing_twice(options, finished, monkeypatch):
     first = finished()
     monkeypatch.setattr(task.Measurer, "rows", lambda *_: pytest.fail("done again"))
-    assert run(options(resume=True)).rows == first.rows, "times included"
+    assert benchmark(options(resume=True)).rows == first.rows, "times included"
 
 
 def test_parts_together_are_the_whole(options, finished):
     whole = finished("whole")
-    first = run(options("shared", num_parts=2, part_id=0))
+    first = benchmark(options("shared", num_parts=2, part_id=0))
     assert {r.subject for r in first.rows} == {"c"}
     assert any("not finished" in note for note in first.record.notes)
-    second = run(options("shared", num_parts=2, part_id=1))
+    second = benchmark(options("shared", num_parts=2, part_id=1))
     assert timeless(second.rows) == timeless(whole.rows)
     assert not any("not finished" in note for note in second.record.notes)
 
@@ -224,7 +224,7 @@ def test_results_of_an_older_version_are_counted_and_made_again(options, finishe
         file.write_text(json.dumps({"schema": 0, "rows": []}))
     settings = yaml.safe_load((out / "benchmark.yaml").read_text())
     (out / "benchmark.yaml").write_text(yaml.safe_dump({**settings, "schema": 0}))
-    done = run(options(resume=True))
+    done = benchmark(options(resume=True))
     assert any(note.startswith("8 results of an older version") for note in done.record.notes)
     assert {r.subject for r in done.rows} == {"c", "d"}
 
@@ -234,11 +234,11 @@ def test_another_checkpoint_of_the_same_name_is_measured_anew(options, tmp_path,
     home.mkdir()
     monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(home))
     write_tiny_checkpoint(home / "tiny.safetensors")
-    before = run(options())
+    before = benchmark(options())
     write_tiny_checkpoint(home / "tiny.safetensors", sampling={"sampler": "ddim", "steps": 1})
     task.checksum.cache_clear()
     loaded.cache_clear()
-    after = run(options(resume=True))
+    after = benchmark(options(resume=True))
     assert {r.steps for r in before.rows} == {2}
     assert {r.steps for r in after.rows} == {1}
 
@@ -252,7 +252,7 @@ def test_one_bad_subject_is_named_and_the_rest_goes_on(options, tmp_path, write_
         write_subject_folder(root, name, seed=seed)
     torn = root / "torn" / "torn_t2.nii.gz"
     torn.write_bytes(torn.read_bytes()[:-200])
-    done = run(options(data=root, split=None, part="all"))
+    done = benchmark(options(data=root, split=None, part="all"))
     assert {r.subject for r in done.rows} == {"good"}
     (failure,) = done.record.failures
     assert "torn" in failure and "t2" in failure
@@ -274,10 +274,10 @@ def test_a_failure_of_one_piece_is_tried_again_on_resume(options, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(task.Measurer, "rows", fails)
-        done = run(options())
+        done = benchmark(options())
     assert len(done.record.failures) == 1
     assert "c, fgc2f" in done.record.failures[0] and "no luck" in done.record.failures[0]
-    again = run(options(resume=True))
+    again = benchmark(options(resume=True))
     assert not again.record.failures
     assert len({(r.subject, r.target) for r in again.rows}) == 8
 
@@ -287,7 +287,7 @@ def test_what_a_method_cannot_do_is_listed(options, tmp_path, write_tiny_checkpo
     home.mkdir()
     monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(home))
     write_tiny_checkpoint(home / "one.safetensors", "one", requires={T1CE: (T1, T2, FLAIR)})
-    done = run(options(patterns="all", limit=1))
+    done = benchmark(options(patterns="all", limit=1))
     assert {(r.pattern, r.target) for r in done.rows} == {("t1+t2+flair", "t1ce")}
     assert len(done.record.unsupported) == 27
     assert any("fgc2f from t1 to t2" in line for line in done.record.unsupported)
@@ -296,7 +296,7 @@ def test_what_a_method_cannot_do_is_listed(options, tmp_path, write_tiny_checkpo
 def test_incomplete_subjects_are_tried_where_the_truth_is_there(options, tmp_path, write_subject_folder):
     root = tmp_path / "cohort"
     write_subject_folder(root, "three", seed=1, without=(T1CE,))
-    done = run(options(data=root, split=None, part="all", patterns="t1+t2,t1+t2:flair,t1ce"))
+    done = benchmark(options(data=root, split=None, part="all", patterns="t1+t2,t1+t2:flair,t1ce"))
     assert {(r.pattern, r.target) for r in done.rows} == {("t1+t2", "flair")}
     assert any("three lacks T1ce: 2 of 3 patterns left out" in note for note in done.record.notes)
 
@@ -320,7 +320,7 @@ def test_incomplete_subjects_are_tried_where_the_truth_is_there(options, tmp_pat
 )
 def test_requests_that_make_no_sense(options, changes, error, part):
     with pytest.raises(error) as raised:
-        run(options(**changes))
+        benchmark(options(**changes))
     assert part in str(raised.value)
 
 
@@ -328,7 +328,7 @@ def test_requests_that_make_no_sense(options, changes, error, part):
 
 
 def test_the_record_says_what_was_run(options, cohort):
-    done = run(options(command="mrsynth benchmark ..."))
+    done = benchmark(options(command="mrsynth benchmark ..."))
     record = json.loads((done.out / "summary.json").read_text())["record"]
     assert record["subjects"] == ["c", "d"]
     assert record["split"].startswith("test@")
@@ -344,7 +344,7 @@ def test_pictures_of_the_worst_the_median_and_the_best(options, monkeypatch):
     monkeypatch.setattr(
         "mrsynth.tasks.benchmark.measuring.montage", lambda panels, *_, **__: drawn.append(panels) or b"PNG"
     )
-    done = run(options(pictures=True))
+    done = benchmark(options(pictures=True))
     assert len(drawn) == 3
     assert [p.kind for p in drawn[0]] == ["input"] * 3 + ["synthetic", "reference", "difference"]
     psnr = sorted(r.value for r in done.rows if (r.region, r.metric) == ("brain", "PSNR"))
@@ -355,7 +355,7 @@ def test_pictures_of_the_worst_the_median_and_the_best(options, monkeypatch):
 
 def test_pictures_where_one_pattern_is_asked_for_twice(options, monkeypatch):
     monkeypatch.setattr("mrsynth.tasks.benchmark.measuring.montage", lambda *_, **__: b"PNG")
-    done = run(options(pictures=True, patterns="t1+t2:t1ce,t1+t2:flair"))
+    done = benchmark(options(pictures=True, patterns="t1+t2:t1ce,t1+t2:flair"))
     assert {(r.pattern, r.target) for r in done.rows} == {("t1+t2", "t1ce"), ("t1+t2", "flair")}
     assert not done.unfinished
 
@@ -384,16 +384,16 @@ def test_the_phantom_is_made_on_the_spot_once(options, tmp_path, monkeypatch):
     monkeypatch.setattr(task, "PHANTOM_SHAPE", (24, 28, 4))
     monkeypatch.setattr(task, "PHANTOM_SPACING", (6.0, 6.0, 6.0))
     given = {"dataset": "phantom", "data": None, "split": None, "patterns": "t1", "baselines": True}
-    done = run(options(**given))
+    done = benchmark(options(**given))
     assert not done.record.failures
     assert {r.subject for r in done.rows} == {"phantom-000"}
     assert {r.method for r in done.rows} == {"fgc2f", "copy", "regression"}
     monkeypatch.setattr(task, "make_phantoms", lambda *_: pytest.fail("made again"))
-    assert run(options(**given, resume=True)).rows == done.rows
+    assert benchmark(options(**given, resume=True)).rows == done.rows
 
 
 def test_all_protocols_give_rows(options):
-    done = run(options(protocols=tuple(PROTOCOLS), patterns="t1+t2+flair", limit=1))
+    done = benchmark(options(protocols=tuple(PROTOCOLS), patterns="t1+t2+flair", limit=1))
     assert {r.protocol for r in done.rows} >= {"full3d", "brain3d", "slice2d", "cwdm"}
     assert all(isinstance(r, Score) for r in done.rows)
 
@@ -435,7 +435,7 @@ def test_a_subject_that_cannot_be_read_is_one_failure_or_a_note_and_the_rest_goe
     shutil.copytree(cohort, root)
     bad = {"test": "c", "train": "a"}[part]
     harm(next(root.rglob(f"{bad}_t1.nii.gz")))
-    done = run(options(data=root, baselines=part == "train", patterns="t1+t2:flair"))
+    done = benchmark(options(data=root, baselines=part == "train", patterns="t1+t2:flair"))
     if part == "test":
         assert {r.subject for r in done.rows} == {"d"} and len(done.record.failures) == 1
         assert done.record.failures[0].startswith("c: ") and not done.unfinished
@@ -449,14 +449,14 @@ def test_one_benchmark_at_a_time_is_at_work_in_a_folder(options):
     given = options(patterns="t1+t2:flair", limit=1)
     given.out.mkdir()
     with locked(given.out), pytest.raises(UsageError, match="Another benchmark is at work in"):
-        run(given)
-    run(given)
+        benchmark(given)
+    benchmark(given)
     halves = [options("parts", patterns="t1+t2:flair", num_parts=2, part_id=part) for part in (0, 1)]
     halves[0].out.mkdir()
     with locked(halves[0].out, name=".part-1-of-2.lock"):
         with pytest.raises(UsageError, match="Another benchmark is at work in"):
-            run(halves[0])
-        assert run(halves[1]).unfinished == 1
-    assert not run(halves[0]).unfinished
+            benchmark(halves[0])
+        assert benchmark(halves[1]).unfinished == 1
+    assert not benchmark(halves[0]).unfinished
     assert {r.subject for r in read(halves[0].out)} == {"c", "d"}
     assert not [p.name for p in halves[0].out.iterdir() if p.name.startswith(".")]

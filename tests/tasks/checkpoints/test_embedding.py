@@ -273,12 +273,12 @@ def test_a_checkpoint_to_begin_with_brings_its_tokens_and_no_others_may_come(tra
 
 
 def test_a_method_that_reads_no_text_and_a_file_that_is_none_say_so(train_options, tokens, tmp_path):
-    from mrsynth.tasks.train.run import run
+    from mrsynth.tasks.train.run import train
 
     with pytest.raises(UsageError, match=r"reads no text\. Leave --tokens"):
-        run(train_options(tmp_path / "run", tokens=tokens))
+        train(train_options(tmp_path / "run", tokens=tokens))
     with pytest.raises(InputError, match="Cannot read the tokens"):
-        run(train_options(tmp_path / "run", tokens=tmp_path / "none.npz"))
+        train(train_options(tmp_path / "run", tokens=tmp_path / "none.npz"))
 
 
 def test_the_segmenter_reads_no_tokens(run_cli, tokens, tmp_path):

@@ -12,7 +12,7 @@ from mrsynth.errors import Interrupted, UsageError, WeightsError
 from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.methods.cwdm.official import cwdm_for_target
-from mrsynth.tasks.train.run import fresh_method, read_config, run
+from mrsynth.tasks.train.run import fresh_method, read_config, train
 from mrsynth.tasks.train.stages import take_over
 from tests.tasks.train.runs import losses, stop_at, table
 
@@ -63,7 +63,7 @@ def test_subjects_that_lack_a_contrast_are_left_out_with_a_count(finished_boxes,
     assert [name for entry in subjects["validation"] for name in entry] == ["judge"]
     assert [line.split(":")[0] for line in subjects["left out"]] == ["secret", "lacking", "useless"]
     with caplog.at_level(logging.WARNING):
-        run(box_options(tmp_path, training__iterations=1, data__validation=[]))
+        train(box_options(tmp_path, training__iterations=1, data__validation=[]))
     (said,) = [m for m in caplog.messages if "do not train" in m]
     assert said.startswith("3 of what was found do not train:") and "lacking: t1, t2, flair of" in said
     assert not (tmp_path / "validation.csv").exists()
@@ -74,9 +74,9 @@ def test_subjects_that_lack_a_contrast_are_left_out_with_a_count(finished_boxes,
 
 def test_a_run_stopped_and_resumed_is_one_that_never_stopped(box_options, finished_boxes, tmp_path):
     with pytest.raises(Interrupted, match="3 of 6"):
-        run(box_options(tmp_path), stop_at(3))
+        train(box_options(tmp_path), stop_at(3))
     torch.manual_seed(99)
-    run(box_options(tmp_path, resume=True))
+    train(box_options(tmp_path, resume=True))
 
     assert losses(tmp_path) == losses(finished_boxes)
     assert same(average(tmp_path), average(finished_boxes))
@@ -85,14 +85,14 @@ def test_a_run_stopped_and_resumed_is_one_that_never_stopped(box_options, finish
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_whole_volumes_train_too(precision, box_options, tmp_path):
-    run(box_options(tmp_path, training__crop=None, training__iterations=1, training__precision=precision))
+    train(box_options(tmp_path, training__crop=None, training__iterations=1, training__precision=precision))
 
     assert 0 < float(losses(tmp_path)[0]["loss"]) < 10
 
 
 def test_another_crop_is_another_run(box_options, finished_boxes):
     with pytest.raises(UsageError, match=r"training\.crop"):
-        run(box_options(finished_boxes, resume=True, training__crop=[8, 8, 8]))
+        train(box_options(finished_boxes, resume=True, training__crop=[8, 8, 8]))
 
 
 def test_a_run_begins_with_the_weights_it_is_given(box_options, finished_boxes, tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_run_begins_with_the_weights_it_is_given(box_options, finished_boxes, 
     monkeypatch.setattr("mrsynth.tasks.train.work.train", watching)
     init = str(finished_boxes / "checkpoint.safetensors")
     with pytest.raises(Interrupted):
-        run(box_options(tmp_path / "one", init=init, method__target="t2"))
+        train(box_options(tmp_path / "one", init=init, method__target="t2"))
     given = read_checkpoint(finished_boxes / "checkpoint.safetensors").tensors
 
     assert same(begun[0], cwdm_for_target(given, STANDARD.index(T2)))
@@ -128,15 +128,15 @@ def test_init_and_resume_go_together(box_options, finished_boxes, tmp_path):
     init = tmp_path / "start.safetensors"
     init.write_bytes((finished_boxes / "checkpoint.safetensors").read_bytes())
     wanted = {"init": str(init), "method__target": "t1", "data__validation": []}
-    run(box_options(tmp_path / "whole", **wanted))
+    train(box_options(tmp_path / "whole", **wanted))
     with pytest.raises(Interrupted):
-        run(box_options(tmp_path / "run", **wanted), stop_at(2))
+        train(box_options(tmp_path / "run", **wanted), stop_at(2))
     init.unlink()
-    run(box_options(tmp_path / "run", **wanted, resume=True))
+    train(box_options(tmp_path / "run", **wanted, resume=True))
 
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     with pytest.raises(UsageError, match="init"):
-        run(box_options(tmp_path / "run", **{**wanted, "init": "other"}, resume=True))
+        train(box_options(tmp_path / "run", **{**wanted, "init": "other"}, resume=True))
 
 
 @pytest.mark.parametrize(
@@ -151,13 +151,13 @@ def test_init_and_resume_go_together(box_options, finished_boxes, tmp_path):
 def test_weights_that_do_not_fit_are_refused(changes, message, box_options, finished_boxes, tmp_path):
     wanted = {"init": str(finished_boxes / "checkpoint.safetensors"), **changes}
     with pytest.raises(WeightsError, match=f"(?s){message}"):
-        run(box_options(tmp_path / "run", **wanted))
+        train(box_options(tmp_path / "run", **wanted))
     assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_another_method_are_refused(box_options, tiny_checkpoint, tmp_path):
     with pytest.raises(WeightsError, match="another network"):
-        run(box_options(tmp_path / "run", init=str(tiny_checkpoint)))
+        train(box_options(tmp_path / "run", init=str(tiny_checkpoint)))
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
@@ -165,22 +165,22 @@ def test_weights_of_another_method_are_refused(box_options, tiny_checkpoint, tmp
 
 def test_slices_have_no_crop(train_options, tmp_path):
     with pytest.raises(UsageError, match=r"training\.crop is for methods that learn from volumes"):
-        run(train_options(tmp_path / "run", training__crop=[16, 16, 16]))
+        train(train_options(tmp_path / "run", training__crop=[16, 16, 16]))
 
 
 @pytest.mark.parametrize("crop", [[16, 16, 6], [18, 16, 8]])
 def test_a_crop_that_does_not_divide_is_refused(crop, box_options, tmp_path):
     with pytest.raises(UsageError, match=r"training\.crop.*multiple of 4"):
-        run(box_options(tmp_path / "run", training__crop=crop))
+        train(box_options(tmp_path / "run", training__crop=crop))
 
 
 @pytest.mark.parametrize(("key", "side"), [("multiple", 6), ("depth_multiple", 1)])
 def test_volumes_that_do_not_divide_are_refused(key, side, box_options, tmp_path):
     with pytest.raises(UsageError, match=rf"preparation\.{key} is {side}.*multiples of 4"):
-        run(box_options(tmp_path / "run", **{f"preparation__{key}": side}))
+        train(box_options(tmp_path / "run", **{f"preparation__{key}": side}))
 
 
 def test_a_run_needs_a_target(box_options, tmp_path):
     wanted = box_options(tmp_path / "run", config=None)
     with pytest.raises(UsageError, match=r"method\.target"):
-        run(wanted)
+        train(wanted)

@@ -17,7 +17,7 @@ from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.synthesis import Synthesis
 from mrsynth.tasks.complete import run as task
 from mrsynth.tasks.complete.run import complete_subject, load_method
-from mrsynth.tasks.train.run import TrainOptions, run
+from mrsynth.tasks.train.run import TrainOptions, train
 from tests.helpers import moved_fields
 
 pytestmark = pytest.mark.usefixtures("one_thread", "no_pictures")
@@ -92,7 +92,7 @@ def ct_and_mr(heads, tmp_path_factory):
     """A checkpoint for CT and MR of a window of its own."""
     out = tmp_path_factory.mktemp("runs") / "ct-mr"
     changes = settings("dfbk", ["ct", "mr"], **{"preparation.hounsfield": [-1000, 1000]})
-    return run(TrainOptions("dfbk", (heads,), out, overrides=changes, device="cpu"))
+    return train(TrainOptions("dfbk", (heads,), out, overrides=changes, device="cpu"))
 
 
 def test_train_on_the_command_line_takes_the_contrasts(heads, tmp_path, run_cli):
@@ -182,7 +182,7 @@ def test_a_reference_and_the_self_check_see_a_ct_by_the_window(heads, ct_and_mr,
 
 def test_one_direction_as_in_the_paper(heads, tmp_path):
     changes = settings("dfbk", ["ct", "mr"], **{"method.unified": False, "method.source": "mr", "method.target": "ct"})
-    checkpoint = run(TrainOptions("dfbk", (heads,), tmp_path / "run", overrides=changes, device="cpu"))
+    checkpoint = train(TrainOptions("dfbk", (heads,), tmp_path / "run", overrides=changes, device="cpu"))
     trained = load_method(checkpoint)
     assert trained.card.requires == {Contrast.CT: (Contrast.MR,)}
     whole = load_subject(find_subject(heads / "1BA000"))
@@ -206,7 +206,7 @@ def test_training_refuses_a_ct_with_an_offset_by_name(heads, tmp_path, brain_vol
     ct = nib.load(folder / "ct.nii.gz")
     save(folder / "ct.nii.gz", np.asarray(ct.dataobj) + 1024)
     with pytest.raises(InputError, match=r"1BA001: CT from 0 to \d+, with no voxel of air .* Hounsfield units"):
-        run(TrainOptions("dfbk", (root,), tmp_path / "run", overrides=settings("dfbk", ["ct", "mr"]), device="cpu"))
+        train(TrainOptions("dfbk", (root,), tmp_path / "run", overrides=settings("dfbk", ["ct", "mr"]), device="cpu"))
 
 
 def test_completing_refuses_a_ct_with_an_offset(heads, ct_and_mr, tmp_path, run_cli):
@@ -227,7 +227,7 @@ def test_source_and_target_on_different_grids_are_both_named(heads, tmp_path, wh
     with pytest.raises(
         InputError, match=r"(?s)1BA001: CT and MR lie on different grids.*ct\.nii\.gz.*mr\.nii\.gz"
     ) as error:
-        run(TrainOptions("dfbk", (root,), tmp_path / "run", overrides=settings("dfbk", ["ct", "mr"]), device="cpu"))
+        train(TrainOptions("dfbk", (root,), tmp_path / "run", overrides=settings("dfbk", ["ct", "mr"]), device="cpu"))
     assert "20x24x8" in str(error.value) and "resample them first" in str(error.value)
 
 
@@ -240,7 +240,7 @@ def test_flair_and_dwi_of_isles(tmp_path, brain_volumes, run_cli):
     subjects, problems = find_subjects(tmp_path)
     assert [s.name for s in subjects] == ["siss-01", "siss-02"] and not problems
     changes = settings("dfbk", ["flair", "dwi"])
-    checkpoint = run(TrainOptions("dfbk", (tmp_path,), tmp_path / "run", overrides=changes, device="cpu"))
+    checkpoint = train(TrainOptions("dfbk", (tmp_path,), tmp_path / "run", overrides=changes, device="cpu"))
     lacking = isles(tmp_path / "new", "7", brain_volumes, ("Flair", "T1"))
     code, _, err = run_cli("complete", lacking, "--weights", checkpoint, "--no-progress")
     assert code == 0, err
@@ -269,7 +269,7 @@ def test_msg_ldm_learns_two_contrasts(tmp_path, write_subject_folder, run_cli):
     for seed in range(2):
         write_subject_folder(tmp_path / "data", f"p{seed}", shape=(32, 32, 6), seed=seed)
     changes = settings("msg-ldm", ["t1", "flair"], **{"method.preset": "tiny", "preparation.multiple": 32})
-    checkpoint = run(TrainOptions("msg-ldm", (tmp_path / "data",), tmp_path / "run", overrides=changes, device="cpu"))
+    checkpoint = train(TrainOptions("msg-ldm", (tmp_path / "data",), tmp_path / "run", overrides=changes, device="cpu"))
     folder = tmp_path / "data" / "p0"
     for name in ("t1", "t1ce", "t2"):
         (folder / f"p0_{name}.nii.gz").unlink()

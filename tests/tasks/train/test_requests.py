@@ -16,7 +16,7 @@ from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.tasks.train import run as task
 from mrsynth.tasks.train.cohort import gather
-from mrsynth.tasks.train.run import read_config, run
+from mrsynth.tasks.train.run import read_config, train
 from mrsynth.tasks.train.sources import Slices
 from mrsynth.training.batches import TrainingConfig
 from mrsynth.training.loop import choose_device, processes
@@ -29,17 +29,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_there_must_be_a_run_to_resume_and_none_to_begin(train_options, finished_run, tmp_path):
     with pytest.raises(UsageError, match="no run to resume"):
-        run(train_options(tmp_path / "none", resume=True))
+        train(train_options(tmp_path / "none", resume=True))
     assert not (tmp_path / "none").exists()
     before = (finished_run / "state.pt").read_bytes()
     with pytest.raises(UsageError, match="already holds a run"):
-        run(train_options(finished_run))
+        train(train_options(finished_run))
     assert (finished_run / "state.pt").read_bytes() == before
 
 
 def test_another_configuration_is_another_run(train_options, finished_run):
     with pytest.raises(UsageError) as error:
-        run(train_options(finished_run, resume=True, method__network__width=32, training__seed=5, training__workers=1))
+        train(
+            train_options(finished_run, resume=True, method__network__width=32, training__seed=5, training__workers=1)
+        )
 
     assert "method.network.width: 16 in the run, 32 asked for" in str(error.value)
     assert "training.seed: 0 in the run, 5 asked for" in str(error.value)
@@ -52,7 +54,7 @@ def test_other_subjects_are_another_run(train_options, finished_run, training_da
     for path in (tmp_path / "data" / "newcomer").iterdir():
         path.rename(path.with_name(path.name.replace("whole", "newcomer")))
     with pytest.raises(UsageError, match=r"training subjects.*Missing: none. New: 'newcomer': \d"):
-        run(train_options(tmp_path / "run", resume=True, data=(training_data, tmp_path / "data")))
+        train(train_options(tmp_path / "run", resume=True, data=(training_data, tmp_path / "data")))
 
 
 class Evil:
@@ -82,7 +84,7 @@ def test_a_damaged_state_is_named(damage, train_options, finished_run, tmp_path,
         }[damage]
     )
     with pytest.raises(WeightsError, match=r"state\.pt cannot be resumed from") as error:
-        run(train_options(out, resume=True))
+        train(train_options(out, resume=True))
     assert error.value.exit_code == 5
     assert not (tmp_path / "evil").exists()
 
@@ -90,20 +92,20 @@ def test_a_damaged_state_is_named(damage, train_options, finished_run, tmp_path,
 def test_a_run_without_its_configuration_is_not_resumed(train_options, finished_run, tmp_path):
     shutil.copy(finished_run / "state.pt", tmp_path)
     with pytest.raises(UsageError, match=r"config\.yaml"):
-        run(train_options(tmp_path, resume=True))
+        train(train_options(tmp_path, resume=True))
 
 
 def test_wrong_requests_write_nothing(train_options, tmp_path):
     for wrong in ({"device": "banana"}, {"training__itrations": 3}, {"config": tmp_path / "none.yaml"}):
         with pytest.raises(UsageError):
-            run(train_options(tmp_path / "run", **wrong))
+            train(train_options(tmp_path / "run", **wrong))
     assert not (tmp_path / "run").exists()
 
 
 def test_missing_packages_are_named(train_options, tmp_path, monkeypatch):
     monkeypatch.setattr(task, "find_spec", lambda name: None if name == "accelerate" else object())
     with pytest.raises(UsageError, match=r"needs accelerate: pip install 'mrsynth\[train\]'"):
-        run(train_options(tmp_path))
+        train(train_options(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ def test_without_training_data_it_says_what_it_found(cohort, train_options, trai
     with pytest.raises(InputError, match="Nothing to train on"):
         cohort(empty, data__validation=[], data__exclude=[])
     with pytest.raises(InputError):
-        run(train_options(tmp_path / "run", data=(tmp_path / "nowhere",)))
+        train(train_options(tmp_path / "run", data=(tmp_path / "nowhere",)))
 
 
 def test_a_subject_that_cannot_be_read_is_named(cohort, training_data, tmp_path):
@@ -182,7 +184,7 @@ def test_a_subject_that_cannot_be_read_is_named(cohort, training_data, tmp_path)
 def test_a_checkpoint_of_two_contrasts(train_options, tmp_path):
     """Methods need not know all four, and the others are not even read."""
     pair = [Contrast.T1.value, Contrast.T2.value]
-    path = run(
+    path = train(
         train_options(
             tmp_path,
             method__contrasts=pair,

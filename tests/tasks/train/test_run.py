@@ -19,7 +19,7 @@ from mrsynth.io import files
 from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.scans.preparation import PreparationConfig
-from mrsynth.tasks.train.run import run
+from mrsynth.tasks.train.run import train
 from tests.tasks.train.runs import losses, stop_when, table
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -116,12 +116,12 @@ def test_nothing_temporary_stays(finished_run):
 def test_a_signal_saves_and_ends_and_resume_goes_on_exactly(number, train_options, finished_run, tmp_path):
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="3 of 6") as error:
-        run(train_options(tmp_path), stop_when("training", 3, number))
+        train(train_options(tmp_path), stop_when("training", 3, number))
     assert error.value.exit_code == 130
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert read_checkpoint(tmp_path / "checkpoint.safetensors").card.iterations == 3
 
-    run(train_options(tmp_path, resume=True, training__workers=1))
+    train(train_options(tmp_path, resume=True, training__workers=1))
 
     assert same_state(tmp_path, finished_run)
     assert losses(tmp_path) == losses(finished_run)
@@ -131,38 +131,38 @@ def test_a_signal_saves_and_ends_and_resume_goes_on_exactly(number, train_option
 def test_a_run_that_was_killed_leaves_no_row_twice(train_options, finished_run, tmp_path):
     """Rows written after the last save come again when the run is resumed from there."""
     with pytest.raises(Interrupted):
-        run(train_options(tmp_path), stop_when("training", 3))
+        train(train_options(tmp_path), stop_when("training", 3))
     with (tmp_path / "losses.csv").open("a") as file:
         file.write("5,9.9,9.9,9.9\n6,9.9,9.9,9.9\n")
 
-    run(train_options(tmp_path, resume=True))
+    train(train_options(tmp_path, resume=True))
 
     assert losses(tmp_path) == losses(finished_run)
 
 
 def test_resume_needs_no_run_file(train_options, finished_run, tmp_path):
     with pytest.raises(Interrupted):
-        run(train_options(tmp_path), stop_when("training", 1))
-    run(train_options(tmp_path, resume=True, config=None))
+        train(train_options(tmp_path), stop_when("training", 1))
+    train(train_options(tmp_path, resume=True, config=None))
 
     assert same_state(tmp_path, finished_run)
 
 
 def test_a_finished_run_can_be_prolonged(train_options, finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
-    run(train_options(tmp_path / "run", resume=True, training__iterations=7))
+    train(train_options(tmp_path / "run", resume=True, training__iterations=7))
 
     assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").card.iterations == 7
     assert [row["iteration"] for row in losses(tmp_path / "run")] == list("1234567")
     with pytest.raises(UsageError, match="7 iterations already"):
-        run(train_options(tmp_path / "run", resume=True))
+        train(train_options(tmp_path / "run", resume=True))
 
 
 def test_a_signal_while_preparing_ends_at_once(train_options, finished_run, tmp_path):
     with pytest.raises(Interrupted, match="1 of 3 subjects"):
-        run(train_options(tmp_path), stop_when("preparing", 0))
+        train(train_options(tmp_path), stop_when("preparing", 0))
     assert not (tmp_path / "state.pt").exists()
-    run(train_options(tmp_path))
+    train(train_options(tmp_path))
 
     assert same_state(tmp_path, finished_run)
 
@@ -171,10 +171,10 @@ def test_a_signal_while_validating_is_not_kept_waiting_and_resume_makes_up_for_i
     train_options, finished_run, tmp_path
 ):
     with pytest.raises(Interrupted, match="3 of 6"):
-        run(train_options(tmp_path), stop_when("validating", 3))
+        train(train_options(tmp_path), stop_when("validating", 3))
 
     assert not (tmp_path / "validation.csv").exists()
-    run(train_options(tmp_path, resume=True))
+    train(train_options(tmp_path, resume=True))
     assert table(tmp_path / "validation.csv") == table(finished_run / "validation.csv")
 
 
@@ -188,7 +188,7 @@ def test_a_full_disk_leaves_the_last_state(train_options, tmp_path, monkeypatch)
 
     monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(OutputError, match=r"state\.pt: the disk is full"):
-        run(train_options(tmp_path))
+        train(train_options(tmp_path))
     assert torch.load(tmp_path / "state.pt", weights_only=True)["iteration"] == 2
 
 
@@ -197,13 +197,13 @@ import sys
 from pathlib import Path
 import torch
 from mrsynth.errors import MrsynthError
-from mrsynth.tasks.train.run import TrainOptions, run
+from mrsynth.tasks.train.run import TrainOptions, train
 torch.set_num_threads(1)
 data, out, file, iterations, workers = sys.argv[1:]
 options = TrainOptions("fgc2f", (Path(data),), Path(out), Path(file),
                        {"training.iterations": int(iterations), "training.workers": int(workers)}, device="cpu")
 try:
-    run(options, lambda *step: print(*step, flush=True))
+    train(options, lambda *step: print(*step, flush=True))
 except MrsynthError as error:
     sys.exit(error.exit_code)
 """

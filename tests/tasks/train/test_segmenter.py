@@ -22,7 +22,7 @@ from mrsynth.segmenter.network import REGIONS, SegmenterConfig, dice_and_hd95
 from mrsynth.tasks.benchmark.segmentation import open_segmenter
 from mrsynth.tasks.train.cohort import gather
 from mrsynth.tasks.train.config import build_trainable, read_run_file
-from mrsynth.tasks.train.run import run
+from mrsynth.tasks.train.run import train
 from mrsynth.tasks.train.sources import examples_of
 from mrsynth.training.batches import Examples
 from tests.tasks.train.runs import request_maker, stop_at, table
@@ -71,7 +71,7 @@ def options(data, tmp_path_factory):
 def finished(options, tmp_path_factory):
     """The folder of a run that was never stopped."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert run(options(out)) == out / "checkpoint.safetensors"
+    assert train(options(out)) == out / "checkpoint.safetensors"
     return out
 
 
@@ -120,15 +120,15 @@ def test_validation_scores_what_the_checkpoint_finds(finished, data):
 
 def test_a_stopped_run_goes_on_as_if_it_never_stopped(finished, options, tmp_path):
     with pytest.raises(Interrupted, match="after 3 of 6 iterations"):
-        run(options(tmp_path / "run"), stop_at(3))
+        train(options(tmp_path / "run"), stop_at(3))
     assert len(table(tmp_path / "run" / "losses.csv")) == 3
-    run(options(tmp_path / "run", resume=True, config=None))
+    train(options(tmp_path / "run", resume=True, config=None))
 
     assert same_run(finished, tmp_path / "run")
 
 
 def test_another_seed_is_another_run(finished, options, tmp_path):
-    run(options(tmp_path / "run", training__seed=1, training__iterations=1))
+    train(options(tmp_path / "run", training__seed=1, training__iterations=1))
 
     assert table(tmp_path / "run" / "losses.csv")[0]["loss"] != table(finished / "losses.csv")[0]["loss"]
 
@@ -149,7 +149,7 @@ def test_it_learns_to_find_what_it_is_shown(options, brain_volumes, tmp_path):
         "training__ema": 0.8,
         "segmenter__regions": [{"name": "WT", "labels": [1]}],
     }
-    run(options(tmp_path / "run", data=(tmp_path / "data",), data__validation=["new"], data__exclude=[], **changes))
+    train(options(tmp_path / "run", data=(tmp_path / "data",), data__validation=["new"], data__exclude=[], **changes))
     losses = [float(row["loss"]) for row in table(tmp_path / "run" / "losses.csv")]
 
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:5])
@@ -227,15 +227,15 @@ def test_labels_reach_the_training_as_they_do_for_methods(data, tmp_path):
 
 def test_runs_that_make_no_sense_are_refused(finished, options, tmp_path):
     with pytest.raises(UsageError, match="already holds a run"):
-        run(options(finished))
+        train(options(finished))
     with pytest.raises(UsageError, match="holds no run to resume"):
-        run(options(tmp_path / "none", resume=True))
+        train(options(tmp_path / "none", resume=True))
     with pytest.raises(UsageError, match=r"training\.seed: 0 in the run, 3 asked for"):
-        run(options(finished, resume=True, training__seed=3))
+        train(options(finished, resume=True, training__seed=3))
     with pytest.raises(UsageError, match=r"training\.itrations: unknown key"):
-        run(options(tmp_path / "run", training__itrations=3))
+        train(options(tmp_path / "run", training__itrations=3))
     with pytest.raises(UsageError, match="multiples of 16"):
-        run(options(tmp_path / "run", segmenter__blocks_down=[1, 1, 1, 1, 1]))
+        train(options(tmp_path / "run", segmenter__blocks_down=[1, 1, 1, 1, 1]))
     assert not (tmp_path / "run").exists()
 
 
@@ -243,25 +243,25 @@ def test_the_run_file_of_a_method_is_refused(options, tmp_path):
     file = tmp_path / "method.yaml"
     file.write_text("method: {method: fgc2f}")
     with pytest.raises(UsageError, match="unknown key"):
-        run(replace(options(tmp_path / "run"), method="fgc2f"))
+        train(replace(options(tmp_path / "run"), method="fgc2f"))
     with pytest.raises(UsageError, match="Give --method instead of --segmenter"):
-        run(options(tmp_path / "run", config=file))
+        train(options(tmp_path / "run", config=file))
     with pytest.raises(UsageError, match="Cannot read the run file"):
-        run(options(tmp_path / "run", config=tmp_path / "gone.yaml"))
+        train(options(tmp_path / "run", config=tmp_path / "gone.yaml"))
 
 
 def test_data_that_cannot_train_is_refused(options, tmp_path, write_subject_folder):
     with pytest.raises(InputError, match=r"data\.validation names subjects that are not there: nobody"):
-        run(options(tmp_path / "a", data__validation=["nobody"]))
+        train(options(tmp_path / "a", data__validation=["nobody"]))
     with pytest.raises(InputError, match=r"Nothing to train on .*(?s:.*)unlabelled: has no segmentation"):
-        run(options(tmp_path / "b", data__exclude=["one", "two", "secret"], min_subjects=1))
+        train(options(tmp_path / "b", data__exclude=["one", "two", "secret"], min_subjects=1))
     lesions = write_subject_folder(tmp_path / "ms", "ms01", segmentation=True).parent
     known = {"segmenter__regions": [{"name": "WT", "labels": [1]}], "data__validation": [], "data__exclude": []}
     with pytest.raises(InputError, match=r"found the labels 2, 4, which belong to no region \(WT: \[1\]\)"):
-        run(options(tmp_path / "c", data=(lesions,), **known))
+        train(options(tmp_path / "c", data=(lesions,), **known))
     twin = write_subject_folder(tmp_path / "again", "one", segmentation=True).parent
     with pytest.raises(InputError, match="Two subjects are named one"):
-        run(options(tmp_path / "d", data=(*options(tmp_path).data, twin)))
+        train(options(tmp_path / "d", data=(*options(tmp_path).data, twin)))
 
 
 def test_a_run_resumed_with_other_subjects_or_damaged_is_refused(finished, options, tmp_path, data):
@@ -273,10 +273,10 @@ def test_a_run_resumed_with_other_subjects_or_damaged_is_refused(finished, optio
     with pytest.raises(
         UsageError, match=r"Not the same training subjects have a segmentation.*Then: one, two. Now: one"
     ):
-        run(options(out, resume=True, data=(fewer,)))
+        train(options(out, resume=True, data=(fewer,)))
     (out / "state.pt").write_bytes((out / "state.pt").read_bytes()[:-500])
     with pytest.raises(WeightsError, match="cannot be resumed from"):
-        run(options(out, resume=True))
+        train(options(out, resume=True))
 
 
 # The command ---------------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def test_a_run_resumed_with_other_subjects_or_damaged_is_refused(finished, optio
 
 def test_the_command_hands_on_what_it_is_given(run_cli, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("mrsynth.tasks.train.run.run", lambda options, _: seen.append(options) or tmp_path / "made")
+    monkeypatch.setattr("mrsynth.tasks.train.run.train", lambda options, _: seen.append(options) or tmp_path / "made")
     command = ("train", "--segmenter", "--data", tmp_path, "--data", "b", "--out", "run", "--set", "training.seed=2")
     status, out, _ = run_cli(*command, "--resume", "--device", "cpu")
 

@@ -23,7 +23,7 @@ from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.volume import Volume
 from mrsynth.tasks.models import config_of, load_method
 from mrsynth.tasks.train.config import merged
-from mrsynth.tasks.train.run import TrainOptions, run
+from mrsynth.tasks.train.run import TrainOptions, train
 from mrsynth.tasks.train.stages import take_over
 from tests.tasks.train.runs import request_maker, stop_at, table
 
@@ -155,13 +155,13 @@ def steps():
 def finished(ladder, options, steps, tmp_path_factory):
     """The folder of a run that was never stopped."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    run(options(out), lambda *step: steps.append(step))
+    train(options(out), lambda *step: steps.append(step))
     return out
 
 
 def stopped_at(iteration, request):
     with pytest.raises(Interrupted) as error:
-        run(request, stop_at(iteration))
+        train(request, stop_at(iteration))
     return str(error.value)
 
 
@@ -294,7 +294,7 @@ def test_a_run_stopped_anywhere_and_resumed_is_one_that_never_stopped(iteration,
         note = read_checkpoint(tmp_path / "checkpoint.safetensors").card.note
         assert f"{stage} has {local} of {of} iterations" in note
 
-    run(options(tmp_path, resume=True, config=None))
+    train(options(tmp_path, resume=True, config=None))
 
     assert same(saved(tmp_path), saved(finished))
     assert table(tmp_path / "losses.csv") == table(finished / "losses.csv")
@@ -315,7 +315,7 @@ def test_a_stage_with_an_init_is_not_trained(options, finished, tmp_path):
     """The head learns as it did on the same body."""
     seen = []
     given = str(finished / "checkpoint.safetensors")
-    run(options(tmp_path, stages__body__init=given), lambda *step: seen.append(step))
+    train(options(tmp_path, stages__body__init=given), lambda *step: seen.append(step))
 
     rows, before = table(tmp_path / "losses.csv"), table(finished / "losses.csv")[4:]
     assert [row["iteration"] for row in rows] == list("12345")
@@ -332,13 +332,13 @@ def test_a_run_with_an_init_is_resumed_without_that_file(options, finished, tmp_
     shutil.copy(finished / "checkpoint.safetensors", given)
     stopped_at(3, options(tmp_path / "run", stages__body__init=str(given)))
     given.unlink()
-    run(options(tmp_path / "run", resume=True, config=None))
+    train(options(tmp_path / "run", resume=True, config=None))
 
     assert same(saved(tmp_path / "run")["average"]["head.0.weight"], saved(finished)["average"]["head.0.weight"])
 
 
 def test_a_later_stage_can_be_supplied_too(options, finished, boundary, tmp_path):
-    run(options(tmp_path, stages__head__init=str(finished / "checkpoint.safetensors")))
+    train(options(tmp_path, stages__head__init=str(finished / "checkpoint.safetensors")))
 
     made, given = (read_checkpoint(out / "checkpoint.safetensors").tensors for out in (tmp_path, finished))
     assert same(parts(made, "head.", "scale"), parts(given, "head.", "scale"))
@@ -349,11 +349,11 @@ def test_a_later_stage_can_be_supplied_too(options, finished, boundary, tmp_path
 def test_a_checkpoint_of_another_network_supplies_no_stage(options, finished, tiny_checkpoint, tmp_path):
     given = str(finished / "checkpoint.safetensors")
     with pytest.raises(WeightsError, match=r"stages\.body\.init: .*body\.0\.weight has shape \(3, 1, 3, 3\)"):
-        run(options(tmp_path, stages__body__init=given, method__width=4))
+        train(options(tmp_path, stages__body__init=given, method__width=4))
     with pytest.raises(WeightsError, match="method is fgc2f, here ladder"):
-        run(options(tmp_path, stages__body__init=str(tiny_checkpoint)))
+        train(options(tmp_path, stages__body__init=str(tiny_checkpoint)))
     with pytest.raises(WeightsError, match="nowhere"):
-        run(options(tmp_path, stages__body__init="nowhere.safetensors"))
+        train(options(tmp_path, stages__body__init="nowhere.safetensors"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -365,11 +365,11 @@ def test_only_the_tensors_of_the_stage_have_to_fit(options, finished, tmp_path):
     write_checkpoint(tmp_path / "given.safetensors", replace(given, config=config, tensors=tensors))
 
     init = str(tmp_path / "given.safetensors")
-    run(options(tmp_path / "run", stages__body__init=init, stages__head__iterations=2))
+    train(options(tmp_path / "run", stages__body__init=init, stages__head__iterations=2))
     before = table(finished / "losses.csv")[4:6]
     assert [row["loss"] for row in table(tmp_path / "run" / "losses.csv")] == [row["loss"] for row in before]
     with pytest.raises(WeightsError, match=r"stages\.head\.init: .*head\.0\.weight has shape \(5, 1, 1, 1\)"):
-        run(options(tmp_path / "other", stages__head__init=init))
+        train(options(tmp_path / "other", stages__head__init=init))
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
@@ -390,28 +390,28 @@ def test_only_the_tensors_of_the_stage_have_to_fit(options, finished, tmp_path):
 )
 def test_stages_that_make_no_sense_are_named(changes, message, options, tmp_path):
     with pytest.raises(UsageError, match=message):
-        run(options(tmp_path / "out", **changes))
+        train(options(tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_method_of_one_stage_has_no_other(tmp_path, data):
     with pytest.raises(UsageError, match=r"stages\.body: unknown stage; there are all"):
-        run(TrainOptions("fgc2f", (data,), tmp_path, None, {"stages.body.iterations": 3}, device="cpu"))
+        train(TrainOptions("fgc2f", (data,), tmp_path, None, {"stages.body.iterations": 3}, device="cpu"))
 
 
 def test_a_stage_that_is_over_keeps_its_iterations(options, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     with pytest.raises(UsageError, match="The stage body is over, with 4 iterations; 6 are asked for now"):
-        run(options(tmp_path / "run", resume=True, stages__body__iterations=6))
+        train(options(tmp_path / "run", resume=True, stages__body__iterations=6))
     with pytest.raises(UsageError, match=r"5 iterations of stage head already; training.iterations asks for only 3"):
-        run(options(tmp_path / "run", resume=True, training__iterations=3))
+        train(options(tmp_path / "run", resume=True, training__iterations=3))
     with pytest.raises(UsageError, match=r"stages\.body\.learning_rate: 0\.02 in the run, 0\.5 asked for"):
-        run(options(tmp_path / "run", resume=True, stages__body__learning_rate=0.5))
+        train(options(tmp_path / "run", resume=True, stages__body__learning_rate=0.5))
 
 
 def test_the_last_stage_can_be_prolonged(options, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
-    run(options(tmp_path / "run", resume=True, stages__head__iterations=6, stages__head__log_every=2))
+    train(options(tmp_path / "run", resume=True, stages__head__iterations=6, stages__head__log_every=2))
 
     assert [row["iteration"] for row in table(tmp_path / "run" / "losses.csv")] == [str(i) for i in range(1, 11)]
     assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").card.iterations == 10
@@ -422,14 +422,14 @@ def test_a_segmentation_that_went_missing_makes_another_run(options, finished, d
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "labelled" / "labelled_seg.nii.gz").unlink()
     with pytest.raises(UsageError, match=r"have a segmentation.*Then: labelled\. Now: none"):
-        run(options(tmp_path / "run", resume=True, data=(tmp_path / "data",)))
+        train(options(tmp_path / "run", resume=True, data=(tmp_path / "data",)))
 
 
 def test_a_method_that_needs_labels_says_so_before_anything_is_trained(options, tmp_path, write_subject_folder):
     write_subject_folder(tmp_path / "data", "one", shape=(18, 24, 8), without=(Contrast.T2,))
     request = options(tmp_path / "out", data=(tmp_path / "data",), method__careful=True, data__validation=[])
     with pytest.raises(InputError, match=r"None of the 1 training subjects .* has a segmentation"):
-        run(request)
+        train(request)
     assert not (tmp_path / "out" / "state.pt").exists()
 
 
