@@ -23,6 +23,9 @@ SHARED_DATA = Path(os.environ.get("MRSYNTH_TEST_DATA") or CHECKOUT.parent / "sha
 NO_REAL_DATA = f"no real data at {SHARED_DATA} (MRSYNTH_TEST_DATA)"
 
 
+NO_VALIDATOR = "no BIDS validator: bids-validator-deno is not installed"
+
+
 # Real data -----------------------------------------------------------------------------------------------------------
 
 
@@ -40,6 +43,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for_data = sum(NO_REAL_DATA in str(report.longrepr) for report in counts["skipped"])
     terminalreporter.section("what ran")
     terminalreporter.write_line(", ".join(f"{len(reports)} {outcome}" for outcome, reports in counts.items()))
+    if without := sum(NO_VALIDATOR in str(report.longrepr) for report in counts["skipped"]):
+        terminalreporter.write_line(f"{without} skipped for lack of the BIDS validator")
     where = f"real data: {SHARED_DATA}" if SHARED_DATA.is_dir() else NO_REAL_DATA
     terminalreporter.write_line(f"{for_data} skipped for lack of real data; {where}")
 

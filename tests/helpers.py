@@ -1,5 +1,6 @@
 """What several test files do with folders, errors, headers and axes."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,12 @@ def touch(folder: Path, names: str | Iterable[str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return folder
+
+
+def commands_in(page: Path) -> list[str]:
+    """The commands that a page of Markdown shows in its blocks of bash, one a line."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
 
 
 def raising(error: BaseException | type[BaseException]) -> Callable[..., NoReturn]:

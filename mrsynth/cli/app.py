@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -136,13 +137,16 @@ def rank_contrasts(
         print_result(f"{contrast.value:6} {share:.4f} of the energy below 0.054 cycles/pixel, {subjects} subjects")
 
 
-def main() -> None:
-    """Run the program and end it with the exit status of what happened."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the program and end it with the exit status of what happened.
+
+    words   what was typed; None for the command line of this process
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin slow others five-fold
     stop = Stop()
     open_streams()
     try:
-        status = app(standalone_mode=False)
+        status = app(words, standalone_mode=False)
         with heard():
             pass  # what is still to be flushed
         if status == Interrupted.exit_code:  # typer makes this of KeyboardInterrupt, and says nothing

@@ -20,6 +20,7 @@ from mrsynth.cli.options import (
     Steps,
     Threads,
     contrasts_listed,
+    listed,
     use_threads,
 )
 from mrsynth.cli.raw import Align, AlignOption, N4Option, OntoOption, StripOption
@@ -27,7 +28,16 @@ from mrsynth.cli.raw import Align, AlignOption, N4Option, OntoOption, StripOptio
 
 def batch(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder of subjects, at any depth.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder.", show_default="ROOT/mrsynth")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Output folder.", show_default="ROOT/mrsynth; of a BIDS data set derivatives/mrsynth"
+        ),
+    ] = None,
+    participants: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[,NAME]", help="Only these, with all sessions of each.", show_default="all"),
+    ] = None,
     method: Method = "auto",
     weights: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="Checkpoint to use.", show_default="chosen for each subject")
@@ -51,6 +61,10 @@ def batch(
     strip: StripOption = "auto",
     n4: N4Option = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what is done.")] = False,
+    bids: Annotated[bool, typer.Option("--bids", help="Refuse ROOT unless it is a BIDS data set.")] = False,
+    only_summary: Annotated[
+        bool, typer.Option("--only-summary", help="Write summary.csv and index.html anew, and do nothing else.")
+    ] = False,
     num_parts: NumParts = 1,
     part_id: PartId = 0,
     quiet: Quiet = False,
@@ -58,6 +72,8 @@ def batch(
     no_progress: NoProgress = False,
 ) -> None:
     """Complete every subject below a folder; the same command goes on where it was stopped.
+
+    Of a BIDS data set the results are a derivative: named, described and placed as BIDS has it.
 
     Ends with 3 when some subjects failed; the others are done, and summary.csv and index.html name them all.
     """
@@ -69,6 +85,9 @@ def batch(
         task.BatchOptions,
         root=root,
         out=out,
+        participants=listed(participants),
+        bids=bids,
+        only_summary=only_summary,
         method=method,
         weights=weights,
         targets=contrasts_listed("--target", target),

@@ -74,9 +74,14 @@ def one_folder(argument: Path | None, option: Path | None) -> Path:
     return folder
 
 
+def listed(values: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of `a,b`, or of an option given several times; each once."""
+    return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
+
+
 def contrasts_listed(option: str, values: Sequence[str] | None) -> tuple[Contrast, ...]:
     """The contrasts of `t1ce,T2`, or of an option given several times; each once. Raises UsageError for other names."""
-    names = [name.strip() for value in values or () for name in value.split(",") if name.strip()]
+    names = listed(values)
     if unknown := [name for name in names if name.lower() not in set(Contrast)]:
         raise UsageError(f"{option} {unknown[0]}: there is no such contrast. Known: {', '.join(Contrast)}.")
     return tuple(dict.fromkeys(Contrast(name.lower()) for name in names))

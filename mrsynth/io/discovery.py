@@ -15,7 +15,7 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.folders import FLAGS, Content, entries, few, is_synthetic, listed, nothing_found, read_folder, walk
 from mrsynth.io.formats import how_to_convert, is_volume, stem_of
-from mrsynth.io.naming import ScanName, layout_of, output_name, read_name
+from mrsynth.io.naming import ScanName, layout_of, mask_name, output_name, read_name
 from mrsynth.io.sidecars import pointer_of
 from mrsynth.io.vocabulary import is_anatomy, is_brain_mask, is_lesion_map, name_words
 
@@ -89,6 +89,10 @@ class SubjectFiles:
         """
         names = [path.name for path in self.files.values()]
         return output_name(contrast, self.name, self.layout, names, self.channels, tag)
+
+    def mask_name(self) -> str:
+        """The file name for a brain mask that was found: `p1_brain_mask.nii.gz`, `sub-1_desc-brain_mask.nii.gz`."""
+        return mask_name(self.name, self.layout, [path.name for path in self.files.values()])
 
 
 def subject_among_files(

@@ -20,6 +20,7 @@ from mrsynth.io.sidecars import pointer_of, series_of, sidecar_of, weigh
 from mrsynth.io.vocabulary import UNNAMED, Verdict, contrast_in_name
 
 SKIPPED_FOLDERS = {"mrsynth", "derivatives", "labelsTr", "labelsTs", "labelsVal"}
+NO_RAW_DATA = {"sourcedata", "code", "phenotype", "stimuli"}  # beside a dataset_description.json
 BIDS_DATATYPES = {"anat", "beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet"}
 FLAGS = " ".join(f"--{contrast} FILE" for contrast in STANDARD)
 RECOGNISED = "t1, t1n, t1w, mprage; t1ce, t1c, ct1, t1gd, t1_post; t2, t2w; flair, t2f, t2_flair"
@@ -193,8 +194,9 @@ def walk(root: Path, reasons: list[str]) -> Iterator[Path]:
         reasons.append(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.")
 
     seen: set[str] = set()
-    for path, below, _ in os.walk(root, onerror=unreadable, followlinks=True):
+    for path, below, files in os.walk(root, onerror=unreadable, followlinks=True):
         skipped = SKIPPED_FOLDERS | (BIDS_DATATYPES if "anat" in below else set())
+        skipped |= NO_RAW_DATA if "dataset_description.json" in files else set()
         below[:] = sorted(name for name in below if name not in skipped and not name.startswith("."))
         if (real := os.path.realpath(path)) in seen:
             below.clear()

@@ -221,6 +221,13 @@ def output_name(
     return f"{name}_{contrast.value}{ending}.nii.gz"
 
 
+def mask_name(name: str, layout: str, filenames: Sequence[str]) -> str:
+    """The file name for the brain mask of a subject."""
+    if layout != "bids":
+        return f"{name}_brain_mask.nii.gz"
+    return "_".join(entity for entity in (name, _space(filenames), "desc-brain", "mask.nii.gz") if entity)
+
+
 def is_channel(filename: str) -> bool:
     """Whether the name has the form CASE_0000 of nnU-Net."""
     return _CHANNEL.fullmatch(stem_of(filename)) is not None
@@ -228,15 +235,20 @@ def is_channel(filename: str) -> bool:
 
 def _bids_name(contrast: Contrast, subject: str, filenames: Sequence[str], tag: str) -> str:
     """BIDS derivative: only desc-* keeps readers from taking the file for an acquisition; `rec` would be raw data."""
-    spaces = {match[1] if (match := re.search(r"_(space-[A-Za-z0-9]+)_", name)) else "" for name in filenames}
     entities = [
         subject,
         "ce-gadolinium" if contrast is Contrast.T1CE else "",
-        spaces.pop() if len(spaces) == 1 else "",
+        _space(filenames),
         f"desc-synth{tag}",
         BIDS.get(contrast, contrast.value),
     ]
     return "_".join(entity for entity in entities if entity)
+
+
+def _space(filenames: Sequence[str]) -> str:
+    """The entity `space-X` that all scans have, else ""."""
+    spaces = {match[1] if (match := re.search(r"_(space-[A-Za-z0-9]+)_", name)) else "" for name in filenames}
+    return spaces.pop() if len(spaces) == 1 else ""
 
 
 def _start_of_contrast(stem: str, contrast: Contrast) -> int:

@@ -30,7 +30,8 @@ def is_ours(path: Path) -> bool:
         return False
     if name.endswith(".json"):
         content = _object(text)
-        return content.get("synthetic") is True or {"schema_version", "weights", "outputs"} <= set(content)
+        mask = str(content.get("Description", "")).startswith(BRAIN_MASK)
+        return mask or content.get("synthetic") is True or {"schema_version", "weights", "outputs"} <= set(content)
     if name.endswith(".csv"):
         return text.startswith(b"subject,pattern,target,method,")
     if name.endswith(".png"):

@@ -14,7 +14,8 @@ FAR = 2.0  # robust deviations of the self-check below the batch's middle that m
 def index_html(records: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
     """One self-contained page; it links to the reports beside it and to nothing else.
 
-    records   rows of a batch's journal: subject, status, reason, made, weights, score, warnings, seconds, thumbnail
+    records   rows of a batch's journal: subject, status, reason, made, weights, score, warnings, seconds, thumbnail;
+              and the folder of its report, where that is not the subject's name
     left_out  folders in which no subject was found, and why
     Of more than PICTURES subjects those that stand first are shown with their picture.
     """

@@ -77,6 +77,7 @@ class InputRecord(Record):
     spacing: tuple[float, float, float]
     axes: str
     registration: RegistrationRecord | None = None
+    uri: str | None = Field(None, description="of BIDS, where the results are a derivative")
 
 
 class OutputRecord(Record):
@@ -254,12 +255,13 @@ def sidecar_json(
                 "Estimator": sampler.words,
                 "Target": target.value,
                 **({"Replaces": replaces} if replaces else {}),
+                **({"Sources": sources} if (sources := [i.uri for i in inputs if i.uri]) else {}),
                 "Inputs": [{"contrast": i.contrast.value, "file": i.file, "sha256": i.sha256} for i in inputs],
                 "Method": weights.method,
                 "Weights": weights.model_dump(mode="json", include={"name", "sha256", "licence"}),
                 "Sampler": sampler.model_dump(mode="json", include={"mode", "name", "steps", "seed", "samples"}),
                 "Device": f"{sampler.device}, {sampler.precision}",
-                "SoftwareVersions": dict(software),
+                "Software": dict(software),
                 **({"Units": UNITS[target]} if target in UNITS else {}),
                 "IntensityMapping": intensity_mapping(rule, target, hounsfield)
                 if is_image

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +33,7 @@ class Record(Plain):
     warnings   of its report
     seconds    from reading to the last file
     thumbnail  a small PNG of what was made, base64
+    ended      when, in seconds since 1970
     """
 
     subject: str
@@ -43,6 +47,7 @@ class Record(Plain):
     seconds: float = Field(0.0, ge=0)
     peak_memory_mb: float | None = None
     thumbnail: str = ""
+    ended: float = 0.0
 
 
 class Journal:
@@ -54,6 +59,7 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Write a line, and wait until it is on the disk. Raises OutputError."""
+        record = record if record.ended else record.model_copy(update={"ended": round(time.time(), 3)})
         line = json.dumps(record.model_dump(exclude_defaults=True), ensure_ascii=True) + "\n"
         try:
             with self._alone, self.path.open("ab") as file:
@@ -76,9 +82,14 @@ class Journal:
             return file.read(1) == b"\n"
 
 
-def journal_name(part: int, parts: int) -> str:
-    """`journal.jsonl`, or `journal-03-of-10.jsonl` where several share the work."""
-    return "journal.jsonl" if parts == 1 else f"journal-{part:0{len(str(parts))}d}-of-{parts}.jsonl"
+def part_name(part: int, parts: int, participants: Sequence[str] = ()) -> str:
+    """What tells the journal and the lock of a run from those beside it: "" for all, `-03-of-10`, `-sub-01`."""
+    share = "" if parts == 1 else f"-{part:0{len(str(parts))}d}-of-{parts}"
+    if not participants:
+        return share
+    several = sorted(set(participants))
+    plain = len(several) == 1 and re.fullmatch("[A-Za-z0-9_-]{1,64}", several[0])
+    return f"-{several[0] if plain else sha256(repr(several).encode()).hexdigest()[:12]}{share}"
 
 
 def records_of(out: Path) -> dict[str, Record]:
@@ -89,7 +100,9 @@ def records_of(out: Path) -> dict[str, Record]:
     found: dict[str, Record] = {}
     for path in sorted(out.glob(PATTERN)):
         try:
-            found |= {record.subject: record for record in _lines(path)}
+            for record in _lines(path):
+                if record.subject not in found or found[record.subject].ended <= record.ended:
+                    found[record.subject] = record
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror or error}. Give another --out.") from error
     return found

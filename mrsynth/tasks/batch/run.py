@@ -1,7 +1,7 @@
 """`mrsynth batch`: every subject below a folder, each checkpoint loaded once, with a journal to go on from.
 
 An output folder holds
-    SUBJECT/          what `mrsynth complete` writes
+    SUBJECT/          what `mrsynth complete` writes; of a BIDS data set its tree, sub-ID/ses-ID/anat/
     journal.jsonl     one line a subject, on the disk before the next is begun
     batch.json        the request, so that a resumption is of the same batch
     summary.csv       one row a subject
@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import Field
 
 from mrsynth.errors import InputError, Interrupted, MrsynthError, UsageError, WeightsError
+from mrsynth.io.bids import DESCRIPTION
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.reading import read_json
@@ -31,7 +32,8 @@ from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models, attempt, failed
-from mrsynth.tasks.batch.journal import Journal, Record, journal_name, records_of
+from mrsynth.tasks.batch.journal import Journal, Record, part_name, records_of
+from mrsynth.tasks.batch.tree import Tree, of_participants
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, SubjectOptions, header_problems
 from mrsynth.tasks.complete.run import plan
 
@@ -40,18 +42,23 @@ class BatchOptions(SubjectOptions):
     """The request of the command line; most of it goes to every subject as `complete` would take it."""
 
     root: Path
-    out: Path | None = Field(None, description="None: `mrsynth` inside the root")
+    out: Path | None = Field(None, description="None: `derivatives/mrsynth` of a BIDS data set, else `mrsynth`")
+    participants: tuple[str, ...] = Field((), description="only these, all sessions of each")
+    bids: bool = Field(False, description="the root must be a BIDS data set")
+    only_summary: bool = Field(False, description="write summary.csv and index.html anew, and do nothing else")
     num_parts: int = Field(1, gt=0, description="the work is shared by so many runs")
     part_id: int = Field(0, ge=0, description="which of them this is, from 0")
 
-    def of_subject(self, files: SubjectFiles, out: Path, redo: bool) -> CompleteOptions:
+    def of_subject(self, files: SubjectFiles, tree: Tree, redo: bool) -> CompleteOptions:
         """The request for one subject."""
         shared = {key: getattr(self, key) for key in SubjectOptions.model_fields}
-        return CompleteOptions(folder=files.folder, out=out / files.name, **{**shared, "overwrite": redo})
+        place = {"folder": files.folder, "out": tree.out / tree.home(files.name)}
+        dataset = None if tree.dataset is None else tree.dataset.root
+        return CompleteOptions(**place, dataset=dataset, **{**shared, "overwrite": redo})
 
     def lasting(self) -> dict[str, Any]:
         """What must be the same when a batch goes on: everything that changes an image."""
-        apart = {"root", "out", "overwrite", "num_parts", "part_id", "device"}
+        apart = {"root", "out", "participants", "bids", "only_summary", "overwrite", "num_parts", "part_id", "device"}
         return self.model_dump(mode="json", exclude=apart)
 
 
@@ -82,30 +89,43 @@ def batch(
     if options.part_id >= options.num_parts:
         raise UsageError(f"--part-id {options.part_id} of --num-parts {options.num_parts}: parts count from 0.")
     root = options.root.expanduser()
+    tree = Tree.of(root, options.out and options.out.expanduser())
+    out = tree.out
+    if options.bids and tree.dataset is None:
+        raise InputError(f"{root} is no BIDS data set: it has no {DESCRIPTION} that states a BIDSVersion.")
+    if options.only_summary:
+        if not (records := records_of(out)):
+            raise InputError(f"{out} holds no journal of a batch. Give --out the folder that a batch wrote into.")
+        write_summary(tree, records)
+        return Batch(out, records, ())
     subjects, left_out = find_subjects(root)
     if not subjects:
         raise InputError(f"{root} holds no subject: " + ("; ".join(left_out[:3]) or "no scans were found."))
-    out = ensure_folder((options.out or root / "mrsynth").expanduser())
+    left_out = [line.replace(f"{root}{os.sep}", "") for line in left_out]
+    own = of_participants(subjects, options.participants, left_out)[options.part_id :: options.num_parts]
+    ensure_folder(out)
     resumed = same_batch(options, out)
-    journal = Journal(out / journal_name(options.part_id, options.num_parts))
-    own = subjects[options.part_id :: options.num_parts]
+    tree.describe()
+    part = part_name(options.part_id, options.num_parts, options.participants)
+    journal = Journal(out / f"journal{part}.jsonl")
     try:
-        with locked(out_of_part(out, options)):
-            work = Work(options, out, journal, say, resumed)
+        with locked(ensure_folder(out / f".part{part}")):
+            work = Work(options, tree, journal, say, resumed)
             work.check(own)
             work.run(progress or (lambda *_: None))
     except BlockingIOError as error:
         raise UsageError(f"Another run is at work on this part in {out}. Wait, or give another --out.") from error
     finally:
         records = records_of(out)
-        write_text(out / "summary.csv", summary_csv(records))
-        write_text(out / "index.html", index_html([record.model_dump() for record in records.values()], left_out))
+        write_summary(tree, records, left_out)
     return Batch(out, records, tuple(left_out))
 
 
-def out_of_part(out: Path, options: BatchOptions) -> Path:
-    """The folder whose lock a part holds: its own, so that parts run beside one another."""
-    return ensure_folder(out / f".part-{options.part_id}-of-{options.num_parts}")
+def write_summary(tree: Tree, records: Mapping[str, Record], left_out: Sequence[str] = ()) -> None:
+    """Write summary.csv and index.html."""
+    rows = [record.model_dump() | {"folder": tree.home(name).as_posix()} for name, record in records.items()]
+    write_text(tree.out / "summary.csv", summary_csv(records))
+    write_text(tree.out / "index.html", index_html(rows, left_out))
 
 
 def same_batch(options: BatchOptions, out: Path) -> bool:
@@ -137,9 +157,9 @@ class Work:
     """The subjects of one run: checked first, then done."""
 
     def __init__(
-        self, options: BatchOptions, out: Path, journal: Journal, say: Callable[[str], None], resumed: bool = False
+        self, options: BatchOptions, tree: Tree, journal: Journal, say: Callable[[str], None], resumed: bool = False
     ):
-        self.options, self.out, self.journal, self.say, self.resumed = options, out, journal, say, resumed
+        self.options, self.tree, self.journal, self.say, self.resumed = options, tree, journal, say, resumed
         self.todo: list[tuple[CompleteOptions, Plan]] = []
         self.models = Models()
         self.network = threading.Lock()  # one subject at a time is sampled; others are read or written meanwhile
@@ -147,18 +167,19 @@ class Work:
 
     def check(self, subjects: list[SubjectFiles]) -> None:
         """Choose a checkpoint for each and look at headers, before the first second of sampling."""
-        before = records_of(self.out)
+        before = records_of(self.tree.out)
         done = {name for name, record in before.items() if record.status == "done"}
         refused: dict[str, MrsynthError] = {}
         stock = Stock()
         for files in subjects:
-            finished = files.name in done and (self.out / files.name / "report.json").exists()
+            finished = files.name in done and (self.tree.out / self.tree.home(files.name) / "report.json").exists()
             if finished and not self.options.overwrite:
                 continue
             # no word of a failure: what lies there is of this batch, killed before the journal knew
             own = self.resumed and (files.name in done or files.name not in before)
-            request = self.options.of_subject(files, self.out, redo=self.options.overwrite or own)
+            request = self.options.of_subject(files, self.tree, redo=self.options.overwrite or own)
             try:
+                self.tree.refuse_strangers(files)
                 todo = plan(request, files, stock)
                 if todo.selection is None:
                     self.journal.add(Record(subject=files.name, status="complete"))

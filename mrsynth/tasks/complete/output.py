@@ -7,6 +7,7 @@ renames, which take some milliseconds, it can have replaced some results by new 
 that mrsynth did not write.
 """
 
+import json
 import os
 import secrets
 import shutil
@@ -24,12 +25,12 @@ from typing import Any
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import OutputError, UsageError
+from mrsynth.io.bids import BidsDataset
 from mrsynth.io.files import ensure_folder, to_disk, write_bytes, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import BRAIN_MASK, is_ours
 from mrsynth.io.store import sha256_of
-from mrsynth.io.subjects import SubjectFiles
 from mrsynth.reports.montage import preview
 from mrsynth.reports.record import (
     Content,
@@ -76,7 +77,8 @@ def result_names(todo: Plan) -> list[str]:
     """Every file name that the results may have, in the order they are moved into place."""
     tags = ("", "mean", "spread", "std")  # std: what 0.1.0 wrote; an --overwrite takes it away
     images = [todo.output_name(target, tag) for target in todo.targets for tag in tags]
-    return [name for image in images for name in (sidecar_name(image), image)] + [mask_name(todo.files), *REPORT_FILES]
+    images.append(todo.files.mask_name())
+    return [name for image in images for name in (sidecar_name(image), image)] + [*REPORT_FILES]
 
 
 def refuse_what_is_there(out: Path, names: Sequence[str], overwrite: bool) -> None:
@@ -190,19 +192,22 @@ def write_results(
     truths: Mapping[Contrast, Volume],
     options: dict[str, Any],
     command: str,
+    dataset: Path | None = None,
     viewer: bool,
     began: float,
 ) -> Report:
     """Write every image with its sidecar, then metrics.csv, preview.png, report.html and report.json.
 
-    todo   of its files those may be absent that were never one: scans that are in memory only
+    todo     of its files those may be absent that were never one: scans that are in memory only
+    dataset  the BIDS data set whose files are named by URI
     """
     card, how, files, subject = completion.card, completion.how, todo.files, raw.subject
     places = Places(files.folder, todo.out)
     selection = places.text(todo.selection.reason) if todo.selection is not None else ""
     warnings = tuple(places.text(warning) for warning in completion.warnings)
     used = [c for c in subject.available if c in card.learnt]
-    inputs = tuple(input_record(files.files.get(c), places, c, raw) for c in used)
+    uris = {c: BidsDataset(dataset).uri(files.files[c]) for c in used} if dataset else {}
+    inputs = tuple(input_record(files.files.get(c), places, c, raw, uris.get(c)) for c in used)
     weights = WeightsRecord.of(card, completion.sha256)
     sampler = SamplerRecord(
         name=how.sampler,
@@ -268,12 +273,12 @@ def write_results(
             )
         )
     if raw.stripped_on is not None and subject.mask is not None:
-        write_volume(
-            folder / mask_name(files),
-            subject.mask,
-            files.files.get(raw.home),
-            MASK.format(__version__, raw.stripped_on.label),
-        )
+        made, name = MASK.format(__version__, raw.stripped_on.label), files.mask_name()
+        if dataset:
+            sources = [BidsDataset(dataset).uri(files.files[raw.stripped_on])]
+            said = {"Type": "Brain", "Description": made, "Sources": sources}
+            write_text(folder / sidecar_name(name), json.dumps(said, indent=2) + "\n")
+        write_volume(folder / name, subject.mask, files.files.get(raw.home), made)
     pictures = {t: picture(raw, used, completion, t, truths.get(t), viewer=viewer) for t in completion.volumes}
     report = Report(
         version=__version__,
@@ -303,8 +308,10 @@ def write_results(
     return report
 
 
-def input_record(path: Path | None, places: Places, contrast: Contrast, raw: Raw) -> InputRecord:
-    """What the report keeps of one input, under the name that may be written of it; None: one in memory."""
+def input_record(
+    path: Path | None, places: Places, contrast: Contrast, raw: Raw, uri: str | None = None
+) -> InputRecord:
+    """What the report keeps of one input, under the names that may be written of it; path None: one in memory."""
     volume, found = raw.subject.volumes[contrast], raw.registrations.get(contrast)
     return InputRecord(
         contrast=contrast,
@@ -314,6 +321,7 @@ def input_record(path: Path | None, places: Places, contrast: Contrast, raw: Raw
         spacing=volume.spacing,
         axes=axis_code(volume.affine),
         registration=None if found is None else RegistrationRecord.of(found, raw.home),
+        uri=uri,
     )
 
 
@@ -321,11 +329,6 @@ def said_of_picture(report: Report) -> dict[str, str]:
     """What preview.png says of itself: by `Software` mrsynth knows its own."""
     made = ", ".join(output.contrast.label for output in report.outputs)
     return {"Software": f"mrsynth {report.version}", "Title": f"SYNTHETIC {made}", "Warning": " ".join(report.notices)}
-
-
-def mask_name(files: SubjectFiles) -> str:
-    """The name of the brain mask that was found."""
-    return f"{files.name}_brain_mask.nii.gz"
 
 
 def sidecar_name(image: str) -> str:

@@ -47,6 +47,7 @@ class CompleteOptions(SubjectOptions):
     viewer: bool = Field(True, description="put the volumes into report.html, to scroll through")
     dry_run: bool = False
     command: str = Field("", description="what was typed, for the report")
+    dataset: Path | None = Field(None, description="the BIDS data set that the scans are of, for their URIs")
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,9 @@ def complete(
                 done, scores=tuple(rows), seconds=seconds, warnings=(*raw.notes, *said_of(todo), *done.warnings)
             ),
             truths=truths,
-            options=options.model_dump(mode="json", exclude={"command"}),
+            options=options.model_dump(mode="json", exclude={"command", "dataset"}),
             command=options.command,
+            dataset=options.dataset,
             viewer=options.viewer,
             began=began,
         )

@@ -263,7 +263,7 @@ def test_the_newest_record_counts_and_a_line_cut_off_is_passed_over(tmp_path):
 
 
 def test_a_name_that_is_not_in_utf8_is_remembered(tmp_path):
-    record = Record(subject="M\udcfcller", status="done", made=("t1ce", "t2"), score=20.5)
+    record = Record(subject="M\udcfcller", status="done", made=("t1ce", "t2"), score=20.5, ended=1.0)
     Journal(tmp_path / "journal.jsonl").add(record)
 
     assert records_of(tmp_path) == {"M\udcfcller": record}

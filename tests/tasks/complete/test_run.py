@@ -115,7 +115,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
         (path.name, sha256(path.read_bytes()).hexdigest()) for path in scans
     ]
     assert "0.995 quantile" in said["IntensityMapping"] and said["SkullStripped"] is True
-    assert said["SoftwareVersions"]["mrsynth"] == mrsynth.__version__ and "torch" in said["SoftwareVersions"]
+    assert said["Software"]["mrsynth"] == mrsynth.__version__ and "torch" in said["Software"]
     assert any("never evidence of contrast enhancement" in notice for notice in said["Notices"])
     assert any("less than a whole brain" in warning for warning in said["Warnings"])
     assert json.loads((out / "p1_t1ce_spread.json").read_text())["Content"] == "spread"
