@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.collecting import read_subjects
+from mrsynth.io.collecting import Found, read_subjects
 from mrsynth.io.discovery import SubjectFiles, check_mask, check_overrides, subject_among_files, subjects_among_files
 from mrsynth.io.layouts import LAYOUTS, OTHERS, Survey, survey
 from mrsynth.io.vocabulary import contrast_of_word, name_words
@@ -65,16 +65,19 @@ def find_subjects(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
     folders, it is read as that data set. Raises InputError when `root` is no folder, or when two subjects have the
     same name.
     """
+    found = everything_below(root)
+    return found.subjects, found.problems + found.notes
+
+
+def everything_below(root: Path | str) -> Found:
+    """What `find_subjects` finds, with what concerns subjects apart from what concerns single files. Raises as that."""
     dataset, root, seen = _kept_otherwise(Path(root).expanduser())
-    if not dataset:
-        return subjects_among_files(root)
-    found = read_subjects(dataset, root, seen)
+    found = read_subjects(dataset, root, seen) if dataset else Found([], [], [])
     if not found.subjects:
-        return subjects_among_files(root)
-    problems = found.problems + found.notes
-    if others := sum(votes for name, votes in seen.votes.items() if name not in ("", dataset)):
-        problems.append(f"{root}: read as {dataset}; {others} files of other data sets were not looked at.")
-    return found.subjects, problems
+        return Found(*subjects_among_files(root), notes=[])
+    others = sum(votes for name, votes in seen.votes.items() if name not in ("", dataset))
+    told = [f"{root}: read as {dataset}; {others} files of other data sets were not looked at."] if others else []
+    return found._replace(notes=found.notes + told)
 
 
 def load_subject(

@@ -12,7 +12,7 @@ from mrsynth.errors import InputError, Interrupted, UsageError
 from mrsynth.io.cache import CachedSubject, cached
 from mrsynth.io.discovery import check_names
 from mrsynth.io.splits import person_of, refuse_shared_people
-from mrsynth.io.subjects import SubjectFiles, find_subjects
+from mrsynth.io.subjects import SubjectFiles, everything_below
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Trainable
 from mrsynth.plain import Progress
@@ -59,21 +59,21 @@ def gather(
 
     Raises InputError, naming everything that is wrong with the data at once, and Interrupted when stopped.
     """
-    found, left_out = find(roots, config.data)
+    found, unclear, notes = find(roots, config.data)
     wanted: list[SubjectFiles] = []
+    excluded: list[str] = []
     unusable: dict[str, str] = {}
     for files in found:
         if files.name in config.data.exclude:
-            left_out.append(f"{files.name}: excluded by the configuration")
+            excluded.append(f"{files.name}: excluded by the configuration")
         elif why := useless(files, method):
             unusable[files.name] = why
         else:
             wanted.append(files)
     if judges := [f"\n  {name}: {unusable[name]}" for name in config.data.validation if name in unusable]:
         raise InputError(f"data.validation names subjects that cannot be used:{''.join(judges)}\nLeave them out of it.")
-    excluded = sum(files.name in config.data.exclude for files in found)
-    total = len(found) + len(left_out) - 2 * excluded
-    left_out += [f"{name}: {why}" for name, why in unusable.items()]
+    total = len(wanted) + len(unusable) + len(unclear)
+    left_out = unclear + excluded + [f"{name}: {why}" for name, why in unusable.items()] + notes
     say_who_is_left_out(left_out)
     asked = (total + 1) // 2 if least is None else least
     learners = any(files.name not in config.data.validation for files in wanted)
@@ -93,17 +93,19 @@ def gather(
     return Cohort(training, validation, left_out)
 
 
-def find(roots: Sequence[Path], data: DataConfig) -> tuple[list[SubjectFiles], list[str]]:
-    """Every subject below the roots once, and for each left out, why.
+def find(roots: Sequence[Path], data: DataConfig) -> tuple[list[SubjectFiles], list[str], list[str]]:
+    """Every subject below the roots once; for each left out, why; and which files are not used.
 
     Raises InputError when names are not unique, or when the configuration names somebody who is not there.
     """
     found: dict[tuple[Path, ...], SubjectFiles] = {}  # by files: roots may overlap
-    left_out: list[str] = []
+    left_out: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for root in roots:
-        subjects, reasons = find_subjects(root)
-        found |= {tuple(sorted(p.resolve() for p in s.files.values())): s for s in subjects}
-        left_out += [reason for reason in reasons if reason not in left_out]
+        there = everything_below(root)
+        found |= {tuple(sorted(p.resolve() for p in s.files.values())): s for s in there.subjects}
+        left_out |= dict.fromkeys(there.problems)
+        notes |= dict.fromkeys(there.notes)
     check_names(sorted(found.values(), key=lambda files: files.name))
     names = {subject.name for subject in found.values()}
     for part in ("validation", "exclude", "repeat"):
@@ -116,7 +118,7 @@ def find(roots: Sequence[Path], data: DataConfig) -> tuple[list[SubjectFiles], l
         raise InputError(
             f"{', '.join(both)}: in data.validation and in data.exclude. Leave them out of one of the two."
         )
-    return list(found.values()), left_out
+    return list(found.values()), list(left_out), list(notes)
 
 
 def useless(files: SubjectFiles, method: Trainable) -> str:

@@ -155,6 +155,18 @@ def test_subjects_excluded_on_purpose_are_not_counted_as_lost(train, cohort):
     assert train(data, "--set", "data.exclude=[p2, p3, p4]")[0] == 0
 
 
+def test_files_that_are_not_used_are_no_subjects_lost(train, cohort, tmp_path):
+    """A release of one person with further files: each reason is told, and none is counted as a person left out."""
+    made, home = cohort("p1") / "p1", tmp_path / "wmh" / "training" / "Utrecht" / "0"
+    for place in ("orig/T1", "orig/FLAIR", "orig/3DT1", "pre/T1", "pre/FLAIR", "pre/3DT1"):
+        (home / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made / f"p1_{place.split('/')[1].lower().removeprefix('3d')}.nii.gz", home / f"{place}.nii.gz")
+    status, _, err = train(tmp_path / "wmh")
+    listing = yaml.safe_load((tmp_path / "run" / "subjects.yaml").read_text())
+    assert status == 0 and "orig holds" in err
+    assert len(listing["left out"]) == 2 and len(listing["training"]) == 1
+
+
 # 3 Label maps --------------------------------------------------------------------------------------------------------
 
 
