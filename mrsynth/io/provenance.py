@@ -3,11 +3,16 @@
 Reads the first bytes of headers and short texts, with neither numpy nor nibabel, so that `inspect` may use it.
 """
 
+import hashlib
+import os
+import re
 import struct
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from mrsynth.errors import UsageError
 from mrsynth.io.reading import open_regular, parse_json, read_bounded
 
 DESCRIPTION = {348: (148, 80), 540: (240, 80)}  # length of a NIfTI header -> where its description lies
@@ -15,6 +20,7 @@ MARK = " by mrsynth "  # in the description that `complete` writes: "SYNTHETIC T
 LONGEST_PAGE = 64 * 2**20  # bytes: a report with the pictures of every slice has less
 PNG, PNG_MARK = b"\x89PNG\r\n\x1a\n", b"tEXtSoftware\0mrsynth "  # how one begins; the text before its pixels
 BRAIN_MASK = "brain mask by mrsynth"  # how the header of one begins
+PAGE, LOG_LINE = b"made by mrsynth", re.compile(rb"\d{4}-\d\d-\d\dT[\d:+]+ INFO mrsynth ")
 
 
 def is_ours(path: Path) -> bool:
@@ -23,20 +29,30 @@ def is_ours(path: Path) -> bool:
         return False
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
-        return says_synthetic(path) or _sidecar_says(path) or description(path).startswith(BRAIN_MASK)
+        text = description(path)
+        return says_synthetic(path) or text.startswith(BRAIN_MASK) or (not text and _sidecar_says(path))
     try:
-        text = read_bounded(path, LONGEST_PAGE)
+        content = read_bounded(path, LONGEST_PAGE)
     except OSError:
         return False
     if name.endswith(".json"):
-        content = _object(text)
-        mask = str(content.get("Description", "")).startswith(BRAIN_MASK)
-        return mask or content.get("synthetic") is True or {"schema_version", "weights", "outputs"} <= set(content)
+        said = _object(content)
+        mask = str(said.get("Description", "")).startswith(BRAIN_MASK)
+        return mask or _made_by_us(said) or {"schema_version", "weights", "outputs"} <= set(said)
     if name.endswith(".csv"):
-        return text.startswith(b"subject,pattern,target,method,")
+        return content.startswith(b"subject,pattern,target,method,")
     if name.endswith(".png"):
-        return text.startswith(PNG) and PNG_MARK in text[:4096]
-    return b"mrsynth" in text  # a page
+        return content.startswith(PNG) and PNG_MARK in content[:4096]
+    return PAGE in content if name.endswith(".html") else LOG_LINE.match(content) is not None
+
+
+def refuse_others(folder: Path, names: Iterable[str], ours: Callable[[Path], bool] = is_ours) -> None:
+    """Raise UsageError when something that is not `ours` has one of these names in a folder."""
+    if others := [name for name in names if os.path.lexists(folder / name) and not ours(folder / name)]:
+        raise UsageError(
+            f"{folder} holds {', '.join(others)}, which mrsynth did not write, so it is never replaced. Give another "
+            "--out, or move it elsewhere."
+        )
 
 
 def says_synthetic(path: Path) -> bool:
@@ -65,11 +81,32 @@ def description(path: Path) -> str:
 
 
 def _sidecar_says(image: Path) -> bool:
+    """Whether the sidecar of an image without description says it, and the report beside it tells of no other image."""
     sidecar = image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    return _made_by_us(_read(sidecar)) and _recorded(image) in ("", _sha256(image))
+
+
+def _made_by_us(sidecar: dict[str, Any]) -> bool:
+    return sidecar.get("synthetic") is True and "mrsynth" in f"{sidecar.get('SoftwareVersions', 'mrsynth')}"
+
+
+def _recorded(image: Path) -> str:
+    """The SHA-256 that the report beside an image has of it; empty where it has none."""
+    outputs = _read(image.with_name("report.json")).get("outputs")
+    found = [one for one in outputs if isinstance(one, dict)] if isinstance(outputs, list) else []
+    return next((str(one.get("sha256")) for one in found if one.get("file") == image.name), "")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:  # it was read before, so it is no pipe
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return _object(read_bounded(sidecar)).get("synthetic") is True
+        return _object(read_bounded(path))
     except OSError:
-        return False
+        return {}
 
 
 def _object(text: bytes) -> dict[str, Any]:

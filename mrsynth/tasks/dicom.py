@@ -14,6 +14,8 @@ from mrsynth.errors import InputError
 from mrsynth.io.dicom import Guess, Series, guess, read_series, series_below, unpack, unused
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.nifti import write_volume
+from mrsynth.io.provenance import refuse_others
+from mrsynth.io.reading import read_json
 from mrsynth.plain import Plain
 
 
@@ -42,7 +44,10 @@ class Converted:
 
 
 def convert(options: DicomOptions) -> Converted:
-    """Write one NIfTI file per contrast found. Raises InputError when there is none, or two for one contrast."""
+    """Write one NIfTI file per contrast found. Raises InputError when there is none, or two for one contrast.
+
+    Only what an earlier conversion wrote is replaced. Raises UsageError when something else has one of the names.
+    """
     source = options.source.expanduser()
     if not source.exists():
         raise InputError(f"{source}: no such folder.")
@@ -60,6 +65,9 @@ def _convert(folder: Path, options: DicomOptions) -> Converted:
         raise InputError("None of the series is a T1, T1ce, T2 or FLAIR:\n  " + "\n  ".join(unused(guesses)))
     name = options.name or options.source.expanduser().resolve().name.removesuffix(".zip")
     out = ensure_folder(options.out.expanduser())
+    beside = [f"{name}_{contrast}.nii.gz" for contrast in taken], [f"{name}_{contrast}.json" for contrast in taken]
+    refuse_others(out, beside[0], lambda path: _of_ours(path.with_name(path.name.replace(".nii.gz", ".json"))))
+    refuse_others(out, beside[1], _of_ours)
     files = {}
     for contrast, (series, reason) in taken.items():
         volume = read_series(series)
@@ -68,6 +76,15 @@ def _convert(folder: Path, options: DicomOptions) -> Converted:
         write_text(out / f"{name}_{contrast}.json", _sidecar(series, contrast, reason))
     left = [line for line, (series, _) in zip(_lines(guesses), guesses, strict=True) if series not in _used(taken)]
     return Converted(files, {c: f"{s.label}: {reason}" for c, (s, reason) in taken.items()}, tuple(left))
+
+
+def _of_ours(sidecar: Path) -> bool:
+    """Whether an earlier conversion wrote this JSON file: it says what the series was taken for."""
+    try:
+        content = read_json(sidecar)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"TakenFor", "Reason"} <= set(content)
 
 
 def _one_each(

@@ -11,6 +11,7 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import UsageError
 from mrsynth.io.files import ensure_folder
 from mrsynth.io.nifti import read_volume, write_volume
+from mrsynth.io.provenance import description, refuse_others
 from mrsynth.phantom.brain import PhantomConfig, Tissues, phantom
 from mrsynth.plain import Progress
 
@@ -34,9 +35,9 @@ class PhantomOptions(PhantomConfig):
 def make_phantoms(options: PhantomOptions, progress: Progress | None = None) -> list[Path]:
     """Write `<out>/<name>/<name>_{t1,t1ce,t2,flair,seg}.nii.gz` and return the subject folders.
 
-    Files of the same names are replaced. There is no segmentation where there is no lesion.
+    Phantoms of the same names are replaced, and nothing else. There is no segmentation where there is no lesion.
     Raises UsageError when nilearn is missing, when nothing would be left, or when a contrast to be left out is already
-    there: the folder would not be what was asked for.
+    there: the folder would not be what was asked for. Also when something else has the name of a phantom.
     """
     kept = [c for c in STANDARD if c not in options.without]
     if not kept:
@@ -46,6 +47,9 @@ def make_phantoms(options: PhantomOptions, progress: Progress | None = None) -> 
         if path.exists():
             raise UsageError(f"{path} is already there, but is to be left out. Delete it or choose another folder.")
 
+    for name in names:
+        written = [f"{name}_{kind}.nii.gz" for kind in (*kept, "seg")]
+        refuse_others(options.out / name, written, lambda path: description(path) == DESCRIPTION)
     tissues = mni152()
     folders = []
     for i, name in enumerate(names):

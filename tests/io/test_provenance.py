@@ -9,6 +9,7 @@ import pytest
 
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import description, is_ours, says_synthetic
+from mrsynth.io.store import sha256_of
 from mrsynth.scans.views import png
 from mrsynth.scans.volume import Volume
 from mrsynth.tasks.complete.output import DESCRIPTION
@@ -62,3 +63,23 @@ def test_a_picture_is_known_by_what_it_says_and_not_by_its_name(tmp_path):
         assert is_ours(tmp_path / f"{name}.png") == (name == "ours")
     (tmp_path / "text.png").write_bytes(b"tEXtSoftware\0mrsynth 0.2.0")
     assert not is_ours(tmp_path / "text.png")
+
+
+def test_a_sidecar_that_is_left_over_makes_no_scan_ours(tmp_path, volume):
+    """The true T1ce came later, into the place of the synthetic one: by its header, or by the report beside it."""
+    sidecar = {"synthetic": True, "SoftwareVersions": {"mrsynth": "0.2.0"}}
+    (tmp_path / "a.json").write_text(json.dumps(sidecar))
+    write_volume(tmp_path / "a.nii.gz", volume, description="TE=2.3;Time=101500")
+    assert not is_ours(tmp_path / "a.nii.gz")
+    write_volume(tmp_path / "a.nii.gz", volume)
+    for recorded, ours in ((sha256_of(tmp_path / "a.nii.gz"), True), ("00" * 32, False)):
+        report = {"outputs": [{"file": "b.nii.gz", "sha256": ""}, {"file": "a.nii.gz", "sha256": recorded}, 3]}
+        (tmp_path / "report.json").write_text(json.dumps(report))
+        assert is_ours(tmp_path / "a.nii.gz") == ours
+
+
+def test_what_other_programs_call_synthetic_is_theirs(tmp_path):
+    (tmp_path / "a.json").write_text('{"synthetic": true, "SoftwareVersions": {"SynthSeg": "2"}}')
+    (tmp_path / "report.html").write_text("<html>how we used mrsynth</html>")
+    (tmp_path / "mrsynth.log").write_text("my notes on mrsynth\n")
+    assert not any(is_ours(path) for path in tmp_path.iterdir())

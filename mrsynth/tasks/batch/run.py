@@ -26,6 +26,7 @@ from mrsynth.errors import InputError, Interrupted, MrsynthError, UsageError, We
 from mrsynth.io.bids import DESCRIPTION
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
+from mrsynth.io.provenance import refuse_others
 from mrsynth.io.reading import read_json
 from mrsynth.io.store import Stock
 from mrsynth.io.subjects import SubjectFiles, find_subjects
@@ -131,11 +132,13 @@ def write_summary(tree: Tree, records: Mapping[str, Record], left_out: Sequence[
 def same_batch(options: BatchOptions, out: Path) -> bool:
     """Note the request in the folder; whether it held this batch already.
 
-    Raises UsageError when it holds a batch of another request, or one whose request cannot be read.
+    Raises UsageError when it holds a batch of another request, one whose request cannot be read, or files of others.
     """
     path = out / "batch.json"
     now = options.lasting()
     there = path.exists()
+    if not there:
+        refuse_others(out, ("summary.csv", "index.html"), lambda _: False)
     if there and not options.overwrite:
         try:
             before = read_json(path)

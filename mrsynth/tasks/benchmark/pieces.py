@@ -15,12 +15,14 @@ from pydantic import ValidationError
 
 from mrsynth.errors import UsageError
 from mrsynth.io.files import ensure_folder, write_text
+from mrsynth.io.provenance import refuse_others
 from mrsynth.io.reading import read_json
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.scores.rows import SCHEMA, Score
 
 SETTINGS = "benchmark.yaml"
 PIECES = "pieces"
+WRITTEN = ("results.csv", "summary.json", "report.md", "report.html", "split.yaml")  # beside these two
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,9 @@ class PieceStore:
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any], *, resume: bool):
-        """Raises UsageError when the folder holds a benchmark of other settings, or one that is not to be resumed."""
+        """Raises UsageError when the folder holds a benchmark of other settings, one that is not to be resumed, or
+        files of others.
+        """
         self.folder, self.outdated = out / PIECES, 0
         file = out / SETTINGS
         if file.exists():
@@ -59,6 +63,8 @@ class PieceStore:
                 raise UsageError(f"{file} is damaged. Give another --out.")
             if before.pop("schema", None) == SCHEMA:
                 _refuse_others(before, settings, out)
+        else:
+            refuse_others(out, WRITTEN, lambda _: False)
         ensure_folder(self.folder)
         write_text(file, yaml.safe_dump({"schema": SCHEMA, **settings}, sort_keys=False, allow_unicode=True))
 

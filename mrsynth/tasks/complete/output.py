@@ -29,7 +29,7 @@ from mrsynth.io.bids import BidsDataset
 from mrsynth.io.files import ensure_folder, to_disk, write_bytes, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.nifti import write_volume
-from mrsynth.io.provenance import BRAIN_MASK, is_ours
+from mrsynth.io.provenance import BRAIN_MASK, refuse_others
 from mrsynth.io.store import sha256_of
 from mrsynth.reports.montage import preview
 from mrsynth.reports.record import (
@@ -87,11 +87,7 @@ def refuse_what_is_there(out: Path, names: Sequence[str], overwrite: bool) -> No
     With `overwrite` those may that mrsynth wrote; a scan, a folder, or anything else never.
     """
     there = [name for name in names if os.path.lexists(out / name)]
-    if others := [name for name in there if not is_ours(out / name)]:
-        raise UsageError(
-            f"{out} holds {', '.join(others)}, which mrsynth did not write, so it is never replaced. Give another "
-            "--out, or move it elsewhere."
-        )
+    refuse_others(out, there)
     if there and not overwrite:
         raise UsageError(f"{out} already holds {', '.join(there)}. Give --overwrite to replace them, or another --out.")
 

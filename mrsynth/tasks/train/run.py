@@ -31,6 +31,8 @@ from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import WRITTEN_BY
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked, sweep_leftovers
+from mrsynth.io.provenance import refuse_others
+from mrsynth.io.reading import open_regular
 from mrsynth.io.tokens import read_tokens
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Method, Trainable
@@ -55,6 +57,8 @@ from mrsynth.training.loop import TrainingState, begin, learning_rate, processes
 
 log = logging.getLogger(__name__)
 
+WRITTEN = ("best.safetensors", "config.yaml", "subjects.yaml", "losses.csv", "validation.csv")
+BEGIN = "# written by mrsynth train\n"  # how the configuration of a run begins
 DAMAGE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # of a saved state
 
 
@@ -137,6 +141,18 @@ def refuse_wrong_folder(options: TrainOptions) -> None:
         raise UsageError(f"{out} holds no run to resume: state.pt is missing. Leave --resume out to begin one.")
     if not options.resume and any((out / name).exists() for name in ("state.pt", "checkpoint.safetensors")):
         raise UsageError(f"{out} already holds a run. Give --resume to go on with it, or another --out.")
+    if not options.resume:
+        begun = is_run_file(out / "config.yaml")  # killed before it had saved anything
+        refuse_others(out, WRITTEN, lambda _: begun)
+
+
+def is_run_file(path: Path) -> bool:
+    """Whether a training wrote this configuration."""
+    try:
+        with open_regular(path) as file:
+            return file.read(len(BEGIN)) == BEGIN.encode()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -168,8 +184,8 @@ def keep_record(cohort: Cohort, config: RunConfig, options: TrainOptions) -> Non
     seen = counts(contrasts, cohort.training)
     if never := [c.label for c in contrasts if not seen[c]]:
         log.warning("No training subject has %s: the checkpoint will neither make nor read it.", ", ".join(never))
+    write_text(options.out / "config.yaml", BEGIN + yaml_text(config.plain()))  # first: it marks the folder as a run's
     write_text(file, yaml_text(listing))
-    write_text(options.out / "config.yaml", yaml_text(config.plain()))
 
 
 def say_what_is_longer(saved: RunConfig, config: RunConfig, state: TrainingState) -> None:
