@@ -46,3 +46,9 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     signs = ("not enough memory", "allocate memory", "out of memory", "alloc_failed")
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
+
+
+def release_cache(device: str) -> None:
+    """Give back what torch keeps of a device's memory for later, so that a smaller request can be met from it."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()

@@ -1,5 +1,6 @@
 """A method over a whole volume, at once or in batches of slices; samples reduced to their mean and spread."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrsynth.devices import out_of_memory, release_cache
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import WeightsError
 from mrsynth.methods.base import Method
 from mrsynth.plain import Array, Progress
 from mrsynth.sampling import Estimator
 from mrsynth.scans.preparation import Prepared
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,10 @@ def parts(
     how: Estimator,
     tell: Progress,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """One sample of the volume, piece by piece: indices along K, and (C, I, J, K') in [-1, 1] on the CPU."""
+    """One sample of the volume, piece by piece: indices along K, and (C, I, J, K') in [-1, 1] on the CPU.
+
+    Where memory runs out for a batch of slices, half of them are tried, down to one.
+    """
     images = torch.from_numpy(prepared.images) * 2 - 1
     if method.dimensions == 3:
         assert slices is None, "a method of three dimensions makes whole volumes"
@@ -107,10 +114,21 @@ def parts(
         return
     if slices is None:
         slices = np.flatnonzero(prepared.mask.any(axis=(0, 1))).tolist()
-    for start in range(0, len(slices), how.batch_size):
-        batch = list(slices[start : start + how.batch_size])
-        yield batch, synthesise_slices(method, images, available, batch, noise, how).permute(1, 2, 3, 0)
-        tell("slices", start + len(batch), len(slices))
+    start, size = 0, how.batch_size
+    while start < len(slices):
+        batch = list(slices[start : start + size])
+        try:
+            made = synthesise_slices(method, images, available, batch, noise, how)
+        except (MemoryError, RuntimeError) as error:
+            if len(batch) == 1 or not out_of_memory(error):
+                raise
+            size = len(batch) // 2
+            log.warning("Memory ran out for %d slices at once; going on with %d.", len(batch), size)
+            release_cache(how.device)
+            continue
+        yield batch, made.permute(1, 2, 3, 0)
+        start += len(batch)
+        tell("slices", start, len(slices))
 
 
 def synthesise_whole(

@@ -73,6 +73,47 @@ def test_batch_size_changes_nothing_that_can_be_seen(prepared, tiny):
     assert np.abs(one - three).max() < 1e-4 and np.abs(one - all_at_once).max() < 1e-4
 
 
+class Small(Recorder):
+    """Has memory for so many slices at once."""
+
+    def __init__(self, room, error):
+        super().__init__(lambda x, *_: x + 0.25)
+        self.room, self.error = room, error
+
+    def fill_in(self, images, available, wish):
+        made = super().fill_in(images, available, wish)
+        if len(images) > self.room:
+            raise self.error
+        return made
+
+
+NO_MEMORY = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.")
+
+
+@pytest.mark.parametrize("error", [NO_MEMORY, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")])
+def test_where_memory_runs_out_half_the_slices_are_tried(error, prepared, caplog):
+    method = Small(2, error)
+    heard = []
+    how = replace(ONCE, batch_size=8)
+    made = synthesise_volume(method, prepared, "s", how, progress=lambda *step: heard.append(step[1:])).image
+
+    sizes = [asked[0] for asked in method.asked]
+    filled = int(prepared.mask.any(axis=(0, 1)).sum())
+    assert sizes[:4] == [8, 4, 2, 2] and max(sizes[3:]) == 2 and sum(sizes[2:]) == filled, "no slice is made twice"
+    assert np.array_equal(made, synthesise_volume(Small(8, error), prepared, "s", how).image)
+    assert heard[0] == (2, filled) and heard[-1] == (filled, filled)
+    assert "8 slices at once; going on with 4" in caplog.text
+
+
+@pytest.mark.parametrize(("room", "error", "tries"), [(0, NO_MEMORY, [8, 4, 2, 1]), (0, RuntimeError("a bug"), [8])])
+def test_one_slice_that_is_too_much_and_other_errors_are_not_tried_again(room, error, tries, prepared):
+    method = Small(room, error)
+    with pytest.raises(RuntimeError):
+        synthesise_volume(method, prepared, "s", replace(ONCE, batch_size=8))
+
+    assert [asked[0] for asked in method.asked] == tries
+
+
 def test_a_few_slices_are_those_of_the_whole_volume(prepared, tiny):
     whole = synthesise_volume(tiny, prepared, "s", ONCE).image
     few = synthesise_volume(tiny, prepared, "s", ONCE, slices=[6, 2]).image
