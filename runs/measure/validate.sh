@@ -4,7 +4,7 @@
 #
 # DATA_ROOT       holds ms_mni/ms19, glioma_brats/BraTS-GLI-00027-000 and glioma_brats/BraTS2021_01478
 # BASELINE_TOOL   the voxel regression script; its --predictions mode scores the volumes
-# OUT             receives OUT/made/<case>_<target>/ and OUT/scores.json; copied to runs/results/NAME.json it is a row of docs/benchmark.md
+# OUT             receives OUT/made/<case>_<target>/ and OUT/scores.json; copied to runs/results/NAME.json it is a row of the tables
 set -euo pipefail
 data=$1 tool=$2 out=$3
 shift 3
