@@ -1,0 +1,332 @@
+"""What mrsynth costs beside version 0.1.0: CPU seconds and peak memory of whole processes, one contrast of a subject.
+
+usage: python runs/measure/speed.py PYTHON_OLD [SUBJECT_DIR] [--new PYTHON] [--target t1ce] [--rounds 3] [--threads 1]
+           [--set plain avx2] [--only fgc2f ...] [--out runs/results/speed.md]
+       python runs/measure/speed.py --official [--steps 10] [--rounds 1]
+
+PYTHON_OLD is the interpreter of an environment with mrsynth 0.1.0, PYTHON (this one) of one with what is judged, to
+which PYTHONPATH, if it is set, belongs too. SUBJECT_DIR holds four contrasts of 240x240x155 voxels; without it a
+phantom is made and brought to that grid. Of each the target is hidden. A row is one command, start, reading, sampling,
+self-check, writing and report included: user and system seconds of the process and of the compilers that it starts.
+Old and new take turns, and the least of the rounds counts: with one thread and a passive wait these seconds hardly
+depend on what else the machine does. `plain` takes the processor as it is; `avx2` allows AVX2 alone, in fp32.
+
+--official measures something else, without 0.1.0: cWDM's official network with random weights, all steps of a volume
+on the full grid of 224x224x160, plain and fast, each in a process of its own, and how far the two volumes lie apart.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+SETS: dict[str, tuple[dict[str, str], list[str]]] = {"plain": ({}, []), "avx2": (AVX2, ["--precision", "fp32"])}
+OFFICIAL_BAR, DEVIATION_BAR = 1.5, 0.015
+SHAPE = (240, 240, 155)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: options of `complete` for each install; other commands as a whole, for the new one alone.
+
+    bar     the largest ratio of CPU seconds allowed, new to old
+    within  the label of the row whose new seconds must not be passed
+    most    seconds allowed
+    """
+
+    label: str
+    old: str | None
+    new: str
+    bar: float | None = None
+    within: str | None = None
+    most: float | None = None
+
+
+ROWS = (
+    Row("fgc2f", "--method fgc2f", "--method fgc2f", 0.41),
+    Row("fgc2f --fast", "--method fgc2f --fast", "--method fgc2f --fast", 0.85, "fgc2f"),
+    Row("dfbk", "--method dfbk", "--method dfbk", 0.33),
+    Row("dfbk --fast", "--method dfbk --fast", "--method dfbk --fast", 0.85, "dfbk"),
+    Row("cwdm", "--method cwdm", "--method cwdm", 1.0),
+    Row("cwdm --fast", "--method cwdm --fast", "--method cwdm --fast", 0.85, "cwdm"),
+    Row("msg-ldm, old --fast", "--method msg-ldm --fast", "--method msg-ldm", 0.5),
+    Row("msg-ldm --fast", "--method msg-ldm --fast", "--method msg-ldm --fast", 0.85, "msg-ldm, old --fast"),
+    Row("--help", None, "--help", most=0.3),
+    Row("inspect", None, "inspect SUBJECT", most=0.5),
+)
+MEMORY_BAR = 1200  # MB
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process and what it started: CPU seconds, user and system; MB at the peak; seconds of a clock."""
+
+    cpu: float = math.inf
+    peak: float = math.inf
+    wall: float = math.inf
+
+    def least(self, other: "Cost") -> "Cost":
+        """The least of each."""
+        return Cost(min(self.cpu, other.cpu), min(self.peak, other.peak), min(self.wall, other.wall))
+
+
+def main() -> None:
+    """A table, row by row; status 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("old", nargs="?", metavar="PYTHON_OLD")
+    parser.add_argument("subject", nargs="?", type=Path, metavar="SUBJECT_DIR")
+    parser.add_argument("--new", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--target", default="t1ce")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--set", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--only", nargs="+", default=[], help="rows whose label begins with one of these")
+    parser.add_argument("--out", type=Path, help="a Markdown file for what is printed")
+    parser.add_argument("--official", action="store_true")
+    parser.add_argument("--steps", type=int, default=10, help="of --official")
+    parser.add_argument("--form", nargs=2, metavar=("FORM", "FILE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.form:
+        return official_volume(*args.form, args.steps)
+    if not args.official and args.old is None:
+        parser.error("give PYTHON_OLD, the interpreter of an environment with mrsynth 0.1.0, or --official")
+
+    text = [
+        f"{processor()}, {args.threads} thread{'s' * (args.threads > 1)} a process, "
+        f"least of {rounds_of(args)} round{'s' * (rounds_of(args) > 1)}; {' '.join(os.uname()[::2][:2])}."
+    ]
+    print(text[0], flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        missed = official(args, Path(scratch), text) if args.official else beside(args, Path(scratch), text)
+    if args.out:
+        args.out.write_text("\n".join(text) + "\n")
+    sys.exit(missed)
+
+
+def rounds_of(args: argparse.Namespace) -> int:
+    """How often everything is run."""
+    return args.rounds or (1 if args.official else 3)
+
+
+def beside(args: argparse.Namespace, scratch: Path, text: list[str]) -> bool:
+    """Both installs, row by row. Whether a bar was missed."""
+    subject = args.subject or phantom(args, scratch)
+    inputs = without(subject, args.target, scratch)
+    missed = False
+    for name in args.set:
+        variables, options = SETS[name]
+        head = (
+            f"{name}: {' '.join([*(f'{k}={v}' for k, v in variables.items()), *options]) or 'the processor as it is'}"
+        )
+        show(
+            text,
+            "",
+            f"### {head}",
+            "",
+            "| | 0.1.0, CPU s | new, CPU s | ratio | bar | MB, old and new | |",
+            "|" + "---|" * 7,
+        )
+        found: dict[str, Cost] = {}
+        for row in (r for r in ROWS if not args.only or r.label.startswith(tuple(args.only))):
+            old, new = Cost(), Cost()
+            for _ in range(rounds_of(args)):
+                if row.old is not None:
+                    command = completion(args.old, inputs, args.target, row.old, scratch)
+                    old = old.least(run([*command, *options], environment(args, variables, path=False)))
+                if row.new.startswith("--method"):
+                    command = [*completion(args.new, inputs, args.target, row.new, scratch), *options]
+                else:
+                    command = [program(args.new), *(str(inputs) if w == "SUBJECT" else w for w in row.new.split())]
+                new = new.least(run(command, environment(args, variables, path=True)))
+            found[row.label] = new
+            line, bad = verdict(row, old, new, found)
+            show(text, line)
+            missed |= bad
+    return missed
+
+
+def verdict(row: Row, old: Cost, new: Cost, found: dict[str, Cost]) -> tuple[str, bool]:
+    """The line of a table, and whether it misses a bar."""
+    faults, bars = [], []
+    ratio = new.cpu / old.cpu if row.old is not None else None
+    if row.bar is not None and ratio is not None:
+        bars.append(f"<= {row.bar:g}")
+        faults += ["ratio"] if ratio > row.bar else []
+    if row.within in found:
+        bars.append(f"<= {row.within.split(',')[0]}")
+        faults += ["slower than the default"] if new.cpu > found[row.within].cpu else []
+    if row.most is not None:
+        bars.append(f"<= {row.most:g} s")
+        faults += ["too slow"] if min(new.cpu, new.wall) > row.most else []
+    faults += ["memory"] if new.peak > MEMORY_BAR else []
+    before = (
+        (f"{old.cpu:.2f}", f"{ratio:.3f}", f"{old.peak:.0f}, {new.peak:.0f}") if ratio else ("", "", f"{new.peak:.0f}")
+    )
+    cells = [row.label, before[0], f"{new.cpu:.2f}", before[1], ", ".join(bars), before[2]]
+    return f"| {' | '.join(cells)} | {'**missed: ' + ', '.join(faults) + '**' if faults else 'held'} |", bool(faults)
+
+
+def show(text: list[str], *lines: str) -> None:
+    """Print, and keep for the file."""
+    text += lines
+    print(*lines, sep="\n", flush=True)
+
+
+def environment(args: argparse.Namespace, variables: dict[str, str], *, path: bool) -> dict[str, str]:
+    """That of a run; PYTHONPATH for the new install alone. Bytecode is kept, or one of the two would compile anew."""
+    dropped = {"PYTHONDONTWRITEBYTECODE", *(() if path else ("PYTHONPATH",))}
+    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return (
+        {k: v for k, v in os.environ.items() if k not in dropped} | threads | {"OMP_WAIT_POLICY": "passive"} | variables
+    )
+
+
+def program(python: str) -> str:
+    """The command `mrsynth` of an environment."""
+    return str(Path(python).absolute().parent / "mrsynth")
+
+
+def completion(python: str, inputs: Path, target: str, options: str, scratch: Path) -> list[str]:
+    """`mrsynth complete` on the CPU, into a folder that may hold earlier results."""
+    out = scratch / "out"
+    command = [program(python), "complete", str(inputs), "--target", target, *options.split()]
+    return [*command, "--out", str(out), "--overwrite", "--device", "cpu", "--no-progress", "-q"]
+
+
+def run(command: list[str], variables: dict[str, str]) -> Cost:
+    """A process to its end. Leaves the script when it fails."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as heard:
+        files = [(os.POSIX_SPAWN_DUP2, heard.fileno(), 1), (os.POSIX_SPAWN_DUP2, heard.fileno(), 2)]
+        _, status, used = os.wait4(os.posix_spawn(command[0], command, variables, file_actions=files), 0)
+        if status:
+            heard.seek(0)
+            raise SystemExit(
+                f"{' '.join(command)}\nended with {status}\n{heard.read().decode(errors='replace')[-2000:]}"
+            )
+    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, time.perf_counter() - began)
+
+
+def processor() -> str:
+    """What the machine calls its processor, with what matters of its instructions."""
+    try:
+        said = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in said.split("\n\n")[0].splitlines() if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in fields.items()}
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+    return f"{facts.get('model name')} ({' '.join(f for f in known if f in facts.get('flags', '').split())})"
+
+
+def phantom(args: argparse.Namespace, scratch: Path) -> Path:
+    """A phantom on a grid of 240x240x155: cut and padded about the middle."""
+    run(
+        [program(args.new), "phantom", str(scratch / "made"), "--subjects", "1", "--seed", "7"],
+        environment(args, {}, path=True),
+    )
+    source = next((scratch / "made").iterdir())
+    folder = scratch / "phantom" / source.name
+    folder.mkdir(parents=True)
+    code = (
+        "import sys, numpy as np, nibabel as nib\n"
+        f"shape = {SHAPE}\n"
+        "for name in sys.argv[2:]:\n"
+        "    image = nib.Nifti1Image.from_filename(name)\n"
+        "    x = np.asanyarray(image.dataobj)\n"
+        "    cut = [max(0, n - m) // 2 for n, m in zip(x.shape, shape)]\n"
+        "    x = x[tuple(slice(c, c + m) for c, m in zip(cut, shape))]\n"
+        "    pad = [((m - n) // 2, m - n - (m - n) // 2) for n, m in zip(x.shape, shape)]\n"
+        "    affine = image.affine.copy()\n"
+        "    affine[:3, 3] += affine[:3, :3] @ [c - p[0] for c, p in zip(cut, pad)]\n"
+        "    nib.Nifti1Image(np.pad(x, pad), affine).to_filename(sys.argv[1] + '/' + name.rsplit('/', 1)[1])\n"
+    )
+    files = [str(path) for path in source.glob("*.nii.gz")]
+    run([args.new, "-c", code, str(folder), *files], environment(args, {}, path=True))
+    return folder
+
+
+def without(subject: Path, target: str, scratch: Path) -> Path:
+    """A folder of links to the subject's files, less those of the target and segmentations."""
+    folder = scratch / "inputs" / subject.name
+    folder.mkdir(parents=True)
+    for path in subject.iterdir():
+        if path.is_file() and not path.name.split(".")[0].endswith((f"_{target}", "seg")):
+            (folder / path.name).symlink_to(path.resolve())
+    return folder
+
+
+# Official cWDM -------------------------------------------------------------------------------------------------------
+
+
+def official(args: argparse.Namespace, scratch: Path, text: list[str]) -> bool:
+    """Plain fp32 against the fast forms. Whether a bar was missed."""
+    show(text, "", f"### cWDM, official shape, random weights, {args.steps} steps on 224x224x160", "")
+    show(text, "| form | CPU s | of plain fp32 | MB | relative L2 deviation of the volume | |", "|" + "---|" * 6)
+    costs: dict[str, Cost] = {}
+    missed = False
+    for form in ("plain", "fast-fp32", "fast-auto"):
+        file = scratch / f"{form}.safetensors"
+        command = [args.new, __file__, "--form", form, str(file), "--steps", str(args.steps)]
+        costs[form] = Cost()
+        for _ in range(rounds_of(args)):
+            costs[form] = costs[form].least(run(command, environment(args, {}, path=True)))
+        away = json.loads(file.with_suffix(".json").read_text())
+        gain = costs["plain"].cpu / costs[form].cpu
+        bad = form == "fast-fp32" and (gain < OFFICIAL_BAR or away["deviation"] > DEVIATION_BAR)
+        missed |= bad
+        show(
+            text,
+            f"| {form} ({away['precision']}) | {costs[form].cpu:.1f} | {gain:.2f} times | {costs[form].peak:.0f} | "
+            f"{away['deviation']:.2e} | {'**missed**' if bad else ''} |",
+        )
+    return missed
+
+
+def official_volume(form: str, file: str, steps: int) -> None:
+    """In a process of its own: a volume with random weights, and how far it lies from the plain one."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from mrsynth.devices import choose_precision
+    from mrsynth.diffusion.noise import SeededNoise
+    from mrsynth.methods.cwdm.method import Cwdm, CwdmConfig
+
+    torch.manual_seed(0)
+    method = Cwdm(CwdmConfig(target="t1ce"))
+    for name, parameter in method.network.named_parameters():  # keep the variance, none zero
+        with torch.no_grad():
+            if parameter.dim() > 1:
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+            else:
+                parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.05)
+    method.eval().requires_grad_(False)
+    precision = "fp32" if form != "fast-auto" else choose_precision("auto", "cpu")
+    if form != "plain":
+        method.optimise(precision)
+    grid = (224, 224, 160)
+    images = torch.rand(1, len(method.contrasts), *grid) * 2 - 1
+    available = torch.tensor([[c not in method.targets for c in method.contrasts]])
+    made = method.synthesise(
+        images,
+        available,
+        context=torch.empty(1, len(method.contrasts), 0, *grid),
+        noise=SeededNoise(0, "random", method.targets).volume(),
+        steps=steps,
+    )
+    image = (made[:, ~available[0]] + 1) / 2
+    save_file({"image": image.contiguous()}, file)
+    plain = load_file(Path(file).with_name("plain.safetensors"))["image"]
+    deviation = float((image - plain).norm() / plain.norm())
+    Path(file).with_suffix(".json").write_text(json.dumps({"deviation": deviation, "precision": precision}))
+
+
+if __name__ == "__main__":
+    main()
