@@ -2,23 +2,25 @@
 
 Columns are images, rows are cuts: axial slices spread over the brain, then one coronal and one sagittal cut, where
 errors between slices would show. Radiological convention: the patient's right is on the left of the picture, anterior
-is up. Made with matplotlib's Agg canvas alone: no pyplot, no global state, no window system.
+is up. Drawn with Pillow, in a tenth of matplotlib's time, which gives the colours of maps alone.
 """
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.plain import Array, Mask
-from mrsynth.scans.views import plane, png
+from mrsynth.scans.views import grey, plane, png
 from mrsynth.scores import metrics
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
 
 Kind = Literal["input", "synthetic", "reference", "uncertainty", "difference"]
 
@@ -26,7 +28,7 @@ AXIAL_CUTS = 4
 WIDTH = 1300  # pixels of the widest picture; fewer columns than fill it make a narrower one
 LARGEST_ZOOM = 2.0  # pixels per millimetre
 MARGIN = 3  # voxels around the brain
-DPI = 100
+TITLE, SMALL = 14, 11  # pixels of text
 INK, PAPER, ALARM, QUIET = "#e8e8e8", "#0b0b0d", "#ff5a4f", "#9aa0a8"
 MAPS: dict[Kind, str] = {"uncertainty": "inferno", "difference": "magma"}  # the others are grey, 0 to 1
 SCALES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)  # ends of colour bars
@@ -85,8 +87,7 @@ def montage(
     slices    the axial cuts; by default four spread over the brain
     spacing   millimetres along I, J, K
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from PIL import Image, ImageDraw
 
     if not panels or any(p.voxels.shape != mask.shape for p in panels):
         raise ValueError(f"panels and mask must share one shape: {[p.voxels.shape for p in panels]}, {mask.shape}")
@@ -96,15 +97,51 @@ def montage(
     box = tuple(extent(mask, axis, [c.index for c in cuts if c.axis == axis]) for axis in range(3))
 
     layout = _Layout(len(panels), cuts, [(s.stop - s.start) * mm for s, mm in zip(box, spacing, strict=True)])
-    figure = Figure(figsize=(layout.width / DPI, layout.height / DPI), dpi=DPI, facecolor=PAPER)
-    canvas: Any = FigureCanvasAgg(figure)
+    picture = Image.new("RGB", (layout.width, layout.height), PAPER)
+    draw = ImageDraw.Draw(picture)
     for column, panel in enumerate(panels):
-        _draw_column(figure, layout, column, panel, mask, box, cuts)
+        end = scale_end(panel.voxels[mask]) if panel.kind in MAPS else 1.0
+        for row, cut in enumerate(cuts):
+            pixels = Cut(cut.axis, cut.index - box[cut.axis].start).of(panel.voxels[box])
+            x, y, width, height = layout.cell(column, row)
+            cell = Image.fromarray(coloured(pixels, panel.kind, end)).resize((width, height), Image.Resampling.BICUBIC)
+            picture.paste(cell, (x, y))
+            left, right = cut.edges
+            start, _, whole, _ = layout.frame(column)
+            draw.text((start + 3, y + 2), left, INK, font(SMALL), anchor="lt")
+            draw.text((start + whole - 3, y + 2), right, INK, font(SMALL), anchor="rt")
+        _draw_titles(draw, layout, column, panel)
+        if panel.kind in MAPS:
+            _draw_colour_bar(picture, draw, layout, column, panel.kind, end)
     for row, cut in enumerate(cuts):
-        x, y, _, height = layout.cell(0, row)
-        figure.text(x / 3, y + height / 2, cut.name, color=QUIET, fontsize=8, rotation=90, ha="left", va="center")
-    canvas.draw()
-    return png(np.asarray(canvas.buffer_rgba())[..., :3])
+        _, y, _, height = layout.cell(0, row)
+        name = Image.new("RGB", (height, SMALL + 4), PAPER)
+        ImageDraw.Draw(name).text((height / 2, SMALL / 2 + 2), cut.name, QUIET, font(SMALL), anchor="mm")
+        picture.paste(name.transpose(Image.Transpose.ROTATE_90), (4, y))
+    return png(np.asarray(picture))
+
+
+def coloured(values: Array, kind: Kind, end: float) -> NDArray[np.uint8]:
+    """Values (rows, columns) from 0 to `end` as (rows, columns, 3) in red, green and blue: grey, or the kind's map."""
+    levels = grey(values, end)
+    return colour_table(MAPS[kind])[levels] if kind in MAPS else np.repeat(levels[..., None], 3, axis=2)
+
+
+@cache
+def colour_table(name: str) -> NDArray[np.uint8]:
+    """(256, 3): a colour map of matplotlib, red, green and blue from 0 to 255."""
+    from matplotlib import colormaps
+
+    table: Array = np.asarray(colormaps[name](np.arange(256)))[:, :3]
+    return np.rint(table * 255).astype(np.uint8)
+
+
+@cache
+def font(size: int) -> "FreeTypeFont":
+    """That which comes with Pillow, at so many pixels."""
+    from PIL import ImageFont
+
+    return cast("FreeTypeFont", ImageFont.load_default(size))
 
 
 def preview(montages: Sequence[bytes], texts: Mapping[str, str]) -> bytes:
@@ -124,90 +161,56 @@ def preview(montages: Sequence[bytes], texts: Mapping[str, str]) -> bytes:
 
 
 class _Layout:
-    """Where things are, as fractions of the figure, origin at the bottom left: what `Figure.add_axes` takes."""
+    """Where things are, in pixels: left, top, width, height, from the top left corner of the picture."""
 
-    left, top, bottom, gap = 24, 46, 44, 4  # pixels: row names, titles, colour bars, between the cells
+    left, top, bottom, gap = 24, 46, 44, 4  # row names, titles, colour bars, between the cells
 
     def __init__(self, columns: int, cuts: Sequence[Cut], size: Sequence[float]) -> None:
         """Choose the zoom; `size` is the extent of the brain along I, J, K in millimetres."""
         i, j, k = size
         widest = max(i, j)  # sagittal planes are as wide as J
         zoom = min(LARGEST_ZOOM, (WIDTH - self.left - columns * self.gap) / (columns * widest))
-        self.cell_width = zoom * widest
-        self.extents = [{0: (k, j), 1: (k, i), 2: (j, i)}[cut.axis] for cut in cuts]  # millimetres high and wide
-        self.heights = [zoom * high for high, _ in self.extents]
-        self.width = round(self.left + columns * (self.cell_width + self.gap))
-        self.height = round(self.top + self.bottom + sum(self.heights) + self.gap * len(cuts))
+        self.cell_width = round(zoom * widest)
+        extents = [{0: (k, j), 1: (k, i), 2: (j, i)}[cut.axis] for cut in cuts]  # millimetres high and wide
+        self.sizes = [(max(1, round(zoom * high)), max(1, round(zoom * wide))) for high, wide in extents]
+        self.width = self.left + columns * (self.cell_width + self.gap)
+        self.height = self.top + self.bottom + sum(high + self.gap for high, _ in self.sizes)
 
-    def cell(self, column: int, row: int) -> tuple[float, float, float, float]:
-        x = self.left + column * (self.cell_width + self.gap)
-        y = self.height - self.top - sum(self.heights[: row + 1]) - self.gap * row
-        return self._fractions(x, y, self.cell_width, self.heights[row])
+    def cell(self, column: int, row: int) -> tuple[int, int, int, int]:
+        """One cut, in the middle of its column."""
+        x, y, _, _ = self.frame(column)
+        high, wide = self.sizes[row]
+        above = sum(high + self.gap for high, _ in self.sizes[:row])
+        return x + (self.cell_width - wide) // 2, y + above, wide, high
 
-    def column(self, column: int) -> tuple[float, float, float, float]:
+    def frame(self, column: int) -> tuple[int, int, int, int]:
         """All cells of a column together."""
-        x, y, width, _ = self.cell(column, len(self.heights) - 1)
-        return x, y, width, 1 - self.top / self.height - y
-
-    def colour_bar(self, column: int) -> tuple[float, float, float, float]:
         x = self.left + column * (self.cell_width + self.gap)
-        return self._fractions(x + 0.1 * self.cell_width, 26, 0.8 * self.cell_width, 9)
-
-    def _fractions(self, x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
-        return x / self.width, y / self.height, width / self.width, height / self.height
+        return x, self.top, self.cell_width, self.height - self.top - self.bottom - self.gap
 
 
-def _draw_column(
-    figure: "Figure",
-    layout: _Layout,
-    column: int,
-    panel: Panel,
-    mask: Mask,
-    box: tuple[slice, ...],
-    cuts: Sequence[Cut],
-) -> None:
-    """Title, one cell per cut, a red frame if synthetic, a colour bar if not an image."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.patches import Rectangle
-
-    coloured = panel.kind in MAPS
-    colours = MAPS.get(panel.kind, "gray")
-    end = scale_end(panel.voxels[mask]) if coloured else 1.0
-    scale = Normalize(0, end)
-    for row, cut in enumerate(cuts):
-        axes = figure.add_axes(layout.cell(column, row))
-        axes.set_axis_off()
-        pixels = Cut(cut.axis, cut.index - box[cut.axis].start).of(panel.voxels[box])
-        high, wide = layout.extents[row]
-        axes.imshow(
-            pixels, cmap=colours, norm=scale, extent=(0, wide, 0, high)
-        )  # millimetres: voxels need not be cubes
-        for x, side, letter in ((0.02, "left", cut.edges[0]), (0.98, "right", cut.edges[1])):
-            axes.text(x, 0.98, letter, transform=axes.transAxes, color=INK, fontsize=8, ha=side, va="top")
-
-    x, y, width, height = layout.column(column)
+def _draw_titles(draw: "ImageDraw", layout: _Layout, column: int, panel: Panel) -> None:
+    """The title of a column; what is synthetic says so, in a red frame."""
+    x, y, width, height = layout.frame(column)
     synthetic = panel.kind == "synthetic"
-    lines = ("SYNTHETIC", panel.title) if synthetic else ("", panel.title)
-    for line, up in zip(lines, (26, 8), strict=True):
-        figure.text(
-            x + width / 2,
-            y + height + up / layout.height,
-            line.replace("$", r"\$"),  # or matplotlib would read formulas
-            color=ALARM if synthetic else INK,
-            fontsize=10,
-            fontweight="bold" if synthetic else "normal",
-            ha="center",
-        )
+    for line, up in ((panel.title, 12), *((("SYNTHETIC", 32),) if synthetic else ())):
+        draw.text((x + width / 2, y - up), line, ALARM if synthetic else INK, font(TITLE), anchor="mm")
     if synthetic:
-        figure.add_artist(Rectangle((x, y), width, height, fill=False, edgecolor=ALARM, linewidth=2))
-    if coloured:
-        bar = figure.colorbar(
-            ScalarMappable(scale, colours), cax=figure.add_axes(layout.colour_bar(column)), orientation="horizontal"
-        )
-        bar.set_ticks([0, end / 2, end])
-        bar.ax.tick_params(colors=INK, labelsize=8, length=2)
-        bar.outline.set_visible(False)
+        draw.rectangle((x - 1, y - 1, x + width, y + height), outline=ALARM, width=2)
+
+
+def _draw_colour_bar(picture: Any, draw: "ImageDraw", layout: _Layout, column: int, kind: Kind, end: float) -> None:
+    """Below a column: the colours from 0 to `end`, with three marks."""
+    from PIL import Image
+
+    x, y, width, height = layout.frame(column)
+    start, top, length = x + width // 10, y + height + 8, max(2, 8 * width // 10)
+    ramp = np.broadcast_to(np.linspace(0, 1, length, dtype=np.float32), (9, length))
+    picture.paste(Image.fromarray(coloured(ramp, kind, 1.0)), (start, top))
+    for share in (0.0, 0.5, 1.0):
+        mark = start + share * (length - 1)
+        draw.line((mark, top + 9, mark, top + 11), INK)
+        draw.text((mark, top + 14), f"{share * end:g}", INK, font(SMALL), anchor="mt")
 
 
 def scale_end(values: Array) -> float:

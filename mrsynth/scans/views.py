@@ -63,5 +63,5 @@ def png(pixels: NDArray[np.uint8], texts: Mapping[str, str] | None = None) -> by
     for keyword, text in (texts or {}).items():
         said.add_text(keyword, text)
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True, pnginfo=said)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", pnginfo=said)
     return file.getvalue()

@@ -1,6 +1,8 @@
 """The montage: orientation by known marks, and that it is a picture of the right things."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +106,23 @@ def test_thick_slices_keep_their_proportions() -> None:
     assert high - low > 2 * 8 * 4  # two cuts, 8 planes, 4 mm more each
 
 
-def test_no_global_state_of_matplotlib_is_touched() -> None:
-    import sys
+def test_images_without_a_map_are_drawn_without_matplotlib() -> None:
+    code = (
+        "import sys, numpy as np\n"
+        "from mrsynth.reports.montage import Panel, montage\n"
+        "montage([Panel('T1', np.ones((9, 9, 9), np.float32), 'synthetic')], np.ones((9, 9, 9), bool))\n"
+        "assert not [name for name in sys.modules if name.startswith('matplotlib')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
-    image, mask = ball()
-    before = "matplotlib.pyplot" in sys.modules
-    montage([Panel("T1", image)], mask)
 
-    assert ("matplotlib.pyplot" in sys.modules) == before
+def test_a_map_has_the_colours_of_its_bar() -> None:
+    flat = np.full((30, 36, 28), 0.05, np.float32)
+    drawn = pixels(montage([Panel("spread", flat, "uncertainty")], flat > 0))
+    colours, counts = np.unique(drawn[60:120].reshape(-1, 3), axis=0, return_counts=True)
+    mapped = [c for c, n in zip(colours, counts, strict=True) if n > 500 and c.max() - c.min() > 100]
+
+    assert [c.tolist() for c in mapped] == [[188, 55, 84]]  # the middle of inferno: the scale ends at 0.1
 
 
 def test_slices_outside_the_brain_and_an_empty_mask_are_drawn_all_the_same() -> None:
