@@ -94,7 +94,8 @@ def main() -> None:
     parser.add_argument("--form", nargs=2, metavar=("FORM", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.form:
-        return official_volume(*args.form, args.steps)
+        form, file = args.form
+        return official_volume(form, file, args.steps)
     if not args.official and args.old is None:
         parser.error("give PYTHON_OLD, the interpreter of an environment with mrsynth 0.1.0, or --official")
 
