@@ -249,7 +249,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ceiling-msg-ldm": printed("ceiling-msg-ldm"),
     "consistency": printed("consistency"),
     **{f"ablations-{method}": printed_once_it_is(f"ablations-{method}") for method in METHODS},
-    "speed": printed_once_it_is("speed"),
+    "speed-beside": printed_once_it_is("speed-beside"),
 }
 
 

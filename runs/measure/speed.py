@@ -1,7 +1,7 @@
 """What mrsynth costs beside version 0.1.0: CPU seconds and peak memory of whole processes, one contrast of a subject.
 
 usage: python runs/measure/speed.py PYTHON_OLD [SUBJECT_DIR] [--new PYTHON] [--target t1ce] [--rounds 3] [--threads 1]
-           [--set plain avx2] [--only fgc2f ...] [--out runs/results/speed.md]
+           [--set plain avx2] [--only fgc2f ...] [--out FILE.md]
        python runs/measure/speed.py --official [--steps 10] [--rounds 1]
 
 PYTHON_OLD is the interpreter of an environment with mrsynth 0.1.0, PYTHON (this one) of one with what is judged, to
