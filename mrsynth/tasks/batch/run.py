@@ -11,7 +11,6 @@ An output folder holds
 import csv
 import io
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +36,7 @@ from mrsynth.tasks.batch.journal import Journal, Record, part_name, records_of
 from mrsynth.tasks.batch.tree import Tree, of_participants
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, SubjectOptions, header_problems
 from mrsynth.tasks.complete.run import plan
+from mrsynth.tasks.privacy import Places
 
 
 class BatchOptions(SubjectOptions):
@@ -102,7 +102,7 @@ def batch(
     subjects, left_out = find_subjects(root)
     if not subjects:
         raise InputError(f"{root} holds no subject: " + ("; ".join(left_out[:3]) or "no scans were found."))
-    left_out = [line.replace(f"{root}{os.sep}", "") for line in left_out]
+    left_out = [Places(root, out).text(line) for line in left_out]
     own = of_participants(subjects, options.participants, left_out)[options.part_id :: options.num_parts]
     ensure_folder(out)
     resumed = same_batch(options, out)
@@ -247,7 +247,7 @@ class Work:
         if record.status == "failed":
             self.still_wanted()
             self.say(f"{record.subject}: {record.reason}")
-            reason = record.reason.replace(f"{self.options.root.expanduser()}{os.sep}", "")
+            reason = Places(self.options.root.expanduser(), self.tree.out).text(record.reason)
             record = record.model_copy(update={"reason": reason})
         self.journal.add(record)
 

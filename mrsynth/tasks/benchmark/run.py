@@ -46,6 +46,7 @@ from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 from mrsynth.tasks.benchmark.sharing import part_held, reports_held
 from mrsynth.tasks.models import check_sampling
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
+from mrsynth.tasks.privacy import Places
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +120,8 @@ def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
         "split": split.hash,
         "part": options.part,
         "device": choose_device(options.device),
-        **options.model_dump(
-            mode="json", include={*Sampling.model_fields, "protocols", "question", "segmenter"} - {"device"}
-        ),
+        **options.model_dump(mode="json", include={*Sampling.model_fields, "protocols", "question"} - {"device"}),
+        "segmenter": options.segmenter and Path(options.segmenter).name,
     }
     store = PieceStore(options.out, settings, resume=options.resume or options.num_parts > 1)
     write_split(options.out / "split.yaml", split.parts)
@@ -186,6 +186,7 @@ def summed_up(
         *shortfalls(store, unfinished, options.part_id, options.num_parts),
         *about(dataset, split, chosen),
     ]
+    places = Places(options.data or options.out, options.out)
     record = BenchmarkRecord(
         dataset=dataset.spec.name,
         title=dataset.spec.title,
@@ -194,13 +195,13 @@ def summed_up(
         contrasts=dataset.spec.contrasts,
         question=question_of(options),
         subjects=tuple(files.name for files in chosen),
-        command=options.command,
+        command=places.command(options.command),
         version=__version__,
         created=datetime.now(UTC),
-        options=options.model_dump(mode="json", exclude={"command"}),
-        failures=(*dataset.problems, *failures),
+        options=places.plain(options.model_dump(mode="json", exclude={"command"})),
+        failures=tuple(map(places.text, (*dataset.problems, *failures))),
         unsupported=tuple(work.unsupported),
-        notes=tuple(notes),
+        notes=tuple(map(places.text, notes)),
     )
     return rows, record, unfinished
 

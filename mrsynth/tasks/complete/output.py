@@ -52,8 +52,8 @@ from mrsynth.scans.volume import Volume
 from mrsynth.tasks.complete.completion import Completed
 from mrsynth.tasks.complete.pictures import picture
 from mrsynth.tasks.complete.plan import Plan
-from mrsynth.tasks.complete.privacy import Places
 from mrsynth.tasks.memory import peak_memory_mb
+from mrsynth.tasks.privacy import Places
 
 DESCRIPTION = "SYNTHETIC {} by mrsynth {} ({}), not acquired, not for diagnosis"
 MASK = BRAIN_MASK + " {}, found in the {}"

@@ -48,8 +48,8 @@ from mrsynth.tasks.complete.output import (
     write_results,
 )
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems
-from mrsynth.tasks.complete.privacy import Places
 from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
+from mrsynth.tasks.privacy import Places
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
