@@ -29,6 +29,7 @@ from mrsynth.cli.options import (
     SubjectFolder,
     T1ce,
     Threads,
+    Viewer,
     contrasts_listed,
     one_folder,
     use_threads,
@@ -90,7 +91,7 @@ def complete(
     self_check: Annotated[
         bool, typer.Option(help="Hide each available contrast on a few slices, remake it and score it.")
     ] = True,
-    viewer: Annotated[bool, typer.Option(help="Put the volumes into report.html, to scroll through.")] = True,
+    viewer: Viewer = True,
     crop: Annotated[
         Crop | None,
         typer.Option(

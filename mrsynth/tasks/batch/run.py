@@ -60,6 +60,7 @@ class BatchOptions(SubjectOptions):
     def lasting(self) -> dict[str, Any]:
         """What must be the same when a batch goes on: everything that changes an image."""
         apart = {"root", "out", "participants", "bids", "only_summary", "overwrite", "num_parts", "part_id", "device"}
+        apart |= {"viewer"}
         return self.model_dump(mode="json", exclude=apart)
 
 

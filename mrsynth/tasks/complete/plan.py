@@ -31,6 +31,7 @@ class SubjectOptions(Sampling):
     strip: str = Field("auto", description="whole heads: auto finds the brain by deepbet, off leaves it, or a program")
     n4: bool = Field(False, description="correct slow changes of brightness first")
     self_check: bool = True
+    viewer: bool = Field(True, description="put the volumes into report.html, to scroll through")
     overwrite: bool = Field(False, description="results of an earlier run may be replaced")
 
 
@@ -44,7 +45,6 @@ class CompleteOptions(SubjectOptions):
     replaced: tuple[Contrast, ...] = Field((), description="contrasts to make although they are there: spoiled ones")
     fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
     reference: Path | None = None
-    viewer: bool = Field(True, description="put the volumes into report.html, to scroll through")
     dry_run: bool = False
     command: str = Field("", description="what was typed, for the report")
     dataset: Path | None = Field(None, description="the BIDS data set that the scans are of, for their URIs")

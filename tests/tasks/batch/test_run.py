@@ -11,10 +11,12 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, Interrupted, MemoryExhausted, OutputError, UsageError
 from mrsynth.io import store
 from mrsynth.io.nifti import read_volume, write_volume
+from mrsynth.io.subjects import find_subject
 from mrsynth.tasks.batch import attempt
 from mrsynth.tasks.batch import run as task
 from mrsynth.tasks.batch.journal import Journal, Record, records_of
 from mrsynth.tasks.batch.run import BatchOptions, summary_csv
+from mrsynth.tasks.batch.tree import Tree
 
 T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
 
@@ -56,6 +58,8 @@ def test_everyone_is_tried_the_bad_one_is_named_and_the_same_command_goes_on(coh
     assert "p4_t2.nii" in printed + err
     page = (out / "index.html").read_text()
     assert page.index('data-subject="p4"') < page.index('data-subject="p1"')
+    assert '<a href="p1/report.html#pictures"><img' in page
+    assert 'id="pictures"' in (out / "p1" / "report.html").read_text()
     assert 'href="p1/report.html"' in page and page.count("data:image/png") == 2
 
     assert run_cli("complete", cohort / "p1", "-o", tmp_path / "one", "--fast", "--no-self-check")[0] == 0
@@ -204,6 +208,15 @@ def test_other_options_are_another_batch(cohort, tmp_path, stand_in, run_cli):
     status, _, err = run(run_cli, cohort, tmp_path, "--seed", "7")
 
     assert status == 2 and "begun with other options (seed)" in err
+
+
+def test_a_batch_may_change_its_mind_about_the_viewer(cohort, tmp_path, stand_in):
+    asked = options(cohort, tmp_path, viewer=False)
+    task.batch(asked)
+    task.batch(options(cohort, tmp_path))
+
+    tree = Tree.of(cohort, tmp_path)
+    assert not asked.of_subject(find_subject(cohort / "p1"), tree, redo=False).viewer
 
 
 def test_names_are_read_in_any_letter_case(cohort, tmp_path, stand_in, run_cli):

@@ -96,7 +96,7 @@ def test_a_data_set_gets_a_derivative_and_keeps_its_raw_data(study, run_cli):
     page = (out / "index.html").read_text()
     for link in re.findall(r'href="([^"]+/report\.html)"', page):
         assert (out / link).is_file()
-    assert page.count("/report.html") == 3
+    assert page.count('/report.html"') == 3
 
     status, printed, err = run_cli("batch", study, *QUICK)
     assert status == 0 and "0 to do, 3 done before" in printed + err
