@@ -8,10 +8,41 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsynth.contrasts import Contrast
+
 GEOMETRY = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
+
+
+# How four vendors name and time the series of an examination: description, TR, TE, TI in ms, agent, contrast.
+VENDORS: dict[str, list[tuple[str, float, float, float | None, str, Contrast]]] = {
+    "siemens": [
+        ("t1_mprage_sag_p2_iso", 2300, 2.9, 900, "", Contrast.T1),
+        ("t1_mprage_sag_p2_iso_KM", 2300, 2.9, 900, "Gadovist", Contrast.T1CE),
+        ("t2_tse_tra", 6000, 100, None, "", Contrast.T2),
+        ("t2_tirm_tra_dark-fluid", 9000, 85, 2500, "", Contrast.FLAIR),
+    ],
+    "ge": [
+        ("Ax T1 FSPGR", 8.2, 3.2, 450, "", Contrast.T1),
+        ("Ax T1 FSPGR +C", 8.2, 3.2, 450, "", Contrast.T1CE),
+        ("Ax T2 FRFSE", 4500, 102, None, "", Contrast.T2),
+        ("Ax T2 FLAIR", 9500, 120, 2300, "", Contrast.FLAIR),
+    ],
+    "philips": [
+        ("T1W_3D_TFE", 7.6, 3.5, None, "", Contrast.T1),
+        ("T1W_3D_TFE", 7.6, 3.5, None, "DOTAREM", Contrast.T1CE),
+        ("T2W_TSE", 3000, 80, None, "", Contrast.T2),
+        ("FLAIR_longTR", 11000, 125, 2800, "", Contrast.FLAIR),
+    ],
+    "timing alone": [
+        ("sequence a", 500, 10, None, "", Contrast.T1),
+        ("sequence b", 500, 10, None, "yes", Contrast.T1CE),
+        ("sequence c", 5200, 95, None, "", Contrast.T2),
+        ("sequence d", 9000, 110, 2500, "", Contrast.FLAIR),
+    ],
+}
 
 
 def content(folder: Path) -> dict[str, bytes | None]:

@@ -19,7 +19,12 @@ def lowered(value: str | None) -> str | None:
 
 
 SubjectFolder = Annotated[
-    Path | None, typer.Argument(metavar="SUBJECT_DIR", help="Folder with the scans of one subject.", show_default=False)
+    Path | None,
+    typer.Argument(
+        metavar="SUBJECT_DIR",
+        help="Scans of one subject: a folder, or one or a zip of DICOM series.",
+        show_default=False,
+    ),
 ]
 InputFolder = Annotated[
     Path | None, typer.Option("--input", "-i", metavar="FOLDER", help="The same, as an option.", show_default=False)
@@ -37,11 +42,23 @@ Viewer = Annotated[bool, typer.Option(help="Put the volumes into report.html, to
 NumParts = Annotated[int, typer.Option(min=1, metavar="K", help="Share the work among K runs.")]
 PartId = Annotated[int, typer.Option(min=0, metavar="I", help="Which of them this is, from 0.")]
 Method = Annotated[str, typer.Option(help="Method: auto takes the best checkpoint at hand.", callback=lowered)]
-T1 = Annotated[Path | None, typer.Option("--t1", help="Take this file as T1.", show_default=False)]
-T1ce = Annotated[Path | None, typer.Option("--t1ce", help="Take this file as T1ce.", show_default=False)]
-T2 = Annotated[Path | None, typer.Option("--t2", help="Take this file as T2.", show_default=False)]
+T1 = Annotated[
+    Path | None,
+    typer.Option("--t1", help="Take this file as T1; of DICOM also a number of a series.", show_default=False),
+]
+T1ce = Annotated[
+    Path | None,
+    typer.Option("--t1ce", help="Take this file as T1ce; of DICOM also a number of a series.", show_default=False),
+]
+T2 = Annotated[
+    Path | None,
+    typer.Option("--t2", help="Take this file as T2; of DICOM also a number of a series.", show_default=False),
+]
 Mask = Annotated[Path | None, typer.Option("--mask", help="Take this file as the brain mask.", show_default=False)]
-Flair = Annotated[Path | None, typer.Option("--flair", help="Take this file as FLAIR.", show_default=False)]
+Flair = Annotated[
+    Path | None,
+    typer.Option("--flair", help="Take this file as FLAIR; of DICOM also a number of a series.", show_default=False),
+]
 ModeOption = Annotated[
     str | None,
     typer.Option(

@@ -114,6 +114,9 @@ def complete(
     t2: T2 = None,
     flair: Flair = None,
     mask: Mask = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of a subject that is DICOM.", show_default="its folder's or zip's")
+    ] = None,
     input_: InputFolder = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -135,6 +138,7 @@ def complete(
         targets=contrasts_listed("--target", target),
         replaced=contrasts_listed("--replace", replace),
         mask=mask,
+        name=name,
         mode=mode,
         steps=steps,
         sampler=sampler,
@@ -158,7 +162,8 @@ def complete(
     )
     with progress_bar(no_progress) as progress:
         plan, saved = task.complete(options, progress)
-    say(f"Found {', '.join(c.label for c in plan.files.available)} ({plan.files.layout} names) in {plan.files.folder}.")
+    found, where = ", ".join(c.label for c in plan.files.available), plan.source or plan.files.folder
+    say(f"Found {found} ({plan.files.layout} names) in {where}.")
     told(plan.files.notes, plan.files.not_used())
     if plan.selection is None:
         say("Nothing is missing: no image was made.")

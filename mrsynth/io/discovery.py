@@ -25,7 +25,7 @@ class SubjectFiles:
     """Where the volumes of one subject are.
 
     folder        the folder given, or in which the subject was found
-    layout        brats21, brats23, bids, nnunet or free
+    layout        brats21, brats23, bids, nnunet or free; dicom or "in memory" for what was no such file
     files         the scan of each contrast present
     segmentation  the tumour or lesion labels, if there is exactly one such file
     mask          the brain mask, if exactly one file is unmistakably that

@@ -250,7 +250,9 @@ def nothing_found(content: Content) -> str:
         )
     dicom = any(re.search(r"(?i)\.(dcm|ima)$|^dicomdir$", name) for name in content.others)
     todo = (
-        "Convert DICOM first, with `mrsynth dicom` or dcm2niix" if dicom else "Give the folder with one subject's scans"
+        "`mrsynth dicom` converts DICOM, `mrsynth complete` takes it as it is"
+        if dicom
+        else "Give the folder with one subject's scans"
     )
     found = few(content.others) or "nothing at all"
     return f"{content.folder} holds no scan in NIfTI format (.nii, .nii.gz).{made} Found {found}. {todo}."

@@ -29,7 +29,16 @@ FEW_VALUES = 5  # of a label map at most; any scan has more
 SMALLEST = 100  # bytes of a file that holds an image, packed
 SAMPLED = 20_000  # voxels looked at first: a scan is known by them
 
-__all__ = ["SubjectFiles", "find_subject", "find_subjects", "load_raw", "load_subject", "settle_masks"]
+__all__ = [
+    "SubjectFiles",
+    "check_mask",
+    "check_overrides",
+    "find_subject",
+    "find_subjects",
+    "load_raw",
+    "load_subject",
+    "settle_masks",
+]
 
 
 def find_subject(

@@ -4,7 +4,7 @@ Judges by names and headers, without torch; with `deep` by voxels, as `complete`
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ from mrsynth.errors import InputError, MrsynthError, WeightsError
 from mrsynth.io.store import available_entries, located
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, refuse_copies, settle_masks
 from mrsynth.selection import Selection, is_at_hand, select
+from mrsynth.tasks.complete.examination import examined
 from mrsynth.tasks.complete.plan import header_problems
 
 if TYPE_CHECKING:
@@ -71,7 +72,16 @@ def inspect(
 
     deep   read the voxels too, and say what `complete` would say of them
     """
-    files = find_subject(folder, overrides, mask)
+    with examined(folder, overrides or {}, mask) as files:
+        if files is None:
+            return judge(find_subject(folder, overrides, mask), deep)
+        found = judge(files, deep)
+        bare = {contrast: Path(path.name) for contrast, path in files.files.items()}
+        return replace(found, files=replace(files, folder=folder.expanduser(), files=bare))
+
+
+def judge(files: SubjectFiles, deep: bool) -> Inspection:
+    """What is to be said of the files of a subject."""
     missing = files.missing(STANDARD)
     judged: Literal["headers", "voxels"] = "voxels" if deep else "headers"
     if not missing:

@@ -13,12 +13,15 @@ FOLDERS = re.compile(
 
 
 class Places:
-    """What may be said of paths: those below the subject's or the output folder from there, of others the bare name."""
+    """What may be said of paths: those below the subject's or the output folder from there, of others the bare name.
 
-    def __init__(self, subject: Path, out: Path):
-        spelt = [
-            folder for place in (subject, out) for folder in (place, Path(os.path.abspath(place)), place.resolve())
-        ]
+    source   whence the subject's folder was filled, whose name stays out too
+    """
+
+    def __init__(self, subject: Path, out: Path, source: Path | None = None):
+        places = (subject, out) if source is None else (subject, out, source)
+        spelt = [folder for place in places for folder in (place, Path(os.path.abspath(place)), place.resolve())]
+        self.source = source
         self.folders = [folder for folder in dict.fromkeys(spelt) if len(folder.parts) > 1 or not folder.is_absolute()]
 
     def name(self, path: Path | str) -> str:
@@ -61,4 +64,5 @@ class Places:
 
     def _word(self, word: str) -> str:
         option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
-        return option + equals + (self.name(Path(value)) if os.sep in value else value)
+        is_path = os.sep in value or (self.source is not None and Path(value) == self.source)
+        return option + equals + (self.name(Path(value)) if is_path else value)

@@ -8,48 +8,22 @@ import pytest
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.dicom import guess, is_dicom, read_series, series_below, unpack
+from tests.helpers import VENDORS
 
 SHAPE = (12, 10, 8)  # of what write_series writes: K, J, I
 TURNED = (0.8, 0.6, 0.0, -0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 SPACING = (1.1, 0.9, 2.5)
 
 T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
-# description, protocol, TR, TE, TI, agent -> contrast
-HABITS = {
-    "siemens": [
-        ("t1_mprage_sag_p2_iso", 2300, 2.9, 900, "", T1),
-        ("t1_mprage_sag_p2_iso_KM", 2300, 2.9, 900, "Gadovist", T1CE),
-        ("t2_tse_tra", 6000, 100, None, "", T2),
-        ("t2_tirm_tra_dark-fluid", 9000, 85, 2500, "", FLAIR),
-    ],
-    "ge": [
-        ("Ax T1 FSPGR", 8.2, 3.2, 450, "", T1),
-        ("Ax T1 FSPGR +C", 8.2, 3.2, 450, "", T1CE),
-        ("Ax T2 FRFSE", 4500, 102, None, "", T2),
-        ("Ax T2 FLAIR", 9500, 120, 2300, "", FLAIR),
-    ],
-    "philips": [
-        ("T1W_3D_TFE", 7.6, 3.5, None, "", T1),
-        ("T1W_3D_TFE", 7.6, 3.5, None, "DOTAREM", T1CE),
-        ("T2W_TSE", 3000, 80, None, "", T2),
-        ("FLAIR_longTR", 11000, 125, 2800, "", FLAIR),
-    ],
-    "timing alone": [
-        ("sequence a", 500, 10, None, "", T1),
-        ("sequence b", 500, 10, None, "yes", T1CE),
-        ("sequence c", 5200, 95, None, "", T2),
-        ("sequence d", 9000, 110, 2500, "", FLAIR),
-    ],
-}
 
 
-@pytest.mark.parametrize("habit", HABITS)
+@pytest.mark.parametrize("habit", VENDORS)
 def test_series_are_told_apart_as_vendors_name_them(habit, tmp_path, write_series):
-    for number, (description, tr, te, ti, agent, _) in enumerate(HABITS[habit], start=1):
+    for number, (description, tr, te, ti, agent, _) in enumerate(VENDORS[habit], start=1):
         write_series(tmp_path / "scan", number, description, tr, te, ti, agent)
     found = series_below(tmp_path)
 
-    assert [guess(series).contrast for series in found] == [row[-1] for row in HABITS[habit]]
+    assert [guess(series).contrast for series in found] == [row[-1] for row in VENDORS[habit]]
     assert [series.number for series in found] == [1, 2, 3, 4]
     assert not any("SECRET" in f"{series} {guess(series)}" for series in found)
 

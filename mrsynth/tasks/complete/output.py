@@ -198,7 +198,7 @@ def write_results(
     dataset  the BIDS data set whose files are named by URI
     """
     card, how, files, subject = completion.card, completion.how, todo.files, raw.subject
-    places = Places(files.folder, todo.out)
+    places = todo.places
     selection = places.text(todo.selection.reason) if todo.selection is not None else ""
     warnings = tuple(places.text(warning) for warning in completion.warnings)
     used = [c for c in subject.available if c in card.learnt]

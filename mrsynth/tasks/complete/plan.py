@@ -14,6 +14,7 @@ from mrsynth.io.subjects import SubjectFiles, find_subject, refuse_copies
 from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scans.raw import Align
 from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
+from mrsynth.tasks.privacy import Places
 
 if TYPE_CHECKING:
     from mrsynth.scans.headers import Forms
@@ -40,7 +41,10 @@ class CompleteOptions(SubjectOptions):
 
     folder: Path
     out: Path | None = Field(None, description="None: `mrsynth` inside the subject's folder")
-    overrides: Mapping[Contrast, Path] = Field({}, description="files to take, whatever their names")
+    overrides: Mapping[Contrast, Path] = Field(
+        {}, description="files to take, whatever their names; of DICOM also series"
+    )
+    name: str | None = Field(None, description="of a subject that is DICOM; None: its folder's or zip's")
     mask: Path | None = Field(None, description="the brain mask to take; None: the one found, if there is one")
     replaced: tuple[Contrast, ...] = Field((), description="contrasts to make although they are there: spoiled ones")
     fetch: bool = Field(False, description="a checkpoint that is not on this machine may be downloaded")
@@ -58,6 +62,7 @@ class Plan:
     selection   the checkpoint and why; None when nothing is missing
     checkpoint  its file; None while it is only published, and is to be downloaded
     replaced    contrasts that are made although this file of theirs is there; it is not among `files`
+    source      the folder or zip of DICOM that the files were converted from
     """
 
     files: SubjectFiles
@@ -66,6 +71,12 @@ class Plan:
     out: Path
     checkpoint: Resolved | None = None
     replaced: Mapping[Contrast, Path] = field(default_factory=dict)
+    source: Path | None = None
+
+    @property
+    def places(self) -> Places:
+        """What may be said of paths in results."""
+        return Places(self.files.folder, self.out, self.source)
 
     def output_name(self, target: Contrast, tag: str = "") -> str:
         """The file name for a target, or what belongs to it (`mean`, `spread`); another where a scan is replaced."""

@@ -37,6 +37,7 @@ from mrsynth.selection import AUTO, named
 from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.checkpoints.run import fetch
 from mrsynth.tasks.complete.completion import in_file_units, spread
+from mrsynth.tasks.complete.examination import beside, examined, refuse_to_lie_among_dicom
 from mrsynth.tasks.complete.log import run_log
 from mrsynth.tasks.complete.notebook import Completion
 from mrsynth.tasks.complete.output import (
@@ -49,7 +50,6 @@ from mrsynth.tasks.complete.output import (
 )
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems
 from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
-from mrsynth.tasks.privacy import Places
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
@@ -89,6 +89,8 @@ def complete(
 ) -> tuple[Plan, Saved | None]:
     """Make and write the missing contrasts of one subject. Nothing is written when nothing is missing or in a dry run.
 
+    The folder may hold DICOM series, or be a zip of such: they are converted into a temporary folder.
+
     todo     what `plan` made of the options, if it was asked before
     models   builds a checkpoint, or has it already
     network  held while the network works: a lock, where several subjects are done at once
@@ -96,13 +98,35 @@ def complete(
     Raises InputError, UsageError, WeightsError, MemoryExhausted or OutputError; then no output is left behind.
     """
     began = time.perf_counter()
-    todo = todo or plan(options)
+    if todo is not None:
+        return make(options, todo, began, progress, models, network)
+    check_request(options)
+    with examined(options.folder, options.overrides, options.mask, options.name) as files:
+        if files is None:
+            return make(options, plan(options), began, progress, models, network)
+        source, out = options.folder.expanduser(), options.out or beside(options.folder, files.name)
+        refuse_to_lie_among_dicom(out.expanduser(), source)
+        taken = {"folder": files.folder, "out": out, "overrides": {}, "mask": None, "name": files.name}
+        options = options.model_copy(update=taken)
+        todo = replace(plan(options, files), source=source)
+        return make(options, todo, began, progress, models, network)
+
+
+def make(
+    options: CompleteOptions,
+    todo: Plan,
+    began: float,
+    progress: Progress | None,
+    models: Callable[[Resolved], TrainedMethod],
+    network: AbstractContextManager[Any],
+) -> tuple[Plan, Saved | None]:
+    """What `complete` does once it knows what to do; begun at `time.perf_counter()` = began."""
     look = todo.selection is not None and options.dry_run
     if look and (problems := header_problems(todo.files, options.align, options.onto)):
         raise InputError("\n".join(problems))
     if todo.selection is None or options.dry_run:
         return todo, None
-    command = Places(todo.files.folder, todo.out).command(options.command or "complete")
+    command = todo.places.command(options.command or "complete")
     began_as = (f"mrsynth {__version__}: {command}", todo.selection.reason)
     with (
         results_folder(todo.out, result_names(todo), overwrite=options.overwrite) as folder,
@@ -149,7 +173,7 @@ def complete(
         for warning in report.warnings:
             log.note(warning, "WARNING")
         log.note(f"done in {report.timings['total']:.1f} s")
-        write_text(folder / LOG, Places(todo.files.folder, todo.out).text(log.text))
+        write_text(folder / LOG, todo.places.text(log.text))
     images = {output.contrast: todo.out / output.file for output in report.outputs}
     return todo, Saved(todo.out, images, report, todo.out / "report.html")
 
