@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.files import ensure_folder, write_bytes, write_text
-from mrsynth.io.reading import read_json
+from mrsynth.io.reading import open_regular, read_json
 from mrsynth.io.subjects import SubjectFiles, load_subject
+from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 
 FORMAT = 2  # to be raised with any change of these files, or of the numbers that `prepare` gives
 LEVELS = 65535  # u in [0, 1] is stored in 16 bits: an error of 1e-5 at half the memory
 FOREGROUND = 0.01  # slices with less brain than this share of their area are not worth training on
 BINS = 64
+LONGEST_HEADER = 4096  # bytes, of an array's file
 LARGEST_LABEL = 255  # of a segmentation: stored in 8 bits
 
 
@@ -113,10 +116,11 @@ def cached(
     array = folder / f"{files.name}-{_key(files, contrasts, preparation)}.npy"
     segmentation = files.segmentation if labels else None
     drawn = None if segmentation is None else folder / f"{array.stem}-labels-{_label_key(segmentation)}.npy"
-    known, values = _read(array), None if drawn is None else (_read(drawn) or {}).get("values")
-    if known is not None and "hashes" not in known:  # as mrsynth 0.1.0 wrote it
-        known |= {"hashes": _hashes(np.load(array, mmap_mode="r"), known["present"])}
-        write_text(array.with_suffix(".json"), json.dumps(known))
+    known, labelled = _known(array), None if drawn is None else _known_labels(drawn)
+    if known is not None and known.hashes is None:  # as mrsynth 0.1.0 wrote it
+        known = known.model_copy(update={"hashes": _hashes(np.load(array, mmap_mode="r"), known.present)})
+        write_text(array.with_suffix(".json"), known.model_dump_json())
+    values = None if labelled is None else labelled.values
     if known is None or (drawn is not None and values is None):
         ensure_folder(folder)
         subject = load_subject(files, segmentation=drawn is not None)
@@ -128,16 +132,16 @@ def cached(
     return CachedSubject(
         files.name,
         array,
-        tuple(known["present"]),
-        tuple(known["slices"]),
-        tuple(tuple(histogram) for histogram in known["histograms"]),
+        known.present,
+        known.slices,
+        known.histograms,
         drawn,
         tuple(values or ()),
-        tuple(known["hashes"]),
+        known.hashes or (),
     )
 
 
-def _write(array: Path, prepared: Prepared) -> dict[str, Any]:
+def _write(array: Path, prepared: Prepared) -> "_Images":
     u = np.rint(prepared.images.transpose(3, 0, 1, 2) * LEVELS).astype(np.uint16)
     brain = u.any(axis=1)
     counts = [np.histogram(u[:, c][brain], bins=BINS, range=(0, LEVELS))[0] for c in range(u.shape[1])]
@@ -147,18 +151,17 @@ def _write(array: Path, prepared: Prepared) -> dict[str, Any]:
         "slices": np.flatnonzero(prepared.mask.mean(axis=(0, 1)) > FOREGROUND).tolist(),
         "histograms": [(count / max(count.sum(), 1)).tolist() for count in counts],
     }
-    _save(array, u, facts)
-    return facts
+    return _Images.model_validate(_save(array, u, facts))
 
 
-def _hashes(u: NDArray[np.uint16], present: Iterable[bool]) -> list[str]:
+def _hashes(u: NDArray[np.uint16], present: Iterable[bool]) -> tuple[str, ...]:
     """Of each channel of (K, C, I, J): of its shape and voxels."""
     shape = repr((u.shape[0], *u.shape[2:])).encode()
     each = (shape + np.ascontiguousarray(u[:, c]).tobytes() if there else b"" for c, there in enumerate(present))
-    return [hashlib.blake2b(content, digest_size=8).hexdigest() if content else "" for content in each]
+    return tuple(hashlib.blake2b(content, digest_size=8).hexdigest() if content else "" for content in each)
 
 
-def _write_labels(array: Path, prepared: Prepared, labels: NDArray[np.uint8]) -> list[int]:
+def _write_labels(array: Path, prepared: Prepared, labels: NDArray[np.uint8]) -> tuple[int, ...]:
     """The segmentation on the model's grid, 0 outside the foreground; returns the values of the file.
 
     Between spacings every voxel takes the value with the largest share in it; without resampling, its own.
@@ -176,7 +179,7 @@ def _write_labels(array: Path, prepared: Prepared, labels: NDArray[np.uint8]) ->
     placed = np.zeros(prepared.mask.shape, np.uint8)
     placed[grid.inside] = whole[grid.box]
     _save(array, np.where(prepared.mask, placed, 0).astype(np.uint8).transpose(2, 0, 1), {"values": values})
-    return [int(value) for value in values]
+    return tuple(int(value) for value in values)
 
 
 def _whole_numbers(file: Path | None, voxels: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -191,24 +194,69 @@ def _whole_numbers(file: Path | None, voxels: NDArray[np.float32]) -> NDArray[np
     return labels
 
 
-def _save(array: Path, values: NDArray[Any], facts: dict[str, Any]) -> None:
-    """Write an array and, beside it, how long its file is and the facts about it."""
+class _Images(Plain):
+    """What lies beside prepared images: the length of their file, and what `CachedSubject` says of them."""
+
+    bytes: int
+    present: tuple[bool, ...]
+    slices: tuple[int, ...]
+    histograms: tuple[tuple[float, ...], ...]
+    hashes: tuple[str, ...] | None = None
+
+
+class _Labels(Plain):
+    """What lies beside a prepared segmentation: the length of its file, and the values it holds."""
+
+    bytes: int
+    values: tuple[int, ...]
+
+
+def _save(array: Path, values: NDArray[Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """Write an array and, beside it, how long its file is and the facts about it; these are returned."""
     buffer = io.BytesIO()
     np.save(buffer, values)
     write_bytes(
         array, buffer.getvalue()
     )  # not through a map: on a full disk that would be a SIGBUS, here it is an error
     # last: its presence says that the array is whole
-    write_text(array.with_suffix(".json"), json.dumps({"bytes": buffer.tell(), **facts}))
+    facts = {"bytes": buffer.tell(), **facts}
+    write_text(array.with_suffix(".json"), json.dumps(facts))
+    return facts
 
 
-def _read(array: Path) -> dict[str, Any] | None:
-    """What was written about an array, or None when it is not there or not whole."""
+def _known(array: Path) -> _Images | None:
+    """What was written about prepared images; None when they are not there, not whole, or not what is said of them."""
     try:
-        facts: dict[str, Any] = read_json(array.with_suffix(".json"))
-        return facts if array.stat().st_size == facts["bytes"] else None
-    except (FileNotFoundError, ValueError, KeyError):
+        facts = _Images.model_validate(read_json(array.with_suffix(".json")))
+        count, (planes, channels) = len(facts.present), _shape(array, np.dtype(np.uint16), 4, facts.bytes)[:2]
+    except (OSError, ValueError):
         return None
+    each = [facts.histograms, facts.present, *([] if facts.hashes is None else [facts.hashes])]
+    fit = all(len(one) == count == channels for one in each) and {len(h) for h in facts.histograms} <= {BINS}
+    return facts if fit and all(0 <= k < planes for k in facts.slices) else None
+
+
+def _known_labels(array: Path) -> _Labels | None:
+    """The same of a prepared segmentation."""
+    try:
+        facts = _Labels.model_validate(read_json(array.with_suffix(".json")))
+        _shape(array, np.dtype(np.uint8), 3, facts.bytes)
+    except (OSError, ValueError):
+        return None
+    return facts
+
+
+def _shape(array: Path, dtype: np.dtype[Any], axes: int, size: int) -> tuple[int, ...]:
+    """The shape of an array in a file, by its header. Raises OSError, and ValueError unless all is as expected."""
+    with open_regular(array) as file:
+        header: Any = np.lib.format
+        if header.read_magic(file) != (1, 0):
+            raise ValueError("another format of arrays")
+        shape, fortran, kind = header.read_array_header_1_0(file, max_header_size=LONGEST_HEADER)
+        promised = file.tell() + math.prod(shape) * dtype.itemsize
+    if fortran or kind != dtype or len(shape) != axes or not promised == size == array.stat().st_size:
+        raise ValueError(f"{shape} of {kind} in {size} bytes")
+    return tuple(shape)
 
 
 def _key(files: SubjectFiles, contrasts: Sequence[Contrast], preparation: PreparationConfig) -> str:

@@ -35,6 +35,7 @@ from mrsynth.plain import Plain
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.yaml"
 RECORDS = "fetched.yaml"
+PLAIN_NAME = re.compile(r"\w[\w.+-]{0,200}")  # of a checkpoint on record: it becomes that of a file
 PATIENCE = 600  # seconds to wait for another process that writes a checkpoint: large ones take a while
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,10 @@ def records(folder: Path) -> dict[str, Fetched]:
     path = folder / RECORDS
     try:
         content = read_yaml(path) or {}
-        return {str(name): Fetched.model_validate(fields) for name, fields in dict(content).items()}
+        found = {str(name): Fetched.model_validate(fields) for name, fields in dict(content).items()}
+        if (wrong := next((name for name in found if not PLAIN_NAME.fullmatch(name)), None)) is None:
+            return found
+        wrong = f"{wrong!r} is no name of a checkpoint"
     except FileNotFoundError:
         return {}
     except ValidationError as error:

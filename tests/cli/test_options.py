@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+import yaml
 
 from mrsynth import __version__
 from mrsynth.cli.options import contrasts_listed
@@ -98,8 +99,6 @@ def test_the_doctor_tells_device_extras_store_and_weights(run_cli, monkeypatch):
 
 
 def test_what_was_fetched_can_be_cleared_and_nothing_else(run_cli, tmp_path, monkeypatch):
-    import yaml
-
     store = tmp_path / "home" / "weights"
     store.mkdir(parents=True)
     monkeypatch.setenv("MRSYNTH_HOME", str(tmp_path / "home"))
@@ -135,3 +134,19 @@ def test_the_log_lies_beside_the_results(run_cli, folder):
     assert any(line.endswith("INFO reading") for line in lines) and "INFO done in" in lines[-1]
     assert any("WARNING The foreground is" in line for line in lines)
     assert not any("\x1b" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", ["../../mine", "/tmp/mine", "a/b", ".hidden", "", "a\nb"])
+def test_no_name_on_record_leads_out_of_the_store(run_cli, tmp_path, monkeypatch, name):
+    """Somebody else may have written the records of a shared store."""
+    monkeypatch.setenv("MRSYNTH_HOME", str(tmp_path / "home"))
+    store = tmp_path / "home" / "weights"
+    store.mkdir(parents=True)
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(b"mine")
+    record = dict(repository="a/b", file="c", revision="0", sha256="0", size=1, stored_sha256="0")
+    (store / "fetched.yaml").write_text(yaml.safe_dump({name: record}))
+
+    status, _, err = run_cli("weights", "clear")
+    assert status == 5 and "no name of a checkpoint" in " ".join(err.split()), err
+    assert mine.exists()

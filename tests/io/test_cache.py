@@ -202,7 +202,37 @@ def old_header(array: Path, header: Path):
     header.write_text(json.dumps({"present": [True] * 4, "slices": [1]}))
 
 
-@pytest.mark.parametrize("damage", [break_array, lose_array, lose_header, break_header, old_header])
+def facts_say(**changes):
+    """Facts of the right length of file that are nonsense otherwise."""
+
+    def damage(array: Path, header: Path):
+        header.write_text(json.dumps({**json.loads(header.read_text()), **changes}))
+
+    return damage
+
+
+def another_array(array: Path, header: Path):
+    """A header that claims another shape over as many bytes."""
+    array.write_bytes(array.read_bytes().replace(b"'shape': (", b"'shape': (9"))
+
+
+def facts_of_no_object(array: Path, header: Path):
+    header.write_text("[1]")
+
+
+def pipe(array: Path, header: Path):
+    header.unlink()
+    os.mkfifo(header)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(break_array, lose_array, lose_header, break_header, old_header, another_array, facts_of_no_object, pipe),
+        *(facts_say(present=[True]), facts_say(slices=[10**6]), facts_say(slices=["a"]), facts_say(bytes="1e999")),
+        *(facts_say(histograms=[[0.5]] * 4), facts_say(hashes=["a"]), facts_say(histograms=None), facts_say(other=1)),
+    ],
+)
 def test_what_is_not_whole_is_made_again(damage, subject, store):
     first = get(subject, store)
     content = first.path.read_bytes()
@@ -326,7 +356,7 @@ def test_labels_are_prepared_once_and_beside_the_same_images(labelled, store):
     assert get(labelled, store) == plain
 
 
-@pytest.mark.parametrize("damage", [break_array, lose_array, lose_header])
+@pytest.mark.parametrize("damage", [break_array, lose_array, lose_header, another_array, facts_say(values=["a"])])
 def test_labels_that_are_not_whole_are_made_again(damage, labelled, store):
     first = get_labelled(labelled, store)
     content = first.labels.read_bytes()

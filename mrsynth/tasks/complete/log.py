@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from mrsynth.plain import Progress
+from mrsynth.plain import Progress, visible
 
 
 class RunLog(logging.Handler):
@@ -25,7 +25,8 @@ class RunLog(logging.Handler):
 
     def note(self, text: str, level: str = "INFO") -> None:
         """Keep a line."""
-        self.lines.append(f"{datetime.now(UTC).isoformat(timespec='seconds')} {level} {text}")
+        said = visible(text).replace("\n", "\n  ")  # no name of a file may begin a line
+        self.lines.append(f"{datetime.now(UTC).isoformat(timespec='seconds')} {level} {said}")
 
     def watching(self, progress: Progress | None) -> Progress:
         """The same progress, of which every new stage is kept too."""
