@@ -20,6 +20,7 @@ from mrsynth.cli.options import (
     Seed,
     Steps,
     Threads,
+    Viewer,
     lowered,
     use_threads,
 )
@@ -84,6 +85,7 @@ def benchmark(
         ),
     ] = None,
     pictures: Annotated[bool, typer.Option(help="Make worst, median and best again, for the report.")] = True,
+    viewer: Viewer = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
     num_parts: NumParts = 1,
     part_id: PartId = 0,
@@ -140,6 +142,7 @@ def benchmark(
         baselines=baselines,
         segmenter=segmenter,
         pictures=pictures,
+        viewer=viewer,
         resume=resume,
         num_parts=num_parts,
         part_id=part_id,

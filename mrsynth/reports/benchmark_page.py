@@ -26,6 +26,8 @@ from mrsynth.reports.tables import (
     score_table,
     segmentation_table,
 )
+from mrsynth.reports.verdict import verdict_blocks
+from mrsynth.reports.viewer import SubjectPicture
 from mrsynth.scores.published_figures import PublishedFigures
 from mrsynth.scores.ranks import ranks
 from mrsynth.scores.rows import BASELINES, Score
@@ -113,11 +115,11 @@ def headline(rows: Sequence[Score], contrasts: Sequence[Contrast]) -> str:
 
 
 def report_html(
-    record: BenchmarkRecord, rows: Sequence[Score], published: PublishedFigures, pictures: Mapping[str, bytes]
+    record: BenchmarkRecord, rows: Sequence[Score], published: PublishedFigures, pictures: Mapping[str, SubjectPicture]
 ) -> str:
     """The whole report in one file.
 
-    pictures   caption -> PNG, in the order shown: worst, median and best of each method
+    pictures   caption -> montage and perhaps viewer, in the order shown: worst, median and best of each method
     """
     sections = _sections(record, Results(rows, record.contrasts), published, pictures, plots=True)
     return as_html(_title(record), HEADER, sections)
@@ -127,11 +129,12 @@ def _sections(
     record: BenchmarkRecord,
     results: Results,
     published: PublishedFigures,
-    pictures: Mapping[str, bytes],
+    pictures: Mapping[str, SubjectPicture],
     *,
     plots: bool,
 ) -> list[Section]:
     sections = [
+        Section("Verdict", _verdict(record, results)),
         Section("What was run", _run(record, results)),
         Section("Scores", _scores(results)),
         Section("The primary question", primary_blocks(results, Question(*record.question), plots=plots)),
@@ -152,6 +155,13 @@ def _sections(
 # The sections, from top to bottom ------------------------------------------------------------------------------------
 
 
+def _verdict(record: BenchmarkRecord, results: Results) -> list[Block]:
+    blocks: list[Block] = [Notice(OF_PHANTOMS)] if record.dataset == "phantom" else []
+    if not results.rows:
+        return [*blocks, Notice("There is no score: nothing was finished.")]
+    return [*blocks, *verdict_blocks(results, Question(*record.question))]
+
+
 def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
     scored = {row.subject for row in results.rows}
     count = counted(len(record.subjects), "subject")
@@ -167,14 +177,11 @@ def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
         "mrsynth": f"{record.version}, {record.created.isoformat(timespec='seconds')}",
         "Command": record.command,
     }
-    blocks: list[Block] = [Notice(OF_PHANTOMS)] if record.dataset == "phantom" else []
-    blocks += [Table([], [[name, fact] for name, fact in facts.items() if fact])]
+    blocks: list[Block] = [Table([], [[name, fact] for name, fact in facts.items() if fact])]
     for contrast, text in WARNINGS.items():
         if contrast in results.made or any(contrast in contrasts_in(row.target) for row in results.segmentations):
             blocks.append(Notice(text, grave=True))
-    if not results.rows:
-        blocks.append(Notice("There is no score: nothing was finished."))
-    elif warning := warning_for(results.persons):
+    if results.rows and (warning := warning_for(results.persons)):
         blocks.append(Notice(warning))
     blocks += [Notice(note) for note in record.notes] if len(record.notes) <= 3 else [Bullets(record.notes)]
     if record.subjects:
@@ -240,7 +247,7 @@ def _plots(results: Results) -> list[Block]:
         return []
     text = (
         "One point per person, over the same cases as the tables. Box: quartiles and median; whiskers: the last point "
-        "within 1.5 times the box. With fewer than 6 persons a line at the mean instead. Infinite values are not drawn."
+        "within 1.5 times the box. With fewer than 3 persons a line at the mean instead. Infinite values are not drawn."
     )
     return [*blocks, Paragraph(text, small=True)]
 
@@ -261,14 +268,16 @@ def _groups(results: Results, place: tuple[str, str, str], *, one_missing: bool)
     }
 
 
-def _pictures(pictures: Mapping[str, bytes]) -> list[Block]:
+def _pictures(pictures: Mapping[str, SubjectPicture]) -> list[Block]:
     if not pictures:
         return []
     text = (
         "Worst, median and best synthesis of each method. Radiological convention: the patient's right is on the left. "
         "The red frame marks what is synthetic."
     )
-    return [*(Picture(caption, png) for caption, png in pictures.items()), Paragraph(text, small=True)]
+    if len(viewers := [seen for seen in pictures.values() if seen.viewer]) not in (0, len(pictures)):
+        text += f" {len(viewers)} of {len(pictures)} can be scrolled through; with more the page would be too large."
+    return [*(Picture(caption, *seen) for caption, seen in pictures.items()), Paragraph(text, small=True)]
 
 
 def _segmentation(results: Results) -> list[Block]:

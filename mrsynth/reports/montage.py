@@ -1,8 +1,9 @@
 """The montage of a report: acquired and synthetic images side by side, as PNG bytes.
 
 Columns are images, rows are cuts: axial slices spread over the brain, then one coronal and one sagittal cut, where
-errors between slices would show. Radiological convention: the patient's right is on the left of the picture, anterior
-is up. Drawn with Pillow, in a tenth of matplotlib's time, which gives the colours of maps alone.
+errors between slices would show; of a thin slab axial slices alone. Radiological convention: the patient's right is on
+the left of the picture, anterior is up. Drawn with Pillow, in a tenth of matplotlib's time, which gives the colours of
+maps alone.
 """
 
 import io
@@ -28,6 +29,7 @@ AXIAL_CUTS = 4
 WIDTH = 1300  # pixels of the widest picture; fewer columns than fill it make a narrower one
 LARGEST_ZOOM = 2.0  # pixels per millimetre
 MARGIN = 3  # voxels around the brain
+THINNEST_MM = 30.0  # of a slab that is cut across: what is thinner is a stripe
 TITLE, SMALL = 14, 11  # pixels of text
 INK, PAPER, ALARM, QUIET = "#e8e8e8", "#0b0b0d", "#ff5a4f", "#9aa0a8"
 MAPS: dict[Kind, str] = {"uncertainty": "inferno", "difference": "magma"}  # the others are grey, 0 to 1
@@ -93,7 +95,9 @@ def montage(
         raise ValueError(f"panels and mask must share one shape: {[p.voxels.shape for p in panels]}, {mask.shape}")
     mask = mask if mask.any() else np.ones_like(mask)
     cuts = [Cut(2, k) for k in (spread(mask) if slices is None else slices)]
-    cuts += [Cut(1, _quantile(mask, 1, 0.5)), Cut(0, _quantile(mask, 0, 0.45))]  # 0.5 would be the gap between halves
+    filled = np.flatnonzero(mask.any(axis=(0, 1)))
+    if (filled[-1] - filled[0] + 1) * spacing[2] >= THINNEST_MM:
+        cuts += [Cut(1, _quantile(mask, 1, 0.5)), Cut(0, _quantile(mask, 0, 0.45))]  # 0.5: the gap between halves
     box = tuple(extent(mask, axis, [c.index for c in cuts if c.axis == axis]) for axis in range(3))
 
     layout = _Layout(len(panels), cuts, [(s.stop - s.start) * mm for s, mm in zip(box, spacing, strict=True)])

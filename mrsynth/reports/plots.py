@@ -5,13 +5,14 @@ Made with matplotlib's Agg canvas alone: no pyplot, no global state, no window s
 
 import io
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
-from mrsynth.scores.inference import FEW
-
 DPI = 110
+LEAST_OF_A_BOX = 3  # persons
+LETTERS = 11  # of a text, to an inch
 HEIGHT = 4.2  # inches
 SLOT, LEAST, MOST = 0.42, 6.0, 11.6  # inches per box, and of the whole picture
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by everybody
@@ -29,7 +30,7 @@ def box_plot(
     axis        what is measured, and its unit
     baselines   the methods drawn in grey
 
-    With fewer than FEW persons a box would be a pretence: only the points and their mean are drawn.
+    With fewer than LEAST_OF_A_BOX persons a box would be a pretence: only the points and their mean are drawn.
     """
     from matplotlib.lines import Line2D
 
@@ -54,9 +55,9 @@ def box_plot(
     axes.set_xticks(middles, [_text(name) for name in groups])
     _plain_axes(axes, axis)
     marks = [Line2D([], [], color=colours[m], marker="s", linestyle="", markersize=8) for m in methods]
-    figure.legend(
-        marks, [_text(m) for m in methods], loc="outside upper left", ncols=min(5, len(methods)), frameon=False
-    )
+    names = [_text(m) for m in methods]
+    beside = int(figure.get_figwidth() * LETTERS / (max(map(len, names)) + 5))  # names, on one line of the legend
+    figure.legend(marks, names, loc="outside upper left", ncols=int(np.clip(beside, 1, len(names))), frameon=False)
     return _png(figure)
 
 
@@ -76,7 +77,8 @@ def person_plot(lines: Mapping[str, Mapping[str, float]], *, axis: str) -> bytes
         axes.plot(places, values, color=GREYS[1], linewidth=0.9, alpha=0.7, marker=".", markersize=4)
     axes.plot(places, table.mean(axis=0), color=COLOURS[0], linewidth=2.4, marker="o")
     axes.set_xlim(-0.4, len(methods) - 0.6)
-    axes.set_xticks(places, [_text(name) for name in methods])
+    room = int(figure.get_figwidth() / len(methods) * LETTERS) - 1
+    axes.set_xticks(places, [fill(_text(name), max(room, 6)) for name in methods])
     _plain_axes(axes, axis)
     return _png(figure)
 
@@ -113,7 +115,7 @@ def _plain_axes(axes: Any, axis: str) -> None:
 
 def _draw(axes: Any, place: float, values: Any, colour: str) -> None:
     finite = values[np.isfinite(values)]
-    if len(finite) >= FEW:
+    if len(finite) >= LEAST_OF_A_BOX:
         axes.boxplot(
             finite,
             positions=[place],

@@ -6,7 +6,7 @@ Texts are plain: both layouts escape them.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mrsynth.reports.elements import Cell, Number, is_of_figures, render
 
@@ -57,11 +57,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG; the Markdown leaves it out."""
+    """A PNG, and perhaps what `viewer_data` gives of the same; the Markdown leaves both out."""
 
     kind: ClassVar[str] = "picture"
     caption: str
     png: bytes
+    viewer: Any | None = None
 
 
 Block = Paragraph | Notice | Bullets | Table | Picture
@@ -77,7 +78,9 @@ class Section:
 
 def as_html(title: str, header: str, sections: Iterable[Section]) -> str:
     """One page without any outside resource; `header` is the line on top."""
-    return render("sections.html", title=title, header=header, sections=list(sections))
+    sections = list(sections)
+    viewers = any(isinstance(b, Picture) and b.viewer is not None for section in sections for b in section.blocks)
+    return render("sections.html", title=title, header=header, sections=sections, viewers=viewers)
 
 
 def as_markdown(title: str, sections: Iterable[Section]) -> str:

@@ -11,6 +11,7 @@ from mrsynth.contrasts import WARNINGS, Contrast, spelled
 from mrsynth.reports.elements import Cell, counted, render
 from mrsynth.reports.record import Report, intensity_mapping
 from mrsynth.reports.trust import assess
+from mrsynth.reports.viewer import SubjectPicture
 from mrsynth.scans.hounsfield import HOUNSFIELD
 from mrsynth.scores.rows import Score
 
@@ -34,13 +35,6 @@ COLUMNS: dict[tuple[str, str], str] = {
 FIRST = (("brain", "PSNR"), ("brain", "SSIM"))  # what most readers need; the others are folded
 KINDS = {"reference": "against the true image", "self-check": "self-check: hidden and remade"}
 UNKNOWN = "nothing was measured: trust nothing in it that the acquired contrasts do not show as well"
-
-
-class SubjectPicture(NamedTuple):
-    """One contrast that was made, beside what it was made from: a montage as PNG, and what `viewer_data` gives."""
-
-    png: bytes
-    viewer: Any | None = None
 
 
 class Grid(NamedTuple):

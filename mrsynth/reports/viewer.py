@@ -7,7 +7,7 @@ of grey, a PNG is a fifth smaller than a lossless WebP and takes a fourth of the
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from mrsynth.reports.montage import MAPS, Panel, colour_table, extent, scale_end
 from mrsynth.scans.views import grey, png
 
 LARGEST = 16383  # pixels along one side of what a browser decodes
+
+
+class SubjectPicture(NamedTuple):
+    """One contrast that was made, beside what it was made from: a montage as PNG, and what `viewer_data` gives."""
+
+    png: bytes
+    viewer: Any | None = None
 
 
 def viewer_data(panels: Sequence[Panel], mask: Mask, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Any:

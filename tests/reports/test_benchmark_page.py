@@ -12,10 +12,12 @@ from mrsynth.contrasts import STANDARD, T1CE_WARNING
 from mrsynth.reports.benchmark_page import BenchmarkRecord, report_html, report_markdown, summary_json
 from mrsynth.reports.sections import plain
 from mrsynth.reports.tables import Results, score_table
+from mrsynth.reports.viewer import SubjectPicture
 from mrsynth.scores.published_figures import Conduct, PublishedFigures, PublishedRow, Source
 from tests.reports.benchmark_figures import NASTY, column, every_pattern, texts
 
 PNG = b"\x89PNG\r\n\x1a\nnot a picture"
+PICTURE = {"worst": SubjectPicture(PNG)}
 
 
 def record(**more) -> BenchmarkRecord:
@@ -102,13 +104,17 @@ def test_the_page_is_well_formed_complete_and_needs_nothing_from_outside():
     rows = every_pattern() + column([1.2, 1.1], metric="CONSISTENCY")
     rows += column([0.5, 0.6], metric="DICE", protocol="segmentation", region="WT")
     text = report_html(
-        record(failures=("s09: torn",), unsupported=("cwdm from t1",)), rows, published(), {"worst": PNG}
+        record(failures=("s09: torn",), unsupported=("cwdm from t1",)),
+        rows,
+        published(),
+        PICTURE,
     )
     page = Page(text)
 
     assert T1CE_WARNING in page.text
     assert "n = 2 persons: too few for intervals and tests" in page.text
     for heading in (
+        "Verdict",
         "What was run",
         "Scores",
         "The primary question",
@@ -134,7 +140,7 @@ def test_the_page_is_well_formed_complete_and_needs_nothing_from_outside():
 def test_hostile_texts_stay_text(place):
     rows = column([20, 21], method=NASTY, weights=NASTY) + column([20, 21], region=NASTY)
     nasty = record(**{place: NASTY}, notes=(NASTY,), failures=(NASTY,), unsupported=(NASTY,), options={NASTY: NASTY})
-    page = Page(report_html(nasty, rows, published(method=NASTY, note=NASTY), {NASTY: PNG}))
+    page = Page(report_html(nasty, rows, published(method=NASTY, note=NASTY), {NASTY: SubjectPicture(PNG)}))
     text = report_markdown(nasty, rows, published(method=NASTY, note=NASTY))
 
     assert "script" not in page.tags
@@ -216,7 +222,7 @@ def test_the_collection_of_the_package_can_be_shown():
 def test_the_first_line_on_phantoms_says_why_a_regression_wins_there():
     text = report_markdown(record(dataset="phantom"), column([20, 21], dataset="phantom"), published())
 
-    assert text.split("## What was run")[1].strip().startswith("> **Phantoms are functions of three tissues")
+    assert text.split("## Verdict")[1].strip().startswith("> **Phantoms are functions of three tissues")
     assert "Phantoms are" not in report_markdown(record(), column([20, 21]), published())
 
 

@@ -14,8 +14,8 @@ from mrsynth.contrasts import Contrast
 from mrsynth.reports.index_page import index_html
 from mrsynth.reports.montage import Panel, montage
 from mrsynth.reports.record import InputRecord, OutputRecord, Report, SamplerRecord, WeightsRecord
-from mrsynth.reports.subject_page import SubjectPicture, report_html
-from mrsynth.reports.viewer import viewer_data
+from mrsynth.reports.subject_page import report_html
+from mrsynth.reports.viewer import SubjectPicture, viewer_data
 
 SHAPE = (30, 36, 24)
 ENDS = {"T1": (0.0, 1500.0), "synthetic T1ce": (0.0, 1000.0), "true T1ce": (20.0, 820.0), "difference": (0.0, 1.0)}

@@ -100,10 +100,21 @@ def test_size_columns_and_determinism() -> None:
 
 def test_thick_slices_keep_their_proportions() -> None:
     image, mask = ball((30, 36, 8))
-    low = pixels(montage([Panel("T1", image)], mask)).shape[0]
-    high = pixels(montage([Panel("T1", image)], mask, spacing=(1, 1, 5))).shape[0]
+    low = pixels(montage([Panel("T1", image)], mask, spacing=(1, 1, 5))).shape[0]
+    high = pixels(montage([Panel("T1", image)], mask, spacing=(1, 1, 9))).shape[0]
 
     assert high - low > 2 * 8 * 4  # two cuts, 8 planes, 4 mm more each
+
+
+def test_a_slab_thinner_than_a_few_centimetres_is_not_cut_across() -> None:
+    image = np.ones((40, 50, 20), np.float32)
+    mask = np.ones(image.shape, bool)
+
+    def rows(millimetres: float) -> float:
+        """Of the axial planes, which are twice the 50 mm high."""
+        return pixels(montage([Panel("T1", image)], mask, slices=[3], spacing=(1, 1, millimetres))).shape[0] / 100
+
+    assert rows(1.4) < 2 < rows(1.6)  # 28 mm and 32 mm
 
 
 def test_images_without_a_map_are_drawn_without_matplotlib() -> None:

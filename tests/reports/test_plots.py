@@ -54,3 +54,38 @@ def test_who_lacks_a_method_has_no_line():
     whole = {f"p{i}": {"a": 20.0 + i, "b": 21.0 + i} for i in range(3)}
 
     assert person_plot(whole | {"q": {"a": 40.0}}, axis="PSNR") == person_plot(whole, axis="PSNR")
+
+
+def box_of(png):
+    """How many pixels have the first colour mixed with white, as a box has."""
+    image = np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+    colour = np.array([int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    mixed = np.rint(0.28 * colour + 0.72 * 255)
+    return int((np.abs(image - mixed).max(2) <= 2).sum())
+
+
+def test_three_persons_have_a_box_and_two_have_none():
+    assert box_of(box_plot({"T1": {"m": [1.0, 2.0, 4.0]}}, axis="PSNR")) > 500
+    assert box_of(box_plot({"T1": {"m": [1.0, 4.0]}}, axis="PSNR")) == 0
+
+
+def test_long_names_are_broken_and_do_not_overlap(monkeypatch):
+    """Of the texts below the axis and in the legend no two boxes meet."""
+    import matplotlib.figure
+
+    figures = []
+    make = matplotlib.figure.Figure.__init__
+    monkeypatch.setattr(
+        matplotlib.figure.Figure, "__init__", lambda self, *a, **k: figures.append(self) or make(self, *a, **k)
+    )
+    names = [f"a method with a long name, number {n}" for n in range(5)]
+    person_plot({f"p{i}": {name: float(i + n) for n, name in enumerate(names)} for i in range(3)}, axis="PSNR")
+    box_plot({"T1": {name: [1.0, 2.0, 3.0] for name in names}}, axis="PSNR")
+    for figure, texts in (
+        (figures[0], figures[0].axes[0].get_xticklabels()),
+        (figures[1], figures[1].legends[0].get_texts()),
+    ):
+        boxes = [text.get_window_extent() for text in texts]
+        assert len(boxes) == 5
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)

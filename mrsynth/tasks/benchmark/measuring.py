@@ -11,6 +11,7 @@ import numpy as np
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.devices import choose_device
 from mrsynth.reports.montage import Panel, montage
+from mrsynth.reports.viewer import SubjectPicture, viewer_data
 from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import window_of
@@ -172,8 +173,8 @@ class Measurer:
                 )
         return rows
 
-    def picture(self, subject: Subject, job: Job, target: Contrast) -> bytes:
-        """The inputs, what is made again of them, the truth and the difference, as PNG."""
+    def picture(self, subject: Subject, job: Job, target: Contrast, *, viewer: bool) -> SubjectPicture:
+        """The inputs, what is made again of them, the truth and the difference."""
         volume = self.make(subject, job).volumes[target]
         view = View.of(subject)
         truth = to_unit(subject.volumes[target].voxels, window_of(target))
@@ -182,7 +183,8 @@ class Measurer:
         panels.append(Panel(f"synthetic {target.label}", view.shown(volume.voxels), "synthetic"))
         panels.append(Panel(f"true {target.label}", view.shown(truth), "reference"))
         panels.append(Panel("difference", view.shown(np.abs(truth - volume.voxels)), "difference"))
-        return montage(panels, view.mask, spacing=view.spacing)
+        data = viewer_data(panels, view.mask, view.spacing) if viewer else None
+        return SubjectPicture(montage(panels, view.mask, spacing=view.spacing), data)
 
 
 @lru_cache(maxsize=6)

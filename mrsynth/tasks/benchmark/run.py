@@ -42,6 +42,7 @@ from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, contender
 from mrsynth.tasks.benchmark.measuring import Job, Measurer
 from mrsynth.tasks.benchmark.notes import about, label_of, shortfalls
 from mrsynth.tasks.benchmark.people import people
+from mrsynth.tasks.benchmark.pictures import chosen_cases, pictured
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
 from mrsynth.tasks.benchmark.sharing import part_held, reports_held
 from mrsynth.tasks.models import check_sampling
@@ -73,6 +74,7 @@ class BenchmarkOptions(Sampling):
     baselines: bool = True
     segmenter: str | None = None
     pictures: bool = True
+    viewer: bool = True
     resume: bool = False
     num_parts: int = Field(1, gt=0)
     part_id: int = Field(0, ge=0)
@@ -161,7 +163,10 @@ def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
         write_text(options.out / "results.csv", results_csv(rows))
         write_text(options.out / "summary.json", summary_json(record, rows))
         write_text(options.out / "report.md", report_markdown(record, rows, published))
-    pictures = pictured(work, chosen, plans, rows, say) if options.pictures else {}  # last: it takes a while
+    methods = [contender.label for contender in competing] if options.pictures else []
+    worst_to_best = chosen_cases(rows, methods, options.protocols)
+    files_of = {f.name: f for f in chosen}
+    pictures = pictured(work.measurer, worst_to_best, files_of, plans, say, viewer=options.viewer)  # it takes a while
     with reports_held(options.out):
         rows, record, unfinished = found_now()
         write_text(options.out / "report.html", report_html(record, rows, published, pictures))
@@ -359,37 +364,6 @@ def subjects_of(dataset: Dataset, split: Split, options: BenchmarkOptions) -> li
             f"'{options.part}' (subjects by part: {sizes}). Give another --part, `--part all`, or a --split FILE."
         )
     return chosen[: options.limit]
-
-
-def pictured(
-    work: Work,
-    chosen: Sequence[SubjectFiles],
-    plans: Mapping[str, Sequence[Job]],
-    rows: Sequence[Score],
-    say: Progress,
-) -> dict[str, bytes]:
-    """Montages of each method's worst, median and best synthesis with the fewest contrasts missing, made once more."""
-    protocol = "brain3d" if "brain3d" in work.options.protocols else work.options.protocols[0]
-    files = {f.name: f for f in chosen}
-    pictures: dict[str, bytes] = {}
-    for contender in work.competing:
-        found = [r for r in rows if (r.method, r.protocol, r.metric) == (contender.label, protocol, "PSNR")]
-        if not found:
-            continue
-        most = max(len(r.given) for r in found)
-        alike = [r for r in found if r.region == found[0].region and len(r.given) == most]
-        ranked = sorted(alike, key=lambda r: r.value)
-        places = {0: "worst", len(ranked) // 2: "median", len(ranked) - 1: "best"}
-        for place, word in places.items():
-            row = ranked[place]
-            target = Contrast(row.target)
-            same = (j for j in plans[row.subject] if (j.piece.method, j.gap.pattern) == (row.method, row.pattern))
-            job = next(j for j in same if target in j.gap.targets)
-            say(f"picture of {row.subject}, {row.method}", place, len(ranked))
-            caption = f"{row.method}, {word}: {row.subject}, {row.target} from {row.pattern}, {row.value:.2f} dB"
-            subject = load_subject(files[row.subject], segmentation=True)
-            pictures[caption] = work.measurer.picture(subject, job, target)
-    return pictures
 
 
 @cache

@@ -7,8 +7,7 @@ import numpy as np
 from mrsynth.contrasts import Contrast
 from mrsynth.plain import Array
 from mrsynth.reports.montage import Kind, Panel, montage
-from mrsynth.reports.subject_page import SubjectPicture
-from mrsynth.reports.viewer import viewer_data
+from mrsynth.reports.viewer import SubjectPicture, viewer_data
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.raw import Raw
 from mrsynth.scans.views import View

@@ -114,7 +114,7 @@ def test_a_picture_has_a_column_for_each_input_what_was_made_the_truth_and_the_d
     monkeypatch.setattr(
         "mrsynth.tasks.benchmark.measuring.montage", lambda panels, mask, **more: drawn.extend(panels) or b"png"
     )
-    assert measurer(Constant()).picture(subject, job("copy"), T2) == b"png"
+    assert measurer(Constant()).picture(subject, job("copy"), T2, viewer=False) == (b"png", None)
     assert [(p.title, p.kind) for p in drawn] == [
         ("T1", "input"),
         ("T1ce", "input"),

@@ -351,6 +351,20 @@ def test_pictures_of_the_worst_the_median_and_the_best(options, monkeypatch):
     html = (done.out / "report.html").read_text()
     for word, value in (("worst", psnr[0]), ("best", psnr[-1])):
         assert f"{word}" in html and f"{value:.2f} dB" in html
+    assert html.count('class="viewer"') == 3 and html.count("window.mrsynthViewers =") == 1
+
+
+def test_viewers_of_a_benchmark_are_left_out_where_nobody_wants_them_or_the_page_would_be_too_large(
+    options, monkeypatch
+):
+    monkeypatch.setattr("mrsynth.tasks.benchmark.measuring.montage", lambda *_, **__: b"PNG")
+    done = benchmark(options(pictures=True, viewer=False))
+    assert 'class="viewer"' not in (done.out / "report.html").read_text()
+
+    monkeypatch.setattr("mrsynth.tasks.benchmark.pictures.LARGEST", 30_000)
+    html = (benchmark(options(pictures=True, resume=True)).out / "report.html").read_text()
+    assert 0 < html.count('class="viewer"') < 3 and "of 3 can be scrolled through" in html
+    assert html.index("worst") < html.index('class="viewer"')
 
 
 def test_pictures_where_one_pattern_is_asked_for_twice(options, monkeypatch):
