@@ -4,6 +4,7 @@ Only what describes the sequence is read from a header. Nothing of the patient m
 that none of it can reach a message, a log or a result.
 """
 
+import logging
 import lzma
 import math
 import re
@@ -19,15 +20,19 @@ import numpy as np
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
+from mrsynth.io.folders import few
+from mrsynth.io.nifti import LONGEST_SIDE_MM, MOST_VOXELS
 from mrsynth.io.other_formats import affine_of
 from mrsynth.io.sidecars import names_an_agent
 from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Doubles
 from mrsynth.scans.volume import Volume
 
+log = logging.getLogger(__name__)
+
 PREFIX = 128  # bytes before the letters DICM
 MOST_FILES = 20_000
-LARGEST_ARCHIVE = 8 << 30  # bytes, unpacked
+LARGEST_ARCHIVE, MOST_PACKED = 8 << 30, 100  # bytes, unpacked, and how many of them to one of the archive
 FEWEST_SLICES = 5
 EVEN = 0.1  # of the usual distance between slices, by which one may differ
 
@@ -47,6 +52,11 @@ TAGS = {
     "orientation": "0020|0037",
     "position": "0020|0032",
     "samples": "0028|0002",
+    "rows": "0028|0010",
+    "columns": "0028|0011",
+    "pixel": "0028|0030",
+    "slope": "0028|1053",
+    "intercept": "0028|1052",
 }
 SCOUT = re.compile(r"locali[sz]er|scout|survey|3.?plane|aahead|plan.?scan", re.IGNORECASE)
 DERIVED = re.compile(
@@ -109,6 +119,7 @@ def is_dicom(path: Path) -> bool:
 def series_below(folder: Path) -> list[Series]:
     """Every series in the DICOM files of a folder and those below it, by number.
 
+    Files that begin as DICOM and hold no image are logged as a warning: a damaged slice would else be missing unsaid.
     Raises InputError when there is none, or more than 20,000 files.
     """
     files = []
@@ -118,9 +129,14 @@ def series_below(folder: Path) -> list[Series]:
         if len(files) > MOST_FILES:
             raise InputError(f"{folder} holds more than {MOST_FILES} DICOM files. Give the folder of one examination.")
     groups: dict[str, list[tuple[Path, dict[str, str]]]] = defaultdict(list)
+    damaged = []
     for path in files:
         if header := _header(path):
             groups[header["uid"]].append((path, header))
+        elif path.name.upper() != "DICOMDIR":  # a table of contents
+            damaged.append(path.name)
+    if damaged:
+        log.warning("%d DICOM files hold no image that can be read: %s.", len(damaged), few(damaged))
     if not groups:
         raise InputError(f"{folder} holds no DICOM image that can be read.")
     found = [_series(members) for members in groups.values()]
@@ -132,8 +148,12 @@ def unpack(archive: Path, into: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as content:
             members = [m for m in content.infolist() if not m.is_dir()]
-            if len(members) > MOST_FILES or sum(m.file_size for m in members) > LARGEST_ARCHIVE:
-                raise InputError(f"{archive.name} holds too much for one examination: {len(members)} files.")
+            size, least = sum(m.file_size for m in members), archive.stat().st_size
+            if len(members) > MOST_FILES or size > min(LARGEST_ARCHIVE, MOST_PACKED * least):
+                raise InputError(
+                    f"{archive.name} ({least} bytes) holds too much for one examination: {len(members)} files, {size} "
+                    "bytes."
+                )
             for number, member in enumerate(members):  # by number: names in an archive may lead anywhere
                 with content.open(member) as source, (into / f"{number:05d}.dcm").open("xb") as target:
                     left = member.file_size
@@ -169,7 +189,8 @@ def guess(series: Series) -> Guess:
 def read_series(series: Series) -> Volume:
     """The volume of a series, in the scanner's units with slope and intercept applied; affine in RAS+ mm.
 
-    Raises InputError for slices that are missing, double or unevenly spaced, and for what is no set of parallel slices.
+    Raises InputError for slices that are missing, double or unevenly spaced, and for what is no set of parallel slices
+    or holds numbers that are none.
     """
     import SimpleITK
 
@@ -183,9 +204,12 @@ def read_series(series: Series) -> Volume:
         image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{series.label} cannot be read: {str(error).splitlines()[-1].strip()}.") from error
-    voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T).astype(np.float32)
+    with np.errstate(over="ignore"):
+        voxels = np.ascontiguousarray(sitk.GetArrayFromImage(image).T).astype(np.float32)
     if voxels.ndim != 3:
         raise InputError(f"{series.label} is no volume of grey values: its shape is {voxels.shape}.")
+    if not np.isfinite(voxels).all():
+        raise InputError(f"{series.label} holds numbers beyond 3.4e38. Its slope or its voxels are damaged.")
     return Volume(voxels, affine_of(image))
 
 
@@ -231,6 +255,8 @@ def _series(members: Sequence[tuple[Path, dict[str, str]]]) -> Series:
         trouble = "a multi-frame image: convert it with dcm2niix and give the NIfTI files"
     elif _number(head["samples"]) not in (None, 1.0):
         trouble = "a colour image"
+    elif claims := _claims([header for _, header in members]):
+        trouble = claims
     number = _number(head["number"])
     return Series(
         files=files,
@@ -246,6 +272,22 @@ def _series(members: Sequence[tuple[Path, dict[str, str]]]) -> Series:
         image_type=kinds,
         trouble=trouble,
     )
+
+
+def _claims(headers: Sequence[dict[str, str]]) -> str:
+    """What is wrong with the sizes and factors that slices state, before memory is taken for them; "" for nothing."""
+    rows, columns = (max(_number(h[side]) or 0 for h in headers) for side in ("rows", "columns"))
+    if rows * columns * len(headers) > MOST_VOXELS:
+        return f"it claims {columns:g}x{rows:g} voxels in {len(headers)} slices, which is more than {MOST_VOXELS}"
+    pixels = [_numbers(h["pixel"], 2) for h in headers]
+    if any(p is None or (p <= 0).any() for p in pixels):
+        return "its slices do not say how large their pixels are"
+    longest = max(float((p * (rows, columns)).max()) for p in pixels if p is not None)
+    if longest > LONGEST_SIDE_MM:
+        return f"it is {longest / 1000:.3g} m long, expected a head, at most {LONGEST_SIDE_MM / 1000:g} m"
+    if any(h[factor] and _number(h[factor]) is None for h in headers for factor in ("slope", "intercept")):
+        return "its slope or intercept is no number"
+    return ""
 
 
 def _in_order(members: Sequence[tuple[Path, dict[str, str]]]) -> tuple[tuple[Path, ...], str]:

@@ -1,5 +1,7 @@
 """DICOM series as four vendors name them, made from a small head by SimpleITK."""
 
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -78,6 +80,59 @@ def test_other_files_are_passed_over_and_none_at_all_is_an_error(tmp_path):
     assert is_dicom(tmp_path / "DICOMDIR") and not is_dicom(tmp_path / "notes.txt")
     with pytest.raises(InputError, match="no DICOM image"):
         series_below(tmp_path)
+
+
+def changed(path, element, value):
+    """A file with another value of an element of group 0028, little-endian and without types, as ITK writes it."""
+    data = path.read_bytes()
+    tag = struct.pack("<HH", 0x28, element)
+    if (at := data.find(tag)) < 0:  # before the pixels
+        at = end = data.index(struct.pack("<HH", 0x7FE0, 0x10))
+    else:
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+    path.write_bytes(data[:at] + tag + struct.pack("<I", len(value)) + value + data[end:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({0x10: b"\xff\xff", 0x11: b"\xff\xff"}, "claims 65535x65535 voxels"),
+        ({0x30: b"1000\\1000 "}, "is 10 m long"),
+        ({0x30: b"nan\\nan "}, "how large their pixels are"),
+        ({0x30: b"0\\0 "}, "how large their pixels are"),
+        ({0x30: b""}, "how large their pixels are"),
+        ({0x1053: b"nan "}, "slope or intercept is no number"),
+    ],
+)
+@pytest.mark.parametrize("slices", [1, 8])
+def test_what_slices_claim_is_not_believed(changes, reason, slices, tmp_path, write_series):
+    write_series(tmp_path, 1, "t1_tra")
+    for path in sorted(tmp_path.iterdir())[:slices]:
+        for element, value in changes.items():
+            changed(path, element, value)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=reason):
+        read_series(series_below(tmp_path)[0])
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_a_slice_that_is_damaged_is_named(tmp_path, write_series, caplog):
+    """The one at the end, too, which leaves no gap."""
+    write_series(tmp_path, 1, "t1_tra")
+    last = sorted(tmp_path.iterdir())[0]
+    last.write_bytes(last.read_bytes()[:-100])
+    series_below(tmp_path)
+    assert f"1 DICOM files hold no image that can be read: {last.name}" in caplog.text
+
+
+def test_an_archive_that_unpacks_into_far_more_than_it_is_is_not_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED) as content:
+        content.writestr("a", bytes(2**24))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="holds too much for one examination: 1 files, 16777216 bytes"):
+        unpack(tmp_path / "scan.zip", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_an_archive_is_unpacked_by_number(tmp_path, write_series):
