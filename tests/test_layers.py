@@ -25,6 +25,8 @@ DOORS = {
     "rich": ("cli/console.py",),
     "huggingface_hub": ("io/hub.py",),
     "transformers": ("io/encoders.py",),
+    "distributed": ("tasks/batch/cluster.py",),
+    "dask": (),
     "torchvision": (),  # has no CPU build beside the pinned torch
 }
 

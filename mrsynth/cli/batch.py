@@ -69,6 +69,14 @@ def batch(
     ] = False,
     num_parts: NumParts = 1,
     part_id: PartId = 0,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", metavar="tcp://HOST:PORT", help="Let the workers of this scheduler do the subjects."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Let N processes of this machine do them.", show_default="none"),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_progress: NoProgress = False,
@@ -110,6 +118,9 @@ def batch(
         overwrite=overwrite,
         num_parts=num_parts,
         part_id=part_id,
+        dask=dask,
+        workers=workers,
+        threads=threads,
     )
     with progress_bar(no_progress) as progress:
         done = task.batch(options, progress, say)

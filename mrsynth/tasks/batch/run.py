@@ -11,17 +11,19 @@ An output folder holds
 import csv
 import io
 import json
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mrsynth.errors import InputError, Interrupted, MrsynthError, UsageError, WeightsError
+from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, UsageError, WeightsError
 from mrsynth.io.bids import DESCRIPTION
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked
@@ -32,11 +34,19 @@ from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models, attempt, failed
+from mrsynth.tasks.batch.estimate import Estimate, estimate, in_words
 from mrsynth.tasks.batch.journal import Journal, Record, part_name, records_of
 from mrsynth.tasks.batch.tree import Tree, of_participants
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, SubjectOptions, header_problems
 from mrsynth.tasks.complete.run import plan
 from mrsynth.tasks.privacy import Places
+
+if TYPE_CHECKING:
+    from mrsynth.tasks.batch.cluster import Workers
+
+log = logging.getLogger(__name__)
+
+TRIES = 3  # subjects to estimate by, before there is no estimate
 
 
 class BatchOptions(SubjectOptions):
@@ -49,6 +59,9 @@ class BatchOptions(SubjectOptions):
     only_summary: bool = Field(False, description="write summary.csv and index.html anew, and do nothing else")
     num_parts: int = Field(1, gt=0, description="the work is shared by so many runs")
     part_id: int = Field(0, ge=0, description="which of them this is, from 0")
+    dask: str | None = Field(None, description="address of a scheduler whose workers do the subjects")
+    workers: int | None = Field(None, gt=0, description="so many processes on this machine do them")
+    threads: int | None = Field(None, gt=0, description="of the processor, for each worker")
 
     def of_subject(self, files: SubjectFiles, tree: Tree, redo: bool) -> CompleteOptions:
         """The request for one subject."""
@@ -88,6 +101,8 @@ def batch(
     Raises InputError when there is no subject, UsageError for a request that no subject could be done with or that is
     not the one this batch was begun with, OutputError, and Interrupted when stopped: the journal is then up to date.
     """
+    if options.dask is not None and options.workers is not None:
+        raise UsageError("--dask names workers that are there, --workers N starts some: give one of them.")
     if options.part_id >= options.num_parts:
         raise UsageError(f"--part-id {options.part_id} of --num-parts {options.num_parts}: parts count from 0.")
     root = options.root.expanduser()
@@ -207,16 +222,57 @@ class Work:
 
     def run(self, progress: Progress) -> None:
         """Do them. Raises Interrupted, and what would end every other subject too."""
+        if not self.todo:
+            return
+        if self.options.dask is None and self.options.workers is None:
+            self.foresee(lambda request, todo: estimate(request, todo, self.models))
+            self.count(self.here(), progress, AT_ONCE)
+            return
+        from mrsynth.tasks.batch.cluster import workers_at
+
+        with workers_at(self.options.dask, self.options.workers, self.options.threads) as workers:
+            self.say(f"{len(workers)} workers.")
+            self.foresee(workers.estimate, max(1, len(workers)))
+            self.count(self.there(workers), progress, AT_ONCE * max(1, len(workers)))
+
+    def foresee(self, measure: Callable[[CompleteOptions, Plan], Estimate], processes: int = 1) -> None:
+        """Say what time and memory will be needed, by the first subject of which that can be known."""
+        if len(self.todo) <= AT_ONCE * processes:
+            return
+        for request, todo in self.todo[:TRIES]:
+            try:
+                self.say(in_words(measure(request, todo), len(self.todo), processes))
+                return
+            except (InputError, MemoryExhausted):  # it is told when its turn comes
+                continue
+            except MrsynthError:
+                raise
+            except Exception:
+                log.info("no estimate by %s", todo.files.name, exc_info=True)
+
+    def count(self, done: Generator[None], progress: Progress, enough: int) -> None:
+        """Go through subjects as they end, and after so many say how long the rest will take."""
         began, count = time.perf_counter(), len(self.todo)
         progress("subjects", 0, count)
+        with closing(done):
+            for number, _ in enumerate(done, 1):
+                progress("subjects", number, count)
+                if number == enough < count:
+                    self.tell((time.perf_counter() - began) / number, count - number)
+
+    def there(self, workers: "Workers") -> Generator[None]:
+        """Let workers do them; yields when one has ended, and its record is in the journal."""
+        with closing(workers.records(self.todo)) as records:
+            for record in records:
+                self.note(record)
+                yield
+
+    def here(self) -> Generator[None]:
+        """Do them in threads of this process; yields when one has ended."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             try:
-                work = [pool.submit(self.one, request, todo) for request, todo in self.todo]
-                for number, future in enumerate(as_completed(work), 1):
-                    future.result()
-                    progress("subjects", number, count)
-                    if number == AT_ONCE < count:
-                        self.tell((time.perf_counter() - began) / number, count - number)
+                for future in as_completed([pool.submit(self.one, request, todo) for request, todo in self.todo]):
+                    yield future.result()
             finally:
                 self.stopped.set()  # those at work end at the next call of their network, and clean up
 

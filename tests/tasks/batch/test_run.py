@@ -11,12 +11,18 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, Interrupted, MemoryExhausted, OutputError, UsageError
 from mrsynth.io import store
 from mrsynth.io.nifti import read_volume, write_volume
-from mrsynth.io.subjects import find_subject
+from mrsynth.io.subjects import find_subject, load_subject
+from mrsynth.scans.preparation import prepare
 from mrsynth.tasks.batch import attempt
+from mrsynth.tasks.batch import estimate as estimating
 from mrsynth.tasks.batch import run as task
+from mrsynth.tasks.batch.attempt import Models
+from mrsynth.tasks.batch.estimate import Estimate, estimate, in_words
 from mrsynth.tasks.batch.journal import Journal, Record, records_of
 from mrsynth.tasks.batch.run import BatchOptions, summary_csv
 from mrsynth.tasks.batch.tree import Tree
+from mrsynth.tasks.complete.plan import CompleteOptions
+from mrsynth.tasks.complete.run import load_method, plan
 
 T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
 
@@ -312,3 +318,44 @@ def test_the_request_is_kept(cohort, tmp_path, stand_in):
     task.batch(options(cohort, tmp_path, seed=3))
 
     assert json.loads((tmp_path / "batch.json").read_text())["seed"] == 3
+
+
+def test_time_and_memory_are_told_before_the_first_subject_and_nothing_is_written_for_it(cohort, tmp_path, run_cli):
+    each = Estimate(reading=2.0, network=3.0, writing=5.0, memory_mb=2048.0)
+    assert each.seconds == 5.0 and Estimate(1.0, 9.0, 1.0, None).seconds == 9.0, "the network works on one at a time"
+    assert in_words(each, 7200, 2) == "Estimated for 7200: about 5.0 hours at 5 s a subject, 2.0 GB of memory each."
+
+    files = find_subject(cohort / "p2")
+    request = CompleteOptions(folder=files.folder, out=tmp_path / "p2")
+    found = estimate(request, plan(request, files), Models())
+    assert 0 < found.seconds < 60 and 100 < (found.memory_mb or 1000) < 10_000
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["fgc2f", "cwdm"])
+def test_an_estimate_is_of_all_slices_and_of_the_whole_volume(method, cohort, tmp_path, monkeypatch):
+    """With a clock by which every voxel that the network makes takes a microsecond."""
+    clock = [0.0]
+    monkeypatch.setattr(estimating.time, "perf_counter", lambda: clock[0])
+    voxels_of = {
+        "synthesise_volume": lambda args, more: args[1].mask[..., more["slices"]].size,
+        "synthesise_whole": lambda args, more: args[1][0].numel(),
+    }
+    for name, places in voxels_of.items():
+        do = getattr(estimating, name)
+
+        def timed(*args, do=do, places=places, **more):
+            clock[0] += places(args, more) * 1e-6
+            return do(*args, **more)
+
+        monkeypatch.setattr(estimating, name, timed)
+    monkeypatch.setattr(estimating, "SIDE", 32)
+    request = CompleteOptions(folder=cohort / "p1", out=tmp_path, method=method, self_check=False)
+    todo = plan(request)
+    found = estimate(request, todo, Models())
+
+    trained = load_method(todo.selection.entry.name)
+    prepared = prepare(load_subject(cohort / "p1"), trained.method.contrasts, trained.preparation)
+    mask = prepared.mask
+    voxels = mask[..., mask.any(axis=(0, 1))].size if method == "fgc2f" else mask.size
+    assert found.network == pytest.approx(voxels * 1e-6) and found.reading == 0

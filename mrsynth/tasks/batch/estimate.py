@@ -1,0 +1,137 @@
+"""How long a batch will take and how much memory, before it starts: one subject is read, and a part of it made."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mrsynth.devices import out_of_memory
+from mrsynth.diffusion.noise import SeededNoise
+from mrsynth.errors import MemoryExhausted
+from mrsynth.io.subjects import load_raw
+from mrsynth.methods.base import Method
+from mrsynth.plain import Array
+from mrsynth.sampling import Estimator
+from mrsynth.scans.preparation import Prepared, prepare
+from mrsynth.scans.subject import Subject
+from mrsynth.synthesis import synthesise_volume, synthesise_whole
+from mrsynth.tasks.batch.attempt import AT_ONCE, Models
+from mrsynth.tasks.complete.plan import CompleteOptions, Plan
+from mrsynth.tasks.complete.run import FAST_SELF_CHECK_SLICES, SELF_CHECK_SLICES, brain_finder
+from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
+
+SIDE = 64  # voxels, of the box that stands for a whole volume
+FEW_STEPS = 2  # of a chain, which stand for all
+WRITING = 1.2e-6  # seconds a voxel of an image that was made, with its report; processor time of a Xeon
+WRITING_BYTES = 80  # memory a voxel of the grid while a report is written, more than while the network works
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one subject among others.
+
+    reading, network, writing   seconds
+    memory_mb                   of the process, with AT_ONCE subjects in it; None where the system does not tell
+    """
+
+    reading: float
+    network: float
+    writing: float
+    memory_mb: float | None
+
+    @property
+    def seconds(self) -> float:
+        """From one subject to the next, where AT_ONCE are at work and the network has one at a time."""
+        return max(self.network, (self.reading + self.network + self.writing) / AT_ONCE)
+
+
+def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
+    """Read a subject, make some slices of it or a box, and reckon; nothing is written.
+
+    Raises what `complete` raises of this subject.
+    """
+    assert todo.checkpoint is not None
+    trained = models(todo.checkpoint)
+    how = replace(trained.estimator(request.sampling), samples=1)
+    trained.method.to(how.device).optimise(how.precision)
+    reset_peak_memory(how.device)
+    clock = time.perf_counter()
+    find_brain = brain_finder(request.strip)
+    raw = load_raw(todo.files, align=request.align, onto=request.onto, find_brain=find_brain, n4=request.n4)
+    reading, clock = time.perf_counter() - clock, time.perf_counter()
+    subject = raw.subject.without(*trained.card.unlearnt)
+    prepared = prepare(subject, trained.method.contrasts, trained.prepared_with(request.crop))
+    preparing = time.perf_counter() - clock
+    before = peak_memory_mb(how.device)
+    try:
+        each, share = timed(trained.method, prepared, subject.name, how)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryExhausted(f"Memory ran out for a part of {subject.name}.") from error
+    after = peak_memory_mb(how.device)
+    in_2d = trained.method.dimensions == 2
+    scale = 1.0 if in_2d else share  # of what a pass holds: a batch of slices is as large for any number of them
+    slices = FAST_SELF_CHECK_SLICES if request.fast else SELF_CHECK_SLICES
+    check = each * slices / how.batch_size if in_2d else each / share
+    checks = len(subject.available) if request.self_check else 0
+    return Estimate(
+        reading=reading,
+        network=preparing + (request.samples or 1) * each / share + checks * (preparing + check),
+        writing=WRITING * raw.subject.reference.voxels.size * len(todo.targets),
+        memory_mb=None if before is None or after is None else memory(before, (after - before) / scale, raw.subject),
+    )
+
+
+def timed(method: Method, prepared: Prepared, name: str, how: Estimator) -> tuple[float, float]:
+    """Seconds that a batch of slices takes, or a box of a volume; and its share of the whole.
+
+    The second time counts: the first one also gets things ready.
+    """
+    few = replace(how, steps=min(how.steps, FEW_STEPS))
+    do, share = (some_slices if method.dimensions == 2 else one_box)(method, prepared, name, few)
+    do()
+    clock = time.perf_counter()
+    do()
+    return (time.perf_counter() - clock) * how.steps / few.steps, share
+
+
+def some_slices(method: Method, prepared: Prepared, name: str, how: Estimator) -> tuple[Callable[[], object], float]:
+    """What makes a batch of slices from the middle; their share of all."""
+    filled = np.flatnonzero(prepared.mask.any(axis=(0, 1)))
+    first = max(0, (len(filled) - how.batch_size) // 2)
+    part = filled[first : first + how.batch_size].tolist()
+    return lambda: synthesise_volume(method, prepared, name, how, slices=part), len(part) / len(filled)
+
+
+def one_box(method: Method, prepared: Prepared, name: str, how: Estimator) -> tuple[Callable[[], object], float]:
+    """What makes a box from the middle; its share of the volume."""
+    images = torch.from_numpy(box_of(prepared.images)) * 2 - 1
+    available = np.asarray(prepared.available, dtype=bool)
+    noise = SeededNoise(how.seed, name, method.targets, 0, shared=method.shared_noise)
+    return lambda: synthesise_whole(method, images, available, noise, how), images.numel() / prepared.images.size
+
+
+def box_of(images: Array) -> Array:
+    """The middle of images (C, I, J, K), at most SIDE along each axis, which multiples of 32 divide."""
+    starts = [max(0, (n - SIDE) // 2) for n in images.shape[1:]]
+    return images[:, *(slice(start, start + SIDE) for start in starts)]
+
+
+def memory(before: float, network: float, subject: Subject) -> float:
+    """MB of a process that samples one subject while it writes another.
+
+    before    it held when the first was read and prepared
+    network   a pass takes more
+    """
+    return before + network + WRITING_BYTES * subject.reference.voxels.size / 2**20
+
+
+def in_words(each: Estimate, count: int, processes: int = 1) -> str:
+    """What a batch of so many subjects comes to, in so many processes."""
+    minutes = each.seconds * count / processes / 60
+    time_taken = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(1, round(minutes))} minutes"
+    held = "" if each.memory_mb is None else f", {each.memory_mb / 1024:.1f} GB of memory" + " each" * (processes > 1)
+    return f"Estimated for {count}: about {time_taken} at {each.seconds:.0f} s a subject{held}."
