@@ -38,6 +38,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", env
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", callback=lowered)]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Fast = Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")]
+Segment = Annotated[
+    bool,
+    typer.Option("--segment", help="Also measure tumour regions with and without what is synthetic: no measurement."),
+]
 Viewer = Annotated[bool, typer.Option(help="Put the volumes into report.html, to scroll through.")]
 NumParts = Annotated[int, typer.Option(min=1, metavar="K", help="Share the work among K runs.")]
 PartId = Annotated[int, typer.Option(min=0, metavar="I", help="Which of them this is, from 0.")]

@@ -25,6 +25,7 @@ from mrsynth.cli.options import (
     Precision,
     Sampler,
     Seed,
+    Segment,
     Steps,
     SubjectFolder,
     T1ce,
@@ -91,6 +92,7 @@ def complete(
     self_check: Annotated[
         bool, typer.Option(help="Hide each available contrast on a few slices, remake it and score it.")
     ] = True,
+    segment: Segment = False,
     viewer: Viewer = True,
     crop: Annotated[
         Crop | None,
@@ -149,6 +151,7 @@ def complete(
         precision=precision,
         reference=reference,
         self_check=self_check,
+        segment=segment,
         viewer=viewer,
         crop=crop.value if crop else None,
         align=align.value,
@@ -180,6 +183,13 @@ def complete(
     for contrast, path in saved.images.items():
         print_result(f"{contrast.label}: {path}")
         say(assess(saved.report, contrast).text)
+    if volumes := saved.report.volumes:
+        print_result("Tumour regions FROM SYNTHETIC IMAGES, no measurement:")
+        for r in volumes.regions:
+            true = "" if r.true_ml is None else f", {r.true_ml:.1f} ml with the true ones"
+            print_result(
+                f"  {r.region}: {r.synthetic_ml:.1f} ml; {r.acquired_ml:.1f} ml without what is synthetic{true}"
+            )
     for text in (*saved.report.warnings, *saved.report.notices):
         say(f"Note: {text}")
     print_result(f"Report: {saved.html}")

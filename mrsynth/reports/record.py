@@ -32,6 +32,11 @@ SPREAD_MAPPING = (
     "The voxel-wise standard deviation over the samples, on the image's own scale: {}. Where it is small the samples "
     "agree, which does not mean that they are right."
 )
+VOLUMES_WARNING = (
+    "FROM SYNTHETIC IMAGES: a small segmenter, a weak judge, measured these on images of which a part is synthetic. "
+    "They hold nothing that the acquired contrasts do not, are no measurement of this person, and of what enhances "
+    "they say nothing where the T1ce is synthetic."
+)
 RELATIVE, UNITS = "relative, 0 to 1000", {Contrast.CT: "HU"}
 
 
@@ -130,6 +135,28 @@ class SamplerRecord(Record):
     words: str = Field("", description="what such an image is")
 
 
+class RegionVolumes(Record):
+    """How large a region of a tumour is, in millilitres: see `VolumesRecord`."""
+
+    region: str
+    acquired_ml: float
+    synthetic_ml: float
+    true_ml: float | None = None
+
+
+class VolumesRecord(Record):
+    """Regions by a segmenter that sees the acquired contrasts alone, the synthetic ones too, or true ones instead.
+
+    acquired, synthetic   the contrasts that it read
+    """
+
+    segmenter: str
+    acquired: tuple[Contrast, ...]
+    synthetic: tuple[Contrast, ...]
+    regions: tuple[RegionVolumes, ...]
+    warning: str = VOLUMES_WARNING
+
+
 class Report(Record):
     """Everything about one run on one subject. `notices` always holds what must be said of the outputs."""
 
@@ -146,6 +173,7 @@ class Report(Record):
     sampler: SamplerRecord
     outputs: tuple[OutputRecord, ...]
     scores: tuple[Score, ...] = ()
+    volumes: VolumesRecord | None = None
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = Field(default=(), validate_default=True)
     not_used: dict[str, str] = Field(default_factory=dict, description="image in the subject's folder -> why")
@@ -230,6 +258,7 @@ def sidecar_json(
     not_used: Mapping[str, str] | None = None,
     content: Content = "image",
     replaces: str | None = None,
+    volumes: VolumesRecord | None = None,
 ) -> str:
     """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
 
@@ -238,6 +267,7 @@ def sidecar_json(
     not_used    images in the subject's folder that were not used, and why
     replaces    the scan of this contrast that is there, and was not read
     content     what the NIfTI holds: the image, or the mean or the spread of several samples
+    volumes     of tumour regions, where the image was among what they were measured on
     """
     is_image = content != "spread"
     what = {
@@ -268,6 +298,7 @@ def sidecar_json(
                 else SPREAD_MAPPING.format(UNITS.get(target, RELATIVE)),
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
+                **({"RegionVolumes": volumes.model_dump(mode="json")} if volumes and content == "image" else {}),
                 "Warnings": list(warnings),
                 "NotUsed": in_utf8(dict(not_used or {})),
                 "Notices": list(notices_for([target])),

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mrsynth.contrasts import WARNINGS, Contrast, spelled
-from mrsynth.reports.elements import Cell, counted, render
-from mrsynth.reports.record import Report, intensity_mapping
+from mrsynth.reports.elements import Cell, Number, counted, render
+from mrsynth.reports.record import Report, VolumesRecord, intensity_mapping
 from mrsynth.reports.trust import assess
 from mrsynth.reports.viewer import SubjectPicture
 from mrsynth.scans.hounsfield import HOUNSFIELD
@@ -64,6 +64,7 @@ def report_html(report: Report, pictures: Mapping[Contrast, SubjectPicture]) -> 
         ],
         viewers=any(picture.viewer is not None for picture in pictures.values()),
         scores=_scores(report.scores),
+        volumes=_volumes(report.volumes),
         files=_files(report),
         facts=_facts(report),
         details=_details(report),
@@ -118,6 +119,23 @@ def _scores(scores: Sequence[Score]) -> dict[str, Any] | None:
         return Grid([*head, *(["Protocol"] if protocol else [])], rows)
 
     return {"first": lines(first, protocol=False), "all": lines(measured, protocol=True)}
+
+
+REGIONS = {"WT": "whole tumour (WT)", "TC": "tumour core (TC)", "ET": "enhancing tumour (ET)"}
+
+
+def _volumes(volumes: VolumesRecord | None) -> Grid | None:
+    """A line a region, in millilitres."""
+    if volumes is None:
+        return None
+    made, there = (", ".join(c.label for c in contrasts) for contrasts in (volumes.synthetic, volumes.acquired))
+    true = [f"with the true {made}"] if any(r.true_ml is not None for r in volumes.regions) else []
+    rows: list[list[Cell]] = []
+    for r in volumes.regions:
+        figures = (r.synthetic_ml, r.acquired_ml, *([r.true_ml] if true else []))
+        cells = [Number("" if ml is None else f"{ml:.1f} ml") for ml in figures]
+        rows.append([REGIONS.get(r.region, r.region), *cells])
+    return Grid(["Region", f"with the SYNTHETIC {made}", f"from {there} alone", *true], rows)
 
 
 def _files(report: Report) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from mrsynth.reports.record import (
     RegistrationRecord,
     Report,
     SamplerRecord,
+    VolumesRecord,
     WeightsRecord,
     metrics_csv,
     report_json,
@@ -191,6 +192,7 @@ def write_results(
     dataset: Path | None = None,
     viewer: bool,
     began: float,
+    volumes: VolumesRecord | None = None,
 ) -> Report:
     """Write every image with its sidecar, then metrics.csv, preview.png, report.html and report.json.
 
@@ -237,6 +239,7 @@ def write_results(
             not_used=not_used,
             content=content,
             replaces=replaced(target),
+            volumes=volumes if volumes and target in volumes.synthetic else None,
         )
         what = target.label if content == "image" else f"{target.label} {content}"
         write_text(folder / sidecar_name(name), sidecar)
@@ -289,6 +292,7 @@ def write_results(
         sampler=sampler,
         outputs=tuple(outputs),
         scores=completion.scores,
+        volumes=volumes,
         warnings=warnings,
         not_used=not_used,
         file_notes=places.plain(files.notes),

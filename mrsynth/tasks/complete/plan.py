@@ -32,6 +32,7 @@ class SubjectOptions(Sampling):
     strip: str = Field("auto", description="whole heads: auto finds the brain by deepbet, off leaves it, or a program")
     n4: bool = Field(False, description="correct slow changes of brightness first")
     self_check: bool = True
+    segment: bool = Field(False, description="measure tumour regions by the built-in segmenter, and say so")
     viewer: bool = Field(True, description="put the volumes into report.html, to scroll through")
     overwrite: bool = Field(False, description="results of an earlier run may be replaced")
 

@@ -49,6 +49,7 @@ from mrsynth.tasks.complete.output import (
     write_results,
 )
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems
+from mrsynth.tasks.complete.regions import region_volumes, segmenter_for
 from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
@@ -126,6 +127,7 @@ def make(
         raise InputError("\n".join(problems))
     if todo.selection is None or options.dry_run:
         return todo, None
+    segmenter = segmenter_for(todo, options.device) if options.segment else None
     command = todo.places.command(options.command or "complete")
     began_as = (f"mrsynth {__version__}: {command}", todo.selection.reason)
     with (
@@ -150,6 +152,7 @@ def make(
                 self_check=options.self_check,
                 progress=say,
             )
+            volumes = region_volumes(segmenter, done, truths) if segmenter else None
         seconds |= done.seconds
         rows = list(done.scores)
         for number, (target, truth) in enumerate(truths.items()):
@@ -168,6 +171,7 @@ def make(
             command=options.command,
             dataset=options.dataset,
             viewer=options.viewer,
+            volumes=volumes,
             began=began,
         )
         for warning in report.warnings:
