@@ -255,7 +255,7 @@ def refuse_label_map(path: Path | str, volume: "Volume") -> None:
     """Raise InputError for an image of a few values: a mask or a segmentation, whatever its name says."""
     import numpy as np
 
-    some = np.unique(volume.voxels.ravel()[:: max(volume.voxels.size // SAMPLED, 1)])
+    some = np.unique(volume.voxels.ravel(order="K")[:: max(volume.voxels.size // SAMPLED, 1)])
     if len(some) <= FEW_VALUES and len(values := np.unique(volume.voxels)) <= FEW_VALUES:
         raise InputError(
             f"{path} has only the values {', '.join(f'{v:g}' for v in values)}: a mask or a segmentation, not a scan. "

@@ -146,7 +146,7 @@ def overlap_of(fixed: Volume, moving: Volume, transform: Doubles) -> float:
 
 def head_of(volume: Volume) -> Mask:
     """(I, J, K) bool: brighter than a tenth of the bright end, which leaves out air and its noise."""
-    mask: Mask = volume.voxels > 0.1 * float(np.quantile(volume.voxels, 0.98))
+    mask: Mask = volume.voxels > 0.1 * float(np.quantile(volume.voxels.ravel(order="K"), 0.98))
     return mask
 
 

@@ -6,7 +6,8 @@ background.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from functools import reduce
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,11 @@ def shown(contrast: Contrast, volume: Volume) -> NDArray[np.bool_]:
         return there
     limit = DUST * float(np.quantile(np.abs(voxels[there]), QUANTILE))
     return np.abs(voxels) > limit if _has_dust(probe, limit) else there
+
+
+def shown_by_any(volumes: Mapping[Contrast, Volume]) -> NDArray[np.bool_]:
+    """(I, J, K) bool: where any of some images on one grid, at least one, is not background."""
+    return reduce(np.logical_or, (shown(c, v) for c, v in volumes.items()))  # NumPy's own reduce would stack them
 
 
 def _largest(voxels: NDArray[np.float32]) -> float:
@@ -96,7 +102,7 @@ def differences(volumes: Mapping[Contrast, Volume], mask: NDArray[np.bool_] | No
                 "skull still there, or its background not 0? What it alone shows is painted, too."
             )
             continue
-        common = np.logical_and.reduce(others) if len(others) > 1 else others[0]
+        common = reduce(np.logical_and, others)
         lacking = int((common & ~own).sum()) / max(int(common.sum()), 1)
         if lacking > LACKS:
             told.append(
@@ -112,8 +118,9 @@ def same_image(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
         return False
     if np.array_equal(one, other):
         return True
-    sample = (one.ravel()[::7], other.ravel()[::7]) if one.size > 10_000 else (one.ravel(), other.ravel())
-    return _is_multiple(*sample) and (one.size <= 10_000 or _is_multiple(one.ravel(), other.ravel()))
+    order: Literal["C", "F"] = "F" if one.flags.f_contiguous and other.flags.f_contiguous else "C"
+    flat = one.ravel(order), other.ravel(order)  # views: the other order would copy, across all of memory
+    return (one.size <= 10_000 or _is_multiple(flat[0][::7], flat[1][::7])) and _is_multiple(*flat)
 
 
 def _is_multiple(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:

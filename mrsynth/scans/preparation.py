@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask, Plain
-from mrsynth.scans.foreground import same_image, shown
+from mrsynth.scans.foreground import same_image, shown_by_any
 from mrsynth.scans.grid import Orientation, Resampling, is_axis_code
 from mrsynth.scans.hounsfield import (
     HOUNSFIELD,
@@ -303,7 +303,7 @@ def _refuse_copies(name: str, used: Mapping[Contrast, Volume]) -> None:
 
 def _foreground(subject: Subject, used: Mapping[Contrast, Volume], *, fill: bool) -> Mask:
     """(I, J, K) bool, never empty: what any used contrast shows, with `fill` and encloses, inside the brain mask."""
-    union: Mask = np.logical_or.reduce([shown(c, v) for c, v in used.items()])
+    union: Mask = shown_by_any(used)
     names = ", ".join(c.label for c in used)
     if not union.any():
         raise InputError(
@@ -337,13 +337,14 @@ class _Unit:
 
 def _unit(name: str, contrast: Contrast, voxels: Array, foreground: Mask, config: PreparationConfig) -> _Unit:
     """The intensity rule of `config` for one contrast; raises InputError for images it can make nothing of."""
-    check_contrast(name, contrast, voxels[foreground])
+    inside = voxels.T[foreground.T] if voxels.flags.f_contiguous else voxels[foreground]  # in the order of memory
+    check_contrast(name, contrast, inside)
     if window := window_of(contrast, config.hounsfield):
         u = np.where(foreground, to_window(voxels, window), np.float32(0))
         return _Unit(u, 1.0, 0.0, window[0], window[1] - window[0])
     masked = np.where(foreground, voxels, np.float32(0))  # changes nothing but where a brain mask was given
     if config.intensity == "brain_quantile":
-        scale = brain_quantile(name, contrast, voxels[foreground], config.quantile)
+        scale = brain_quantile(name, contrast, inside, config.quantile)
         return _Unit(masked, scale, 0.0, 0.0, scale)
     u, offset, scale = volume_quantile_unit(masked, f"{name}: {contrast.label}")
     background = float(u[~foreground].max(initial=0))  # one value everywhere: the background is 0

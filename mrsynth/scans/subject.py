@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.scans.foreground import shown
+from mrsynth.scans.foreground import shown_by_any
 from mrsynth.scans.volume import Volume, same_grid
 
 
@@ -59,7 +59,7 @@ class Subject:
 
     def foreground(self) -> NDArray[np.bool_]:
         """(I, J, K) bool: voxels where any available contrast is non-zero (in a CT: no air), inside the brain mask."""
-        union: NDArray[np.bool_] = np.logical_or.reduce([shown(c, v) for c, v in self.volumes.items()])
+        union: NDArray[np.bool_] = shown_by_any(self.volumes)
         return union if self.mask is None else union & (self.mask.voxels != 0)
 
     def without(self, *hidden: Contrast) -> "Subject":
