@@ -72,9 +72,9 @@ class BatchOptions(SubjectOptions):
 
     def lasting(self) -> dict[str, Any]:
         """What must be the same when a batch goes on: everything that changes an image."""
-        apart = {"root", "out", "participants", "bids", "only_summary", "overwrite", "num_parts", "part_id", "device"}
-        apart |= {"viewer", "segment"}
-        return self.model_dump(mode="json", exclude=apart)
+        what = {"participants", "bids", "only_summary", "overwrite", "num_parts", "part_id", "viewer", "segment"}
+        where = {"root", "out", "device", "dask", "workers", "threads"}
+        return self.model_dump(mode="json", exclude=what | where)
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,15 @@ def test_a_batch_may_change_its_mind_about_the_viewer(cohort, tmp_path, stand_in
     assert not asked.of_subject(find_subject(cohort / "p1"), tree, redo=False).viewer
 
 
+def test_where_and_by_how_many_it_is_done_makes_no_other_batch():
+    here = BatchOptions(root="a", out="b")
+    there = BatchOptions(
+        root="c", out="d", dask="tcp://h:1", workers=2, threads=3, device="cpu", num_parts=4, part_id=1, overwrite=True
+    )
+
+    assert here.lasting() == there.lasting() != BatchOptions(root="a", seed=1).lasting()
+
+
 def test_names_are_read_in_any_letter_case(cohort, tmp_path, stand_in, run_cli):
     names = ["--method", "FGC2F", "--mode", "SAMPLE", "--sampler", "DDIM", "--precision", "FP32", "--device", "CPU"]
     status, _, err = run(run_cli, cohort, tmp_path, *names)
