@@ -1,15 +1,16 @@
 """What a checkpoint says of itself: the plain data that the manifest, the file header and the report share."""
 
 import math
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.plain import Plain
 from mrsynth.scores.rows import Score
 
 LONGEST_NAME = 200
+MEDIAN = "median"  # of a committee's brightness
 
 
 class DataSource(Plain):
@@ -88,11 +89,61 @@ class Card(Plain):
         return ", ".join(f"{target} from {pattern_name(inputs)}" for target, inputs in self.requires.items())
 
 
+class Member(Plain):
+    """One checkpoint of a committee: its name in the manifest, and what its image weighs beside those of the others."""
+
+    name: str
+    weight: float = Field(1.0, gt=0)
+
+
+class Committee(Plain):
+    """Several checkpoints whose images are brought to one brightness and averaged (mrsynth/methods/committee.py).
+
+    members      in order; for each case those that can make it
+    brightness   whose mean and standard deviation in the brain all are given: those of a member, by its name (or the
+                 first that takes part, where it does not), or the median over the members
+    """
+
+    members: tuple[Member, ...] = Field(min_length=2)
+    brightness: str = MEDIAN
+
+    @model_validator(mode="after")
+    def _of_its_own(self) -> Self:
+        names = [member.name for member in self.members]
+        if len(set(names)) < len(names):
+            raise ValueError("each member should be named once")
+        if self.brightness not in (MEDIAN, *names):
+            raise ValueError(f"brightness {self.brightness!r}: expected {MEDIAN}, or one of {', '.join(names)}")
+        return self
+
+
+class AuthorsFigure(Plain):
+    """What the authors of published weights say that these reach; no measurement of ours, and not comparable with one.
+
+    value      of the metric, over whole volumes unless the protocol says other
+    protocol   data, scaling, region and steps, as far as known, in words
+    source     where it stands, and whether it was read there
+    """
+
+    target: Contrast
+    metric: str
+    value: float
+    protocol: str
+    source: str
+
+
 class ManifestEntry(Card):
-    """A card and where its file is: `file` beside the package's weights, or `repository` and `pattern` on a hub."""
+    """A card and where its file is: `file` beside the package's weights, or `repository` and `pattern` on a hub; or,
+    without a file of its own, the `committee` of other entries that it is.
+
+    cpu_seconds   processor time that a brain at 1 mm takes, as the checkpoint is used unless told otherwise
+    """
 
     file: str | None = None
     repository: str | None = None
     pattern: str | None = None
     sha256: str | None = None
     size: int | None = None
+    committee: Committee | None = None
+    cpu_seconds: float | None = Field(None, gt=0)
+    published: tuple[AuthorsFigure, ...] = ()

@@ -21,8 +21,10 @@ from mrsynth.errors import UsageError
 from mrsynth.plain import Plain
 
 Mode = Literal["mean", "sample"]
+Crop = Literal["brain", "full"]
 MODES: tuple[Mode, ...] = ("mean", "sample")
 ONE_CALL = "one call"  # in place of a sampler's name, in mode mean
+EACH_ONE_CALL = "one call of each member"  # the same, of a committee
 FAST_STEPS = 10  # of mode sample with --fast, at most
 
 
@@ -39,7 +41,7 @@ class Sampling(Plain):
     seed: int = 0
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: str = Field("auto", description="auto, fp32 or bf16")
-    crop: Literal["brain", "full"] | None = Field(None, description="the part of the volume the network sees")
+    crop: Crop | None = Field(None, description="the part of the volume the network sees")
 
     @property
     def sampling(self) -> "Sampling":
@@ -81,8 +83,9 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
     modes = said.get("modes", MODES)
     mode: Mode | None = asked.mode or said.get("mode")
     if mode is not None and mode not in modes:
+        why = " A mean of what several networks draw is no sample." if said.get("sampler") == EACH_ONE_CALL else ""
         raise UsageError(
-            f"{name} has no mode {mode}: it does {' and '.join(modes)}. Leave --mode out, or name another."
+            f"{name} has no mode {mode}: it does {' and '.join(modes)}.{why} Leave --mode out, or name another."
         )
     drawn = {"--steps": asked.steps, "--sampler": asked.sampler, "--samples": asked.samples}
     given = [option for option, value in drawn.items() if value is not None]
@@ -98,6 +101,11 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
 def in_words(mode: str, sampler: str, steps: int, samples: int) -> str:
     """What an image of a mode is, in a sentence; `weights show`, report and sidecar say the same."""
     chain = f"{steps} step{'s' * (steps > 1)} of {sampler}"
+    if sampler == EACH_ONE_CALL:
+        return (
+            "The mean of what several networks make by one call each, all brought to one brightness: closest to the "
+            "truth on average, and smoother than a scan."
+        )
     if mode == "mean":
         return (
             "The conditional mean, by one call of the network from zeros: closest to the truth on average, and "
@@ -115,7 +123,7 @@ def default_in_words(said: Mapping[str, Any]) -> str:
     """What a checkpoint makes unless told otherwise, and what else it can; `said` is `Card.sampling`."""
     mode = str(said.get("mode") or "draws")
     steps, samples = int(said.get("steps") or 0), int(said.get("samples") or 1)
-    chain = (str(said.get("sampler") or "its sampler"), steps) if steps else ("its sampler", 1)
+    chain = str(said.get("sampler") or "its sampler"), steps or 1
     text = in_words(mode, *chain, samples if mode == "draws" else 1)
     others = [m for m in said.get("modes", ()) if m != mode]
     return f"{text} --mode {' or '.join(others)} is the other way." if others else text

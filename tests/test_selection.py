@@ -2,11 +2,14 @@
 
 import pytest
 
-from mrsynth.card import Card, ManifestEntry
+from mrsynth.card import AuthorsFigure, Card, Committee, DataSource, ManifestEntry, Member
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
 from mrsynth.errors import UsageError, WeightsError
+from mrsynth.io.store import manifest
+from mrsynth.preference import Circumstances, Recorded, measured
+from mrsynth.sampling import Sampling
 from mrsynth.scores.rows import Score
-from mrsynth.selection import Selection, measured, named, select
+from mrsynth.selection import Selection, named, select
 
 T1, T1CE, T2, FLAIR = STANDARD
 THREE = (T1, T2, FLAIR)  # all but T1ce
@@ -290,3 +293,150 @@ def test_a_score_that_no_checkpoint_can_have_is_no_measurement(value):
 )
 def test_the_reason_says_whose_claim_a_score_is(entry, claimed):
     assert ("(as the checkpoint itself claims)" in select([entry], THREE, [T1CE]).reason) == claimed
+
+
+# The order of kinds --------------------------------------------------------------------------------------------------
+
+
+def fetched(target, *scores, **more):
+    """A published checkpoint that was fetched."""
+    entry = cwdm(target, *scores, name=f"official-{target}", file=f"/store/official-{target}.safetensors")
+    data = [DataSource(name="d", licence="l", citation="c", subjects=1251)]
+    return entry.model_copy(update={"repository": "pfriedri/cwdm", "training_data": tuple(data)} | more)
+
+
+def committee(**more):
+    rule = Committee(members=[Member(name="fgc2f-ship"), Member(name="cwdm-t1ce")])
+    sampling = {"mode": "mean", "modes": ["mean"]}
+    return ManifestEntry(
+        name="committee", method="committee", contrasts=STANDARD, licence="x", committee=rule, sampling=sampling, **more
+    )
+
+
+def mine(name="mine", *scores):
+    return unified(name, *scores, file=f"/store/{name}.safetensors")
+
+
+def recorded(dataset="folder", **values):
+    return Recorded(dataset, {name: (score(value, subjects=7),) for name, value in values.items()})
+
+
+ALL = [unified("ours", score(18)), *CWDM, committee(), fetched(T1CE), mine("mine", score(30))]
+
+
+def test_published_comes_before_the_committee_and_that_before_ours():
+    entries = list(ALL)
+    order = []
+    while entries:
+        chosen = select(entries, THREE, [T1CE]).entry
+        order.append(chosen.name)
+        entries.remove(chosen)
+        entries = [e for e in entries if e.supports(set(THREE), T1CE)]
+
+    assert order == ["official-t1ce", "committee", "ours", "cwdm-t1ce", "mine"]
+
+
+def test_a_file_of_the_users_without_a_record_is_named_and_not_chosen():
+    chosen = select(ALL, THREE, [T1CE])
+
+    assert any(hint.startswith("mine is a file of yours without a recorded score") for hint in chosen.hints)
+    assert select([mine(), committee()], THREE, [T1CE]).entry.name == "committee"
+    alone = select([mine()], THREE, [T1CE])
+    assert alone.entry.name == "mine" and not alone.hints
+
+
+def test_the_users_own_benchmark_decides_first():
+    given = Circumstances(recorded=(recorded(mine=17.0, committee=16.5),))
+    chosen = select(ALL, THREE, [T1CE], given=given)
+
+    assert chosen.entry.name == "mine"
+    assert chosen.reason == (
+        "mine: makes t1ce from t1+t2+flair with 17.0 dB brain PSNR on 7 subjects of your own benchmark (folder), the "
+        "best of those recorded there (2 of 5 checkpoints at hand)."
+    )
+
+
+def test_scores_of_two_benchmarks_are_never_compared():
+    """The latest that says something of the case counts, however low its figures are."""
+    latest, before = recorded("new", ours=10.0), recorded("old", mine=25.0, ours=24.0)
+
+    assert select(ALL, THREE, [T1CE], given=Circumstances(recorded=(latest, before))).entry.name == "ours"
+    assert select(ALL, THREE, [T1CE], given=Circumstances(recorded=(before, latest))).entry.name == "mine"
+    elsewhere = Recorded("other pattern", {"mine": (score(25.0, (T1,)),)})
+    assert select(ALL, THREE, [T1CE], given=Circumstances(recorded=(elsewhere,))).entry.name == "official-t1ce"
+
+
+@pytest.mark.parametrize("value", [1e9, float("nan"), float("inf"), -1.0])
+def test_a_record_that_cannot_be_is_ignored(value):
+    given = Circumstances(recorded=(recorded(mine=value),))
+
+    assert select(ALL, THREE, [T1CE], given=given).entry.name == "official-t1ce"
+
+
+def test_fast_takes_a_small_one_and_says_what_was_passed_over():
+    chosen = select(ALL, THREE, [T1CE], given=Circumstances(asked=Sampling(fast=True)))
+
+    assert chosen.entry.name == "ours"
+    assert "official-t1ce was passed over, since --fast asks for a small one" in chosen.reason
+    only = select([committee()], THREE, [T1CE], given=Circumstances(asked=Sampling(fast=True)))
+    assert only.entry.name == "committee"  # rather than nothing
+
+
+@pytest.mark.parametrize(
+    ("processors", "steps", "name"),
+    [(1, None, "committee"), (2, None, "official-t1ce"), (2, 40, "committee"), (None, 400, "official-t1ce")],
+)
+def test_what_takes_more_than_ten_minutes_is_passed_over(processors, steps, name):
+    """1,000 s of processor time in 10 steps; the committee 100. Steps are of mode sample only."""
+    slow = fetched(T1CE, cpu_seconds=1000, sampling={"mode": "sample", "modes": ["sample"], "steps": 10})
+    both = committee(cpu_seconds=100).model_copy(update={"sampling": {}})
+    given = Circumstances(asked=Sampling(steps=steps), processors=processors)
+    chosen = select([unified("ours"), both, slow], THREE, [T1CE], given=given)
+
+    assert chosen.entry.name == name
+    assert ("would take about" in chosen.reason) == (name == "committee")
+    if name == "committee":
+        assert f"(about {100 / processors:.0f} " in chosen.reason or "minutes here)" in chosen.reason
+
+
+def test_samples_are_asked_of_those_that_draw():
+    entries = [unified("ours"), committee()]
+
+    assert select(entries, THREE, [T1CE]).entry.name == "committee"
+    for asked in (Sampling(mode="sample"), Sampling(steps=5), Sampling(sampler="ddim"), Sampling(samples=3)):
+        assert select(entries, THREE, [T1CE], given=Circumstances(asked=asked)).entry.name == "ours"
+    only_draws = fetched(T1CE, sampling={"mode": "sample", "modes": ["sample"]})
+    asked = Circumstances(asked=Sampling(mode="mean"))
+    assert select([*entries, only_draws], THREE, [T1CE], given=asked).entry.name == "committee"
+
+
+def test_what_its_authors_say_is_said_to_be_theirs():
+    figure = AuthorsFigure(target=T1CE, metric="PSNR", value=27.31, protocol="whole volumes", source="their paper")
+    reason = select([fetched(T1CE, published=(figure,)), unified()], THREE, [T1CE]).reason
+
+    assert "made for this case and published by its authors, trained on 1,251 subjects" in reason
+    assert "its authors state PSNR 27.31 (whole volumes; their paper), which is no measurement of ours" in reason
+
+
+def test_a_better_one_that_is_only_published_is_told_of_but_not_taken():
+    far = FAR[1].model_copy(update={"training_data": fetched(T1CE).training_data})
+    chosen = select([unified(), committee(), far], THREE, [T1CE])
+
+    assert chosen.entry.name == "committee"
+    assert chosen.hints == (
+        "cwdm-t1ce is published for this case, trained on 1,251 subjects, and is not on this machine: "
+        "`mrsynth weights fetch cwdm-t1ce` gets it. Nothing is downloaded unasked.",
+    )
+    assert select([unified(), far], THREE, [T1CE], "fgc2f").hints == ()
+    assert select([unified(), fetched(T1CE), far], THREE, [T1CE]).hints == ()  # one as good is there
+    given = Circumstances(recorded=(recorded(**{"fgc2f-ship": 20.0}),))
+    assert select([unified(), far], THREE, [T1CE], given=given).hints == ()
+
+
+def test_what_ships_is_a_committee_by_default_and_one_network_with_fast():
+    entries = manifest()
+    for available in patterns():
+        for target in set(STANDARD) - set(available):
+            assert select(entries, available, [target]).entry.method == "committee"
+            fast = select(entries, available, [target], given=Circumstances(asked=Sampling(fast=True)))
+            assert fast.entry.file is not None

@@ -87,6 +87,9 @@ def benchmark(
     pictures: Annotated[bool, typer.Option(help="Make worst, median and best again, for the report.")] = True,
     viewer: Viewer = True,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep these scores of checkpoints: `complete` then goes by them.")
+    ] = False,
     num_parts: NumParts = 1,
     part_id: PartId = 0,
     list_: Annotated[bool, typer.Option("--list", help="List the data sets, and stop.")] = False,
@@ -144,6 +147,7 @@ def benchmark(
         pictures=pictures,
         viewer=viewer,
         resume=resume,
+        record=record,
         num_parts=num_parts,
         part_id=part_id,
         command=shlex.join(["mrsynth", *sys.argv[1:]]),
@@ -153,6 +157,8 @@ def benchmark(
     say(done.headline)
     for name in ("results.csv", "summary.json", "report.md", "report.html"):
         print_result(str(done.out / name))
+    if done.recorded:
+        say(done.recorded)
     if done.record.failures:
         say(f"{len(done.record.failures)} failures; report.md lists them.")
         raise typer.Exit(SOME_FAILED)

@@ -172,6 +172,8 @@ def complete(
         say("Nothing is missing: no image was made.")
         return
     say(f"Missing: {', '.join(c.label for c in plan.targets)}. {plan.selection.reason}")
+    for hint in plan.selection.hints:
+        say(f"Note: {hint}")
     if saved is None:
         for contrast in plan.targets:
             print_result(f"Would write {plan.out / plan.output_name(contrast)}")

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from mrsynth.card import Card, ManifestEntry
+from mrsynth.card import Card, Committee, ManifestEntry
 from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.files import ensure_folder, write_text
@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 
 
 class Resolved(NamedTuple):
-    """A checkpoint that was asked for: what is known of it, its file, and the SHA-256 of that file (hexadecimal)."""
+    """A checkpoint that was asked for: what is known of it, its file, and the SHA-256 of that file (hexadecimal).
+
+    Of a committee the file is that of its first member: `located`.
+    """
 
     card: ManifestEntry | Card
     path: Path
@@ -85,7 +88,7 @@ def manifest() -> list[ManifestEntry]:
         if entry.name in {e.name for e in entries}:
             raise WeightsError(f"{path}, entry {number}: the name '{entry.name}' is taken. Names must be unique.")
         entries.append(entry)
-    return entries
+    return [_with_members(path, entry, entries) if entry.committee else entry for entry in entries]
 
 
 def published_entry(name: str) -> ManifestEntry | None:
@@ -221,6 +224,19 @@ def held(folder: Path, file: str) -> Iterator[None]:
         yield
 
 
+def members_of(entry: ManifestEntry, entries: Sequence[ManifestEntry] | None = None) -> list[ManifestEntry]:
+    """The entries of a committee's members, in its order; none of any other entry. Raises WeightsError.
+
+    entries   those of `manifest`, where they have been read already
+    """
+    if entry.committee is None:
+        return []
+    known = {e.name: e for e in (manifest() if entries is None else entries) if e.committee is None}
+    if unknown := [member.name for member in entry.committee.members if member.name not in known]:
+        raise WeightsError(f"{entry.name} is a committee of {unknown[0]}, which no entry of {MANIFEST} is called.")
+    return [known[member.name] for member in entry.committee.members]
+
+
 def locate(entry: ManifestEntry) -> Path:
     """The file of an entry, after its size and SHA-256 were found to be those of the manifest.
 
@@ -229,8 +245,15 @@ def locate(entry: ManifestEntry) -> Path:
     return located(entry).path
 
 
-def located(entry: ManifestEntry) -> Resolved:
-    """The same, with the SHA-256 that was found."""
+def located(entry: ManifestEntry, entries: Sequence[ManifestEntry] | None = None) -> Resolved:
+    """The same, with the SHA-256 that was found; `entries` as in `members_of`.
+
+    A committee has no file of its own: all its members are checked, the path is that of the first, and the SHA-256 is
+    that of a text with a line for each, SHA-256 and weight, and the brightness rule in the last.
+    """
+    if entry.committee is not None:
+        found = [located(member) for member in members_of(entry, entries)]
+        return Resolved(entry, found[0].path, _sum_of(entry.committee, [one.sha256 for one in found]))
     if entry.file is None:
         raise WeightsError(
             f"{entry.name} is not on this machine: it is published in {entry.repository}. Run "
@@ -243,13 +266,13 @@ def located(entry: ManifestEntry) -> Resolved:
     size = path.stat().st_size
     if entry.size not in (None, size):
         raise WeightsError(f"{entry.name}: {path} has {size} bytes, expected {entry.size}. {_repair(entry)}")
-    found = sha256_of(path)
-    if entry.sha256 is not None and entry.sha256.lower() != found:
+    digest = sha256_of(path)
+    if entry.sha256 is not None and entry.sha256.lower() != digest:
         raise WeightsError(
             f"{entry.name}: {path} is not the file it should be.\n"
-            f"  sha256 found:    {found}\n  sha256 expected: {entry.sha256}\n{_repair(entry)}"
+            f"  sha256 found:    {digest}\n  sha256 expected: {entry.sha256}\n{_repair(entry)}"
         )
-    return Resolved(entry, path, found)
+    return Resolved(entry, path, digest)
 
 
 def resolve(name_or_path: str, entries: Sequence[ManifestEntry] | None = None) -> Resolved:
@@ -265,7 +288,7 @@ def resolve(name_or_path: str, entries: Sequence[ManifestEntry] | None = None) -
     entries = available_entries() if entries is None else entries
     entry = next((e for e in entries if e.name == name_or_path), None)
     if entry is not None:
-        return located(entry)
+        return located(entry, entries)
     if path.exists():
         return Resolved(read_header(path).card, path.absolute(), sha256_of(path))
     known = ", ".join(e.name for e in entries) or "none"
@@ -285,8 +308,15 @@ class Stock:
     def located(self, entry: ManifestEntry) -> Resolved:
         """As `located` does."""
         if entry.name not in self._found:
-            self._found[entry.name] = located(entry)
+            self._found[entry.name] = located(entry, self.entries)
         return self._found[entry.name]
+
+    def expected_sha256(self, entry: ManifestEntry) -> str:
+        """The SHA-256 of `located` as far as it is on record; only a user's own file is read for it."""
+        if entry.committee is not None:
+            members = members_of(entry, self.entries)
+            return _sum_of(entry.committee, [self.expected_sha256(member) for member in members])
+        return entry.sha256.lower() if entry.sha256 is not None else self.located(entry).sha256
 
     def resolve(self, name_or_path: str) -> Resolved:
         """As `resolve` does."""
@@ -319,6 +349,11 @@ def rows(entries: Iterable[ManifestEntry]) -> list[dict[str, str]]:
     ]
 
 
+def _sum_of(committee: Committee, sums: Sequence[str]) -> str:
+    lines = [f"{found} {member.weight:g}" for found, member in zip(sums, committee.members, strict=True)]
+    return hashlib.sha256("\n".join([*lines, committee.brightness]).encode()).hexdigest()
+
+
 def _entry(path: Path, number: int, fields: Any) -> ManifestEntry:
     where = f"{path}, entry {number}"
     if not isinstance(fields, dict):
@@ -328,9 +363,9 @@ def _entry(path: Path, number: int, fields: Any) -> ManifestEntry:
         entry = ManifestEntry.model_validate(fields)
     except ValidationError as error:
         raise WeightsError(f"{where}: {problems(error)}. Correct it, or install mrsynth again.") from error
-    if (entry.file is None) == (entry.repository is None):
-        raise WeightsError(f"{where}: expected either the key 'file' or the key 'repository'.")
-    needed = ("sha256", "size") if entry.file else ("pattern",)
+    if sum(given is not None for given in (entry.file, entry.repository, entry.committee)) != 1:
+        raise WeightsError(f"{where}: expected either the key 'file' or the key 'repository', or 'committee'.")
+    needed = () if entry.committee else ("sha256", "size") if entry.file else ("pattern",)
     if absent := [key for key in needed if getattr(entry, key) is None]:
         raise WeightsError(f"{where}: the key '{absent[0]}' is missing.")
     try:
@@ -340,6 +375,21 @@ def _entry(path: Path, number: int, fields: Any) -> ManifestEntry:
             f"{where}: the key 'pattern' is {entry.pattern!r}, expected a regular expression: {error}."
         ) from error
     return entry
+
+
+def _with_members(path: Path, entry: ManifestEntry, entries: Sequence[ManifestEntry]) -> ManifestEntry:
+    """A committee with what its members say: their training data, once each. Raises WeightsError for one that cannot be
+    averaged: a file of its own, the same contrasts and a mean in one call are asked of each.
+    """
+    members = members_of(entry, entries)
+    for member in members:
+        if member.file is None or member.contrasts != entry.contrasts or "mean" not in member.sampling.get("modes", ()):
+            raise WeightsError(
+                f"{path}: {member.name} cannot be of the committee {entry.name}: expected a file, the contrasts "
+                f"{', '.join(entry.contrasts)} and the mode mean. Correct it, or install mrsynth again."
+            )
+    sources = {source.name: source for member in members for source in member.training_data}
+    return entry.model_copy(update={"training_data": tuple(sources.values())})
 
 
 def _in_store(card: Card, path: Path) -> ManifestEntry:
@@ -356,6 +406,8 @@ def _repair(entry: ManifestEntry) -> str:
 
 
 def _where(entry: ManifestEntry) -> str:
+    if entry.committee is not None:
+        return f"made of {len(entry.committee.members)} others"
     if entry.file is None:
         return f"{entry.repository} (not on this machine)"
     return str(Path(entry.file).parent) if Path(entry.file).is_absolute() else "in the package"

@@ -14,6 +14,8 @@ METHODS: dict[str, str] = {
     "dfbk": "mrsynth.methods.dfbk:Dfbk",
 }
 
+COMMITTEE = "committee"  # the mean of several (mrsynth/methods/committee.py): asked for as a method, trained never
+
 
 def method_class(name: str) -> type[Method]:
     """The class of a method by its name."""
@@ -53,6 +55,7 @@ def preset(method: str, name: str) -> dict[str, Any]:
 
 
 __all__ = [
+    "COMMITTEE",
     "METHODS",
     "Method",
     "MethodConfig",

@@ -110,7 +110,8 @@ def headline(rows: Sequence[Score], contrasts: Sequence[Contrast]) -> str:
     results = Results(rows, contrasts)
     tables = [score_table(results, p, HEADLINE, f"Protocol {p}") for p in results.protocols]
     warning = warning_for(results.persons) if rows else "There is no score: nothing was finished."
-    blocks: list[Block] = [table for table in tables if table is not None]
+    blocks: list[Block] = [Notice(OF_PHANTOMS)] if any(row.dataset == "phantom" for row in rows) else []
+    blocks += [table for table in tables if table is not None]
     return as_markdown("Scores", [Section("Means over persons", [*blocks, *([Notice(warning)] if warning else [])])])
 
 

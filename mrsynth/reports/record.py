@@ -37,6 +37,7 @@ VOLUMES_WARNING = (
     "They hold nothing that the acquired contrasts do not, are no measurement of this person, and of what enhances "
     "they say nothing where the T1ce is synthetic."
 )
+MEMBER = {"name", "method", "sha256", "licence"}
 RELATIVE, UNITS = "relative, 0 to 1000", {Contrast.CT: "HU"}
 
 
@@ -98,7 +99,10 @@ class OutputRecord(Record):
 
 
 class WeightsRecord(Record):
-    """The checkpoint: `scores` are what it reached on its validation subjects, `requires` as in `Card`."""
+    """The checkpoint: `scores` are what it reached on its validation subjects, `requires` as in `Card`.
+
+    members   of a committee: those that made the image, and none otherwise
+    """
 
     name: str
     sha256: str | None
@@ -107,6 +111,7 @@ class WeightsRecord(Record):
     training_data: tuple[DataSource, ...] = ()
     scores: tuple[Score, ...] = ()
     requires: dict[Contrast, tuple[Contrast, ...]] | None = None
+    members: tuple["WeightsRecord", ...] = ()
 
     @classmethod
     def of(cls, card: Card, sha256: str | None) -> "WeightsRecord":
@@ -289,6 +294,11 @@ def sidecar_json(
                 "Inputs": [{"contrast": i.contrast.value, "file": i.file, "sha256": i.sha256} for i in inputs],
                 "Method": weights.method,
                 "Weights": weights.model_dump(mode="json", include={"name", "sha256", "licence"}),
+                **(
+                    {"Members": [m.model_dump(mode="json", include=MEMBER) for m in weights.members]}
+                    if weights.members
+                    else {}
+                ),
                 "Sampler": sampler.model_dump(mode="json", include={"mode", "name", "steps", "seed", "samples"}),
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "Software": dict(software),

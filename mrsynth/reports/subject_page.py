@@ -165,6 +165,7 @@ def _facts(report: Report) -> list[list[str]]:
     facts = {
         "Checkpoint": f"{weights.name} (method {weights.method}, licence {weights.licence})",
         "SHA-256": weights.sha256 or "unknown",
+        "Members": "; ".join(f"{m.name} (licence {m.licence}, SHA-256 {m.sha256})" for m in weights.members),
         "Why this one": report.selection,
         "Sampler": f"{sampler.name}, {counted(sampler.steps, 'step')}, {counted(sampler.samples, 'sample')}, "
         f"seed {sampler.seed}",

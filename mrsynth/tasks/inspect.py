@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from mrsynth.card import ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, MrsynthError, WeightsError
-from mrsynth.io.store import available_entries, located
+from mrsynth.io.store import Stock, located
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, refuse_copies, settle_masks
-from mrsynth.selection import Selection, is_at_hand, select
+from mrsynth.preference import is_at_hand
+from mrsynth.sampling import Sampling
+from mrsynth.selection import Selection, select
+from mrsynth.tasks.circumstances import circumstances
 from mrsynth.tasks.complete.examination import examined
 from mrsynth.tasks.complete.plan import header_problems
 
@@ -27,7 +30,7 @@ class Inspection:
 
     choice    which checkpoint would be used and why, or why none can; None when nothing is missing
     problems  what keeps `complete` from using the files, in its words
-    hints     what does not keep it from anything, but should be known; of voxels only
+    hints     what does not keep it from anything, but should be known: other checkpoints; of voxels
     judged    what was looked at
     status    the exit status that `complete` would end with, as far as this looked
     """
@@ -89,14 +92,16 @@ def judge(files: SubjectFiles, deep: bool) -> Inspection:
         return Inspection(files, (), None, judged=judged)
     status, selection = 0, None
     try:
-        selection = select(available_entries(), files.available, missing)
+        stock = Stock()
+        selection = select(stock.entries, files.available, missing, given=circumstances(Sampling(), stock))
         choice = selection.reason
     except MrsynthError as error:
         choice, status = f"None: {error}", error.exit_code
     problems = header_problems(files)
-    hints: list[str] = []
+    hints = list(selection.hints) if selection is not None else []
     if deep and not problems:
-        problems, hints = voxel_problems(files, selection)
+        problems, seen = voxel_problems(files, selection)
+        hints += seen
     status = InputError.exit_code if problems else status
     return Inspection(files, missing, choice, tuple(problems), tuple(hints), judged, status)
 

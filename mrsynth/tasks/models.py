@@ -1,82 +1,28 @@
-"""Trained methods, from their checkpoints."""
+"""Trained methods and committees, from their checkpoints."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from mrsynth.card import Card
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import patterns
 from mrsynth.devices import choose_device, choose_precision
 from mrsynth.errors import UsageError, WeightsError
-from mrsynth.io.checkpoint import Checkpoint, Header, read_checkpoint
-from mrsynth.io.store import Resolved, resolve
+from mrsynth.io.checkpoint import Checkpoint, Header, read_checkpoint, read_header
+from mrsynth.io.store import Resolved, located, members_of, resolve
 from mrsynth.methods import build_method, config_of_format_1, sampler_names
 from mrsynth.methods.base import Method
-from mrsynth.sampling import FAST_STEPS, ONE_CALL, Estimator, Sampling, fast_steps, mode_of
+from mrsynth.sampling import Sampling
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.checkpoints.former import import_again, outdated
 from mrsynth.tasks.scrutiny import check_card, check_finite, check_settings, no_larger_than
+from mrsynth.tasks.trained import Trained, TrainedCommittee, TrainedMethod
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainedMethod:
-    """A method with its trained weights, and all that the checkpoint says of itself."""
-
-    method: Method
-    card: Card
-    preparation: PreparationConfig
-    sha256: str
-
-    @property
-    def network(self) -> Any:
-        """The bare network, for those who want to call it themselves."""
-        return self.method.network
-
-    def estimator(self, asked: Sampling) -> Estimator:
-        """What a request comes to: what it leaves open is the checkpoint's choice, else the method's.
-
-        Raises UsageError for a mode that the weights cannot do or an option it does not have, for a device that is not
-        there, and for a precision that does not exist.
-        """
-        said = {"modes": self.method.modes, **self.card.sampling}
-        mode = mode_of(said, asked, self.card.name)
-        device = choose_device(asked.device)
-        sampler, steps, samples = ONE_CALL, 1, 1
-        if mode == "sample":
-            own = said if "mode" in said else {}  # a card of 0.1.0 speaks of its draws
-            usual = self.method.chain
-            sampler = asked.sampler or own.get("sampler") or usual[0]
-            steps = int(own.get("steps") or usual[1])
-            steps = asked.steps or (min(steps, FAST_STEPS) if asked.fast else steps)
-            samples = asked.samples or 1
-        elif mode is None:
-            sampler = asked.sampler or str(self._default("sampler") or "ddpm")
-            steps = int(self._default("steps") or self._default("T") or 1)
-            steps = asked.steps or (fast_steps(steps) if asked.fast else steps)
-            samples = asked.samples or (1 if asked.fast else int(said.get("samples") or 1))
-        return Estimator(
-            sampler=sampler,
-            steps=steps,
-            samples=samples,
-            seed=asked.seed,
-            device=device,
-            precision=choose_precision(asked.precision, device),
-            batch_size=32 if device.startswith("cuda") else 8,
-            mode=mode or "draws",
-        )
-
-    def prepared_with(self, crop: Literal["brain", "full"] | None) -> PreparationConfig:
-        """The preparation of the training data, with another crop where one is asked for."""
-        return self.preparation.model_copy(update={"crop": crop}) if crop else self.preparation
-
-    def _default(self, name: str) -> Any:
-        return self.card.sampling.get(name) or getattr(self.method.config, name, None)
 
 
 def check_sampling(asked: Sampling) -> None:
@@ -86,16 +32,41 @@ def check_sampling(asked: Sampling) -> None:
     choose_precision(asked.precision, choose_device(asked.device))
 
 
-def load_method(name_or_path: str | Path) -> TrainedMethod:
-    """A trained method by its name in the manifest or by the path of a .safetensors file, on the CPU in float32.
+def load_method(name_or_path: str | Path) -> Trained:
+    """A trained method by its name in the manifest or by the path of a .safetensors file, on the CPU in float32; or a
+    committee of several, by its name.
 
     Raises WeightsError when the checkpoint is unknown, damaged, or does not fit the network it names.
     """
-    return build(resolve(str(name_or_path)))
+    return load(resolve(str(name_or_path)))
+
+
+def load_network(name_or_path: str | Path) -> TrainedMethod:
+    """The same where one network is wanted. Raises UsageError for a committee."""
+    found = load_method(name_or_path)
+    if isinstance(found, TrainedCommittee):
+        names = ", ".join(member.card.name for member in found.members)
+        raise UsageError(f"{name_or_path} is a committee of several networks; give one of them: {names}.")
+    return found
+
+
+def load(found: Resolved, models: Callable[[Resolved], TrainedMethod] | None = None) -> Trained:
+    """What a located checkpoint is. Raises WeightsError.
+
+    models   builds one network, or has it already; None for `build`
+    """
+    models = models or build
+    entry = found.card
+    if not isinstance(entry, ManifestEntry) or entry.committee is None:
+        return models(found)
+    members = tuple(located(member) for member in members_of(entry))
+    first = read_header(members[0].path)
+    card = entry.model_copy(update={"intensity": first.card.intensity})
+    return TrainedCommittee(card, entry.committee, found.sha256, members, preparation_of(first), models)
 
 
 def build(found: Resolved) -> TrainedMethod:
-    """The method of a located checkpoint. Raises WeightsError."""
+    """The method of a located checkpoint, one network. Raises WeightsError."""
     checkpoint = read_checkpoint(found.path)
     check_finite(found.path, checkpoint.tensors)
     check_card(found.path, found.card)

@@ -17,7 +17,7 @@ from mrsynth.io.subjects import load_subject
 from mrsynth.methods.msg_ldm import MsgLdm
 from mrsynth.scans.preparation import prepare
 from mrsynth.scores.metrics import psnr
-from mrsynth.tasks.models import load_method
+from mrsynth.tasks.models import load_network
 
 AT_ONCE = 16  # slices
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("subjects", type=Path, nargs="+")
     args = parser.parse_args()
-    trained = load_method(args.weights)
+    trained = load_network(args.weights)
     diffusion = trained.method.diffusion if isinstance(trained.method, MsgLdm) else None
     if diffusion is None:
         raise SystemExit(f"{args.weights} has no first stage")

@@ -37,7 +37,7 @@ def models() -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     if (own := RESULTS / "regression.csv").exists():
         found["regression"] = rows_of(read_results(own.read_text(), own.name))
-    for name in (*BASELINE, "fgc2f-ship", "cwdm-ship", "msg-ldm-ship", "dfbk-ship"):
+    for name in (*BASELINE, "committee-ship", "fgc2f-ship", "cwdm-ship", "msg-ldm-ship", "dfbk-ship"):
         path = RESULTS / f"{BASELINE.get(name, name)}.json"
         if path.exists():
             rows = json.loads(path.read_text())

@@ -30,10 +30,12 @@ from mrsynth.scores.metrics import psnr, to_unit
 from mrsynth.scores.rows import Score
 from mrsynth.tasks.complete.completion import SCALE
 from mrsynth.tasks.complete.run import complete_subject
-from mrsynth.tasks.models import TrainedMethod, load_method
+from mrsynth.tasks.models import load_network
 from mrsynth.tasks.train.config import run_text
+from mrsynth.tasks.trained import TrainedMethod
 
 ROOT = Path(__file__).resolve().parents[2]
+MANIFEST = ROOT / "weights_manifest.yaml"
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def main() -> None:
         card = card.model_copy(update={"scores": from_rows(json.loads(args.rows.read_text()), card)})
     if args.measure:  # as shipped: after rounding to float16
         subjects = [load_subject(s) for s in found(args.data, run["data"]["validation"])]
-        card = card.model_copy(update={"scores": scores(load_method(weights), subjects)})
+        card = card.model_copy(update={"scores": scores(load_network(weights), subjects)})
     write_checkpoint(weights, replace(checkpoint, card=card), torch.float16)
     enter(card, weights)
 
@@ -129,14 +131,17 @@ def scores(trained: TrainedMethod, subjects: list[Subject]) -> tuple[Score, ...]
 
 def enter(card: Card, weights: Path) -> None:
     """Put the card into the manifest, in place of an older entry of the same name."""
-    manifest = ROOT / "weights_manifest.yaml"
-    comment = "".join(line for line in manifest.read_text().splitlines(keepends=True) if line.startswith("#"))
-    entries = [e for e in yaml.safe_load(manifest.read_text())["weights"] if e["name"] != card.name]
+    entries = [e for e in yaml.safe_load(MANIFEST.read_text())["weights"] if e["name"] != card.name]
     entry = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     entry |= {"file": weights.name, "sha256": sha256_of(weights), "size": weights.stat().st_size}
     entries = sorted([*entries, entry], key=lambda e: "repository" in e)  # first what is in the package
     text = yaml.safe_dump({"weights": entries}, sort_keys=False, allow_unicode=True, width=120)
-    manifest.write_text(comment + text)
+    MANIFEST.write_text(comment() + text)
+
+
+def comment() -> str:
+    """What the manifest says of itself, at its head."""
+    return "".join(line for line in MANIFEST.read_text().splitlines(keepends=True) if line.startswith("#"))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import ends
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.synthesis import synthesise_volume
-from mrsynth.tasks.models import TrainedMethod, load_method
+from mrsynth.tasks.models import load_network
+from mrsynth.tasks.trained import TrainedMethod
 
 FIGURES = {"PSNR": "psnr_brain", "PSNR_FIT": "psnr_brain_fit", "SSIM": "ssim_brain"}
 
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--slab", type=int)
     args = parser.parse_args()
 
-    checkpoints = [load_method(name) for name in args.weights]
+    checkpoints = [load_network(name) for name in args.weights]
     precision = choose_precision("auto", "cpu")
     for trained in checkpoints:
         trained.method.optimise(precision)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import STANDARD, T1CE_WARNING
-from mrsynth.reports.benchmark_page import BenchmarkRecord, report_html, report_markdown, summary_json
+from mrsynth.reports.benchmark_page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
 from mrsynth.reports.sections import plain
 from mrsynth.reports.tables import Results, score_table
 from mrsynth.reports.viewer import SubjectPicture
@@ -217,6 +217,13 @@ def test_the_collection_of_the_package_can_be_shown():
     assert "26.8 |" in table and "in the paper's abstract" in table
     assert "MPAD" not in table  # on another family of data sets
     assert "more published figures on this family of data sets: other inputs or contrasts." in text
+
+
+def test_the_terminal_says_first_why_a_regression_wins_on_phantoms():
+    lines = headline(column([20, 21], dataset="phantom"), STANDARD).splitlines()
+
+    assert lines[:4] == ["# Scores", "", "## Means over persons", ""] and "Here a regression wins" in lines[4]
+    assert "regression wins" not in headline(column([20, 21]), STANDARD)
 
 
 def test_the_first_line_on_phantoms_says_why_a_regression_wins_there():

@@ -14,7 +14,8 @@ from mrsynth.tasks.batch.thumbnails import thumbnail
 from mrsynth.tasks.complete.output import Saved
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan
 from mrsynth.tasks.complete.run import complete
-from mrsynth.tasks.models import TrainedMethod, build
+from mrsynth.tasks.models import build, load
+from mrsynth.tasks.trained import Trained, TrainedMethod
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,12 @@ class Models:
     def __init__(self) -> None:
         self._built: dict[str, TrainedMethod] = {}
 
-    def __call__(self, found: Resolved) -> TrainedMethod:
-        """The method of a located checkpoint."""
+    def __call__(self, found: Resolved) -> Trained:
+        """What a located checkpoint is; the members of a committee are kept too."""
+        return load(found, self.network)
+
+    def network(self, found: Resolved) -> TrainedMethod:
+        """The method of a located checkpoint, one network."""
         if found.sha256 not in self._built:
             self._built[found.sha256] = build(found)
         return self._built[found.sha256]

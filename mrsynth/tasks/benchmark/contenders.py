@@ -2,16 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 from mrsynth.card import Card
 from mrsynth.contrasts import Contrast, contrasts_in, pattern_name, patterns
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.store import available_entries, resolve
-from mrsynth.methods import METHODS
-from mrsynth.selection import is_at_hand, select
+from mrsynth.methods import COMMITTEE, METHODS
+from mrsynth.preference import has_mode, is_at_hand
+from mrsynth.sampling import Sampling
+from mrsynth.selection import select
 
 BRASYN = "brasyn"
+USUAL = Sampling()
+KINDS = (*METHODS, COMMITTEE)  # of which there are checkpoints
 
 
 @dataclass(frozen=True)
@@ -70,24 +75,27 @@ class Contender:
         return Assignment(made, unsupported)
 
 
-def contenders(methods: Sequence[str], weights: Sequence[str]) -> list[Contender]:
-    """Those asked for. With neither methods nor weights: every method that has checkpoints at hand.
+def contenders(methods: Sequence[str], weights: Sequence[str], asked: Sampling = USUAL) -> list[Contender]:
+    """Those asked for. With neither methods nor weights: every method that has checkpoints at hand, which can sample as
+    asked; with `fast` no committee.
 
     Checkpoints that can do the same thing are lines of their own, called by their names, or as they were given where
     two names are alike; those of one method that
     complement one another, as the cwdm checkpoints of the four targets do, are one line.
     Raises UsageError for an unknown method or one that none of the weights is of, WeightsError when nothing is at hand.
     """
-    if unknown := [m for m in methods if m not in METHODS]:
-        raise UsageError(f"There is no method '{unknown[0]}'. Give one or more of {', '.join(METHODS)}.")
+    if unknown := [m for m in methods if m not in KINDS]:
+        raise UsageError(f"There is no method '{unknown[0]}'. Give one or more of {', '.join(KINDS)}.")
     if weights:
         cards = {name: resolve(name).card for name in dict.fromkeys(weights)}
         if others := [m for m in methods if m not in {c.method for c in cards.values()}]:
             raise UsageError(f"None of the weights given is of {others[0]}. Leave --method or --weights out.")
-        return [one for m in METHODS for one in _lines(m, {n: c for n, c in cards.items() if c.method == m})]
+        return [one for m in KINDS for one in _lines(m, {n: c for n, c in cards.items() if c.method == m})]
     at_hand = {e.name: e for e in available_entries() if is_at_hand(e)}
     found = []
-    for method in methods or METHODS:
+    if not methods:
+        at_hand = {name: card for name, card in at_hand.items() if has_mode(card, asked)}
+    for method in methods or (METHODS if asked.fast else KINDS):
         own = {name: card for name, card in at_hand.items() if card.method == method}
         if own:
             found.append(Contender(method, own))
@@ -99,6 +107,12 @@ def contenders(methods: Sequence[str], weights: Sequence[str]) -> list[Contender
     if not found:
         raise WeightsError("No checkpoint of any method is on this machine. Train one, or name a file with --weights.")
     return found
+
+
+@cache
+def checksum(name: str) -> str:
+    """SHA-256 of a checkpoint's file, or of a committee."""
+    return resolve(name).sha256
 
 
 def _lines(method: str, cards: Mapping[str, Card]) -> list[Contender]:

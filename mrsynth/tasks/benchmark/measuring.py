@@ -27,7 +27,8 @@ from mrsynth.tasks.benchmark.pieces import Piece
 from mrsynth.tasks.complete.completion import in_file_units, in_u
 from mrsynth.tasks.complete.run import complete_subject
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
-from mrsynth.tasks.models import TrainedMethod, load_method
+from mrsynth.tasks.models import load_method
+from mrsynth.tasks.trained import Trained
 
 if TYPE_CHECKING:
     from mrsynth.segmenter.network import Segmenter
@@ -188,7 +189,7 @@ class Measurer:
 
 
 @lru_cache(maxsize=6)
-def loaded(name: str) -> TrainedMethod:
+def loaded(name: str) -> Trained:
     """A trained method, kept for the next subject."""
     return load_method(name)
 

@@ -27,7 +27,6 @@ from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.published_figures import read_published
 from mrsynth.io.splits import Split, split_of, write_split
-from mrsynth.io.store import resolve
 from mrsynth.io.subjects import SubjectFiles, load_subject
 from mrsynth.plain import Progress
 from mrsynth.reports.benchmark_page import BenchmarkRecord, headline, report_html, report_markdown, summary_json
@@ -38,12 +37,13 @@ from mrsynth.scores.inference import require_scipy
 from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, results_csv
 from mrsynth.scores.statistics import Question, question_among
-from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, contenders, dropped_gap, read_patterns
+from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, checksum, contenders, dropped_gap, read_patterns
 from mrsynth.tasks.benchmark.measuring import Job, Measurer
 from mrsynth.tasks.benchmark.notes import about, label_of, shortfalls
 from mrsynth.tasks.benchmark.people import people
 from mrsynth.tasks.benchmark.pictures import chosen_cases, pictured
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
+from mrsynth.tasks.benchmark.recording import check_record, keep
 from mrsynth.tasks.benchmark.sharing import part_held, reports_held
 from mrsynth.tasks.models import check_sampling
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
@@ -76,6 +76,7 @@ class BenchmarkOptions(Sampling):
     pictures: bool = True
     viewer: bool = True
     resume: bool = False
+    record: bool = False
     num_parts: int = Field(1, gt=0)
     part_id: int = Field(0, ge=0)
     command: str = ""
@@ -83,12 +84,13 @@ class BenchmarkOptions(Sampling):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a run left: its table, what could not be done, and how many pieces of work are left to other parts."""
+    """What a run left: its table, what could not be done, how many pieces of work are left, and what was recorded."""
 
     out: Path
     rows: tuple[Score, ...]
     record: BenchmarkRecord
     unfinished: int
+    recorded: str | None = None
 
     @property
     def headline(self) -> str:
@@ -111,7 +113,7 @@ def benchmark(options: BenchmarkOptions, progress: Progress | None = None) -> Be
 
 def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
     """What `benchmark` does, once no other run does it in the same folder."""
-    competing = contenders(options.methods, options.weights)
+    competing = contenders(options.methods, options.weights, options.sampling)
     for card in (card for contender in competing for card in contender.checkpoints.values()):
         mode_of(card.sampling, options, card.name)  # now, not as a failure of every subject
     say = progress or (lambda *_: None)
@@ -170,7 +172,9 @@ def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
     with reports_held(options.out):
         rows, record, unfinished = found_now()
         write_text(options.out / "report.html", report_html(record, rows, published, pictures))
-    return Benchmark(options.out, tuple(rows), record, unfinished)
+    sums = {card.name: checksum(key) for contender in competing for key, card in contender.checkpoints.items()}
+    kept = keep(rows, work.measurer.labels, sums) if options.record and not unfinished else None
+    return Benchmark(options.out, tuple(rows), record, unfinished, kept)
 
 
 def summed_up(
@@ -312,6 +316,8 @@ def check_request(options: BenchmarkOptions) -> None:
             raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
     question_of(options)
     check_sampling(options)
+    if options.record:
+        check_record(options.dataset, options.protocols, options.sampling)
     if options.part_id >= options.num_parts:
         raise UsageError(f"--part-id {options.part_id}: expected 0 to {options.num_parts - 1}, as --num-parts says.")
     require_scipy()  # now, not when the report is written
@@ -364,9 +370,3 @@ def subjects_of(dataset: Dataset, split: Split, options: BenchmarkOptions) -> li
             f"'{options.part}' (subjects by part: {sizes}). Give another --part, `--part all`, or a --split FILE."
         )
     return chosen[: options.limit]
-
-
-@cache
-def checksum(name: str) -> str:
-    """SHA-256 of a checkpoint's file."""
-    return resolve(name).sha256

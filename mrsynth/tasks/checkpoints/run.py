@@ -17,6 +17,7 @@ from mrsynth.io.store import (
     available_entries,
     held,
     locate,
+    members_of,
     published_entry,
     record,
     records,
@@ -27,6 +28,7 @@ from mrsynth.io.store import (
     writable_store,
 )
 from mrsynth.plain import Progress
+from mrsynth.preference import is_at_hand
 from mrsynth.sampling import default_in_words
 from mrsynth.tasks.checkpoints.former import outdated
 
@@ -40,7 +42,7 @@ def listing() -> list[str]:
     table = [list(known[0]), *(list(row.values()) for row in known)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in table]
-    if any(entry.file is None for entry in entries):
+    if not all(is_at_hand(entry) for entry in entries):
         lines.append("Not on this machine: `mrsynth weights fetch NAME` gets it.")
     return lines
 
@@ -49,7 +51,7 @@ def facts() -> list[dict[str, Any]]:
     """The known checkpoints for programs: their cards without histograms and scores, and whether they are here."""
     left_out = {"intensity", "scores", "training_data"}
     return [
-        {**entry.model_dump(mode="json", exclude=left_out, exclude_none=True), "at_hand": entry.file is not None}
+        {**entry.model_dump(mode="json", exclude=left_out, exclude_none=True), "at_hand": is_at_hand(entry)}
         for entry in available_entries()
     ]
 
@@ -61,13 +63,20 @@ def card_text(name_or_path: str) -> str:
 
 def card_fields(name_or_path: str) -> dict[str, Any]:
     """The same as plain data."""
-    elsewhere = {entry.name: entry for entry in available_entries() if entry.file is None}
+    elsewhere = {entry.name: entry for entry in available_entries() if not is_at_hand(entry)}
     found = None if name_or_path in elsewhere else resolve(name_or_path)
     card = elsewhere[name_or_path] if found is None else found.card
     fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     fields["images"] = default_in_words(card.sampling)
+    if isinstance(card, ManifestEntry) and card.committee is not None:
+        known = {"name", "licence", "sha256"}
+        fields["members"] = [
+            {**member.model_dump(include=known), "file": str(locate(member))} for member in members_of(card)
+        ]
+    elif found is not None:
+        fields["file"] = str(found.path)
     if found is not None:
-        fields |= {"file": str(found.path), "sha256": found.sha256}
+        fields["sha256"] = found.sha256
     return fields
 
 
@@ -75,7 +84,7 @@ def verify() -> list[str]:
     """One line per checkpoint on this machine. Raises WeightsError that tells of all that are missing or changed."""
     lines, problems = [], []
     for entry in available_entries():
-        if entry.file is None:
+        if entry.file is None:  # on a hub; a committee's members are checked themselves
             continue
         try:
             path = locate(entry)
@@ -95,7 +104,7 @@ def at_hand(name: str) -> Path | None:
     Raises WeightsError when no checkpoint has this name, or when its file is damaged.
     """
     entry = known_entry(name)
-    return None if entry.file is None else locate(entry)
+    return locate(entry) if is_at_hand(entry) else None
 
 
 def fetch(name: str, progress: Progress | None = None) -> Path:

@@ -1,13 +1,14 @@
 """What completing a subject gives, before anything is written."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.card import Card
 from mrsynth.contrasts import Contrast
+from mrsynth.io.store import Resolved
 from mrsynth.sampling import Estimator
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window, to_window, window_of
 from mrsynth.scans.preparation import Prepared
@@ -28,6 +29,7 @@ class Completed:
     means       over the samples, where a volume is the first of several
     spreads     voxel-wise standard deviation over the samples, in the same units; empty for one sample
     scores      of the self-check, if there was one
+    members     of a committee: those that made each volume
     """
 
     subject: Subject
@@ -41,6 +43,7 @@ class Completed:
     scores: tuple[Score, ...]
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
+    members: Mapping[Contrast, tuple[Resolved, ...]] = field(default_factory=dict)
 
     def in_u(self, contrast: Contrast) -> NDArray[np.float32]:
         """A synthetic volume as u in [0, 1]."""

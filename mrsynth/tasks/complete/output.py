@@ -206,7 +206,6 @@ def write_results(
     used = [c for c in subject.available if c in card.learnt]
     uris = {c: BidsDataset(dataset).uri(files.files[c]) for c in used} if dataset else {}
     inputs = tuple(input_record(files.files.get(c), places, c, raw, uris.get(c)) for c in used)
-    weights = WeightsRecord.of(card, completion.sha256)
     sampler = SamplerRecord(
         name=how.sampler,
         steps=how.steps,
@@ -228,7 +227,7 @@ def write_results(
         sidecar = sidecar_json(
             target=target,
             inputs=inputs,
-            weights=weights,
+            weights=weights_record(completion, [target]),
             sampler=sampler,
             selection=selection,
             software=software,
@@ -288,7 +287,7 @@ def write_results(
         options=places.plain(options),
         inputs=inputs,
         selection=selection,
-        weights=weights,
+        weights=weights_record(completion, list(completion.volumes)),
         sampler=sampler,
         outputs=tuple(outputs),
         scores=completion.scores,
@@ -306,6 +305,13 @@ def write_results(
     write_text(folder / "report.html", report_html(report, pictures))
     write_text(folder / "report.json", report_json(report))
     return report
+
+
+def weights_record(completion: Completed, targets: Sequence[Contrast]) -> WeightsRecord:
+    """What the report keeps of the checkpoint, or of a committee and those of it that made any of the targets."""
+    record = WeightsRecord.of(completion.card, completion.sha256)
+    members = {m.card.name: m for target in targets for m in completion.members.get(target, ())}
+    return record.model_copy(update={"members": tuple(WeightsRecord.of(m.card, m.sha256) for m in members.values())})
 
 
 def input_record(

@@ -11,9 +11,11 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.store import Resolved, Stock
 from mrsynth.io.subjects import SubjectFiles, find_subject, refuse_copies
+from mrsynth.preference import AUTO, is_at_hand
 from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scans.raw import Align
-from mrsynth.selection import AUTO, Selection, is_at_hand, named, select
+from mrsynth.selection import Selection, named, select
+from mrsynth.tasks.circumstances import circumstances
 from mrsynth.tasks.privacy import Places
 
 if TYPE_CHECKING:
@@ -104,7 +106,10 @@ def choose(
         if not (targets := wanted(options, files, STANDARD)):
             refuse_copies(files)
             return Plan(files, (), None, out, replaced=replaced)
-        selection = select(stock.entries, files.available, targets, options.method, methods, downloads=options.fetch)
+        given = circumstances(options.sampling, stock)
+        selection = select(
+            stock.entries, files.available, targets, options.method, methods, downloads=options.fetch, given=given
+        )
         entry = next(e for e in stock.entries if e is selection.entry)
         checkpoint = stock.located(entry) if is_at_hand(entry) else None
     else:

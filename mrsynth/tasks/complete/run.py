@@ -19,13 +19,13 @@ from mrsynth.io.images import subject_of
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, Stock, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
-from mrsynth.methods import METHODS
+from mrsynth.methods import COMMITTEE, METHODS
 from mrsynth.plain import Progress
-from mrsynth.sampling import Estimator, Sampling
+from mrsynth.preference import AUTO
+from mrsynth.sampling import Crop, Estimator, Sampling
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.headers import exactly_on
 from mrsynth.scans.hounsfield import window_of
-from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.raw import FindBrain
 from mrsynth.scans.stripping import brain_by_deepbet, brain_by_program, known_program
 from mrsynth.scans.subject import Subject, describe_grid
@@ -33,8 +33,7 @@ from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import ends
 from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import Score
-from mrsynth.selection import AUTO, named
-from mrsynth.synthesis import synthesise_volume
+from mrsynth.selection import named
 from mrsynth.tasks.checkpoints.run import fetch
 from mrsynth.tasks.complete.completion import in_file_units, spread
 from mrsynth.tasks.complete.examination import beside, examined, refuse_to_lie_among_dicom
@@ -50,7 +49,8 @@ from mrsynth.tasks.complete.output import (
 )
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems
 from mrsynth.tasks.complete.regions import region_volumes, segmenter_for
-from mrsynth.tasks.models import TrainedMethod, build, check_sampling, load_method
+from mrsynth.tasks.models import check_sampling, load, load_method
+from mrsynth.tasks.trained import Trained
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
@@ -69,7 +69,7 @@ def plan(options: CompleteOptions, files: SubjectFiles | None = None, stock: Sto
     stock  the checkpoints at hand, where they have been looked at before
     """
     check_request(options)
-    todo = choose(options, METHODS, files, stock)
+    todo = choose(options, (*METHODS, COMMITTEE), files, stock)
     if todo.selection is None:
         return todo
     if todo.out.resolve() in scan_folders(todo):
@@ -85,7 +85,7 @@ def complete(
     progress: Progress | None = None,
     *,
     todo: Plan | None = None,
-    models: Callable[[Resolved], TrainedMethod] = build,
+    models: Callable[[Resolved], Trained] = load,
     network: AbstractContextManager[Any] = ALWAYS,
 ) -> tuple[Plan, Saved | None]:
     """Make and write the missing contrasts of one subject. Nothing is written when nothing is missing or in a dry run.
@@ -118,7 +118,7 @@ def make(
     todo: Plan,
     began: float,
     progress: Progress | None,
-    models: Callable[[Resolved], TrainedMethod],
+    models: Callable[[Resolved], Trained],
     network: AbstractContextManager[Any],
 ) -> tuple[Plan, Saved | None]:
     """What `complete` does once it knows what to do; begun at `time.perf_counter()` = began."""
@@ -194,7 +194,7 @@ def brain_finder(strip: str) -> FindBrain | None:
 
 def complete_subject(
     subject: Subject | Mapping[str, Any],
-    trained: TrainedMethod,
+    trained: Trained,
     targets: Collection[Contrast | str] | None = None,
     *,
     affine: NDArray[np.float64] | None = None,
@@ -212,7 +212,7 @@ def complete_subject(
     self_check  also hide each available contrast on a few slices, make it from the rest, and score it
     Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
     """
-    method, card = trained.method, trained.card
+    card = trained.card
     if not isinstance(subject, Subject):
         subject = subject_of(subject, affine, name)
     wanted = subject.missing(card.learnt) if targets is None else tuple(Contrast(target) for target in targets)
@@ -223,11 +223,9 @@ def complete_subject(
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
     try:
-        read, preparation = subject.without(*card.unlearnt), trained.prepared_with(sampling.crop)
-        prepared = prepare(read, method.contrasts, preparation)
+        prepared = trained.prepare(subject, sampling.crop)
         seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
-        method.to(how.device).optimise(how.precision)
-        made = synthesise_volume(method, prepared, subject.name, how, progress=progress)
+        made = trained.synthesise(subject, prepared, how, targets=wanted, progress=progress)
         volumes, means, spreads = {}, {}, {}
         for target in wanted:
             channel = prepared.contrasts.index(target)
@@ -242,7 +240,7 @@ def complete_subject(
         scores: list[Score] = []
         if self_check:
             count = FAST_SELF_CHECK_SLICES if sampling.fast else SELF_CHECK_SLICES
-            scores = check_on_itself(trained, preparation, read, how, count, progress or silent)
+            scores = check_on_itself(trained, subject.without(*card.unlearnt), how, sampling.crop, count, progress)
             seconds["self-check"] = time.perf_counter() - clock
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
@@ -252,25 +250,26 @@ def complete_subject(
             f"Memory ran out on {how.device} while completing {subject.name} ({size} voxels). Close other programs, "
             "use --device cpu, or a machine with more memory."
         ) from error
-    warnings = [*unfamiliar(subject, prepared, card), *method.cautions(how.sampler, how.steps)]
+    warnings = [*unfamiliar(subject, prepared, card), *trained.cautions(how)]
     about = (subject, card, trained.sha256)
-    return Completion(*about, volumes, means, spreads, prepared, how, tuple(scores), tuple(warnings), seconds)
+    members = {target: trained.taking_part(subject.available, target) for target in wanted}
+    return Completion(*about, volumes, means, spreads, prepared, how, tuple(scores), tuple(warnings), seconds, members)
 
 
 def check_on_itself(
-    trained: TrainedMethod,
-    preparation: PreparationConfig,
+    trained: Trained,
     subject: Subject,
     how: Estimator,
+    crop: Crop | None,
     count: int,
-    progress: Progress,
+    progress: Progress | None,
 ) -> list[Score]:
     """Hide each available contrast, make it from the rest on `count` slices, and compare. Empty with one contrast.
 
     What is scored is what is delivered: the same estimator with the same draws, in a crop and a foreground that do not
     know the hidden contrast.
     """
-    contrasts = trained.method.contrasts
+    contrasts, progress = trained.contrasts, progress or silent
     present = [c for c in contrasts if c in subject.available]
     delivered = replace(how, samples=1) if how.mode == "sample" else how  # of several samples the first is delivered
     rows: list[Score] = []
@@ -280,10 +279,10 @@ def check_on_itself(
             continue
         progress("self-check", number, len(present))
         began = time.perf_counter()
-        prepared = prepare(subject.without(hidden), contrasts, preparation)
+        given = subject.without(hidden)
+        prepared = trained.prepare(given, crop)
         slices = spread_slices(prepared.mask, count)
-        only = slices if trained.method.dimensions == 2 else None
-        made = synthesise_volume(trained.method, prepared, subject.name, delivered, slices=only)
+        made = trained.synthesise(given, prepared, delivered, targets=[hidden], slices=slices)
         seconds = time.perf_counter() - began
         truth = prepared.brought(subject.volumes[hidden].voxels)  # not `images`, which are clipped for the network
         case = Case(
@@ -299,8 +298,9 @@ def check_on_itself(
 
 def check_request(options: CompleteOptions) -> None:
     """Raise UsageError for a method, sampler, device or precision that does not exist, before anything is read."""
-    if options.method not in (AUTO, *METHODS):
-        raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(METHODS)}.")
+    if options.method not in (AUTO, *METHODS, COMMITTEE):
+        known = ", ".join((*METHODS, COMMITTEE))
+        raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {known}.")
     check_sampling(options)
 
 

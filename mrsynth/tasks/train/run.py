@@ -38,7 +38,7 @@ from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.plain import Progress
 from mrsynth.segmenter.network import KIND
-from mrsynth.tasks.models import load_method
+from mrsynth.tasks.models import load_network
 from mrsynth.tasks.train.cards import counts
 from mrsynth.tasks.train.cohort import Cohort, gather, refuse_other_subjects
 from mrsynth.tasks.train.config import (
@@ -223,7 +223,7 @@ def method_of(options: TrainOptions) -> str:
     text = run_text(config_file(options), options.overrides or {})
     said = KIND if KIND in text else (text.get("method") or {}).get("method") or ""
     if not said and (init := options.init or text.get("init")):
-        said = load_method(str(init)).card.method
+        said = load_network(str(init)).card.method
     if not said:
         raise UsageError("Give --method NAME, the method to train, or --segmenter.")
     return str(said)
@@ -244,7 +244,7 @@ def read_config(options: TrainOptions) -> RunConfig:
     overrides = {**(options.overrides or {}), **{key: value for key, value in said.items() if value}}
     base: dict[str, Any] = {}
     if options.init and file is None:
-        found = load_method(options.init)
+        found = load_network(options.init)
         if found.card.method != method:
             raise UsageError(f"{options.init} is a checkpoint of {found.card.method}, not of {method}.")
         settings: Any = found.method.config

@@ -8,7 +8,7 @@ from mrsynth.errors import UsageError, WeightsError
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.methods.cwdm.official import cwdm_for_target
 from mrsynth.scans.preparation import PreparationConfig
-from mrsynth.tasks.models import load_method, tensors_misfit
+from mrsynth.tasks.models import load_network, tensors_misfit
 from mrsynth.tasks.train.config import RunConfig, flat
 from mrsynth.training.batches import TrainingConfig
 from mrsynth.training.loop import TrainingState
@@ -94,7 +94,7 @@ def take_over(method: Method, init: str, preparation: PreparationConfig, stage: 
     Raises WeightsError when there is no such checkpoint, or when its network means something else: by the shapes of its
     tensors, by what it predicts along which chain, or by how its images are scaled.
     """
-    found = load_method(init)
+    found = load_network(init)
     tensors = found.method.saved_state()  # parts for training only are not in the file: those of `method` stay
     if found.card.method == "cwdm" and len(found.method.targets) > 1 and len(method.targets) == 1:
         tensors = cwdm_for_target(tensors, method.contrasts.index(method.targets[0]))

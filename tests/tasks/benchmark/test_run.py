@@ -15,6 +15,7 @@ import yaml
 from mrsynth.contrasts import STANDARD, pattern_name, patterns
 from mrsynth.errors import InputError, UsageError, WeightsError
 from mrsynth.io.locks import locked
+from mrsynth.io.own_scores import own_benchmarks
 from mrsynth.io.splits import write_split
 from mrsynth.io.subjects import load_subject
 from mrsynth.sampling import Sampling
@@ -474,3 +475,16 @@ def test_one_benchmark_at_a_time_is_at_work_in_a_folder(options):
     assert not benchmark(halves[0]).unfinished
     assert {r.subject for r in read(halves[0].out)} == {"c", "d"}
     assert not [p.name for p in halves[0].out.iterdir() if p.name.startswith(".")]
+
+
+def test_what_is_recorded_is_the_mean_of_the_rows(options, tmp_path, monkeypatch):
+    monkeypatch.setenv("MRSYNTH_HOME", str(tmp_path / "home"))
+    done = benchmark(options(protocols=("brain3d",), patterns="t1+flair:t2", pictures=False, record=True))
+    rows = [r.value for r in done.rows if (r.weights, r.region, r.metric) == ("tiny", "brain", "PSNR")]
+    (kept,) = own_benchmarks()[0].checkpoints["tiny"].scores
+
+    assert "Recorded 1 means" in done.recorded
+    assert (kept.pattern, kept.target, kept.subjects) == ("t1+flair", "t2", len(rows))
+    assert kept.value == pytest.approx(np.mean(rows), abs=1e-3)
+    with pytest.raises(UsageError, match="--record needs the protocol brain3d"):
+        benchmark(options(protocols=("full3d",), record=True))

@@ -15,8 +15,8 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import OutputError, WeightsError
 from mrsynth.io import hub
 from mrsynth.io.checkpoint import Checkpoint, Header, read_header, write_checkpoint
+from mrsynth.preference import is_at_hand
 from mrsynth.scores.rows import Score
-from mrsynth.selection import is_at_hand
 from mrsynth.tasks.checkpoints.run import at_hand, card_text, fetch, listing, verify
 
 SCORE = Score(

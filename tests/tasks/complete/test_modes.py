@@ -143,7 +143,7 @@ def test_the_self_check_scores_the_estimator_that_is_delivered(make_subject, bot
         masks.append(int(prepared.mask.sum()))
         return Synthesis(prepared.images, None, None)
 
-    monkeypatch.setattr("mrsynth.tasks.complete.run.synthesise_volume", watched)
+    monkeypatch.setattr("mrsynth.tasks.trained.synthesise_volume", watched)
     done = complete_subject(subject, load_method(both), sampling=Sampling(device="cpu", **asked), self_check=True)
 
     assert {row.target for row in done.scores} == {T1, T2, FLAIR}

@@ -235,7 +235,7 @@ def test_a_failure_leaves_earlier_results_as_they_were(run_cli, folder, monkeypa
 
 
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(run_cli, folder, monkeypatch, tmp_path):
-    monkeypatch.setattr("mrsynth.tasks.complete.run.synthesise_volume", raising(AssertionError("too late")))
+    monkeypatch.setattr("mrsynth.tasks.trained.synthesise_volume", raising(AssertionError("too late")))
     (tmp_path / "file").write_text("")
 
     status, _, err = run_cli("complete", folder, "--out", tmp_path / "file")

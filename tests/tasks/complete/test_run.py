@@ -267,7 +267,7 @@ def test_a_perfect_method_passes_its_self_check(make_subject, tiny, monkeypatch)
         assert prepared.images.shape == whole.images.shape  # the contrasts of this subject show the same brain
         return Synthesis(whole.images, None, None)
 
-    monkeypatch.setattr("mrsynth.tasks.complete.run.synthesise_volume", oracle)
+    monkeypatch.setattr("mrsynth.tasks.trained.synthesise_volume", oracle)
     rows = complete_subject(subject, tiny, self_check=True).scores
 
     assert min(row.value for row in rows if (row.metric, row.region) == ("PSNR", "brain")) > 35

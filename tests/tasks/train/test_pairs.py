@@ -165,17 +165,13 @@ def test_the_missing_mr_is_relative_and_scores_against_a_reference(heads, ct_and
 def test_a_reference_and_the_self_check_see_a_ct_by_the_window(heads, ct_and_mr, monkeypatch):
     """With the truth put in the place of what a network makes there is no error."""
     whole, trained = load_subject(find_subject(heads / "1BA000")), load_method(ct_and_mr)
-    true = task.prepare(whole, PAIR, trained.preparation)
-    monkeypatch.setattr(task, "synthesise_volume", lambda *_, **__: Synthesis(true.images, None, None))
+    true = trained.prepare(whole)
+    monkeypatch.setattr("mrsynth.tasks.trained.synthesise_volume", lambda *_, **__: Synthesis(true.images, None, None))
     done = complete_subject(whole.without(Contrast.CT), trained)
     expected = np.maximum(whole.volumes[Contrast.CT].voxels, -1000)
     np.testing.assert_array_equal(done.volumes[Contrast.CT].voxels, expected)
     rows = list(task.against_reference(whole.without(Contrast.CT), done, Contrast.CT, whole.volumes[Contrast.CT]))
-    rows += [
-        row
-        for row in task.check_on_itself(trained, trained.preparation, whole, done.how, 3, task.silent)
-        if row.target == Contrast.CT
-    ]
+    rows += [row for row in task.check_on_itself(trained, whole, done.how, None, 3, None) if row.target == Contrast.CT]
     errors = [row.value for row in rows if row.metric == "MAE"]
     assert len(errors) == 4 and max(errors) < 1e-6
 

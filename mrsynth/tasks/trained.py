@@ -1,0 +1,211 @@
+"""What makes images: one method with its trained weights, or a committee of several. `models` loads them."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mrsynth.card import Card, Committee
+from mrsynth.contrasts import Contrast
+from mrsynth.devices import choose_device, choose_precision
+from mrsynth.io.store import Resolved
+from mrsynth.methods.base import Method
+from mrsynth.methods.committee import average, onto
+from mrsynth.plain import Array, Progress
+from mrsynth.sampling import EACH_ONE_CALL, FAST_STEPS, ONE_CALL, Crop, Estimator, Sampling, fast_steps, mode_of
+from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
+from mrsynth.scans.subject import Subject
+from mrsynth.synthesis import Synthesis, synthesise_volume
+
+
+@dataclass(frozen=True)
+class TrainedMethod:
+    """A method with its trained weights, and all that the checkpoint says of itself."""
+
+    method: Method
+    card: Card
+    preparation: PreparationConfig
+    sha256: str
+
+    @property
+    def network(self) -> Any:
+        """The bare network, for those who want to call it themselves."""
+        return self.method.network
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """In the order of the channels."""
+        return self.method.contrasts
+
+    def estimator(self, asked: Sampling) -> Estimator:
+        """What a request comes to: what it leaves open is the checkpoint's choice, else the method's.
+
+        Raises UsageError for a mode that the weights cannot do or an option it does not have, for a device that is not
+        there, and for a precision that does not exist.
+        """
+        said = {"modes": self.method.modes, **self.card.sampling}
+        mode = mode_of(said, asked, self.card.name)
+        sampler, steps, samples = ONE_CALL, 1, 1
+        if mode == "sample":
+            own = said if "mode" in said else {}  # a card of 0.1.0 speaks of its draws
+            usual = self.method.chain
+            sampler = asked.sampler or own.get("sampler") or usual[0]
+            steps = int(own.get("steps") or usual[1])
+            steps = asked.steps or (min(steps, FAST_STEPS) if asked.fast else steps)
+            samples = asked.samples or 1
+        elif mode is None:
+            sampler = asked.sampler or str(self._default("sampler") or "ddpm")
+            steps = int(self._default("steps") or self._default("T") or 1)
+            steps = asked.steps or (fast_steps(steps) if asked.fast else steps)
+            samples = asked.samples or (1 if asked.fast else int(said.get("samples") or 1))
+        return settled(asked, Estimator(sampler=sampler, steps=steps, samples=samples, mode=mode or "draws"))
+
+    def prepared_with(self, crop: Crop | None) -> PreparationConfig:
+        """The preparation of the training data, with another crop where one is asked for."""
+        return self.preparation.model_copy(update={"crop": crop}) if crop else self.preparation
+
+    def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:
+        """A subject as the network sees it, without the contrasts that no training subject had. Raises InputError."""
+        return prepare(subject.without(*self.card.unlearnt), self.contrasts, self.prepared_with(crop))
+
+    def synthesise(
+        self,
+        subject: Subject,
+        prepared: Prepared,
+        how: Estimator,
+        *,
+        targets: Collection[Contrast] | None = None,
+        slices: Sequence[int] | None = None,
+        progress: Progress | None = None,
+    ) -> Synthesis:
+        """Make what a subject lacks: at least the targets, None for all, on all slices or, where it can, only on these.
+
+        prepared   by `prepare`, from the same subject
+        """
+        self.method.to(how.device).optimise(how.precision)
+        only = slices if self.method.dimensions == 2 else None
+        return synthesise_volume(self.method, prepared, subject.name, how, slices=only, progress=progress)
+
+    def taking_part(self, available: Collection[Contrast], target: Contrast) -> tuple[Resolved, ...]:
+        """The members of a committee that make a contrast; none of a single method."""
+        return ()
+
+    def cautions(self, how: Estimator) -> tuple[str, ...]:
+        """What speaks against sampling so, in sentences for the user."""
+        return self.method.cautions(how.sampler, how.steps)
+
+    def _default(self, name: str) -> Any:
+        return self.card.sampling.get(name) or getattr(self.method.config, name, None)
+
+
+@dataclass(frozen=True)
+class TrainedCommittee:
+    """Several trained methods and the rule by which the mean of their images is made (mrsynth/methods/committee.py).
+
+    members   their files, verified
+    leader    the preparation of the first: on its grid the images meet
+    load      builds a checkpoint, or has it already; each is asked for when its turn comes, so that only one network
+              need be in memory
+    """
+
+    card: Card
+    rule: Committee
+    sha256: str
+    members: tuple[Resolved, ...]
+    leader: PreparationConfig
+    load: Callable[[Resolved], TrainedMethod]
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """In the order of the channels."""
+        return self.card.contrasts
+
+    def estimator(self, asked: Sampling) -> Estimator:
+        """What a request comes to. Raises UsageError as a single method does, and for any mode but mean."""
+        mode_of(self.card.sampling, asked, self.card.name)
+        return settled(asked, Estimator(sampler=EACH_ONE_CALL, steps=1, mode="mean"))
+
+    def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:
+        """A subject as the first member sees it. Raises InputError."""
+        config = self.leader.model_copy(update={"crop": crop}) if crop else self.leader
+        return prepare(subject.without(*self.card.unlearnt), self.contrasts, config)
+
+    def synthesise(
+        self,
+        subject: Subject,
+        prepared: Prepared,
+        how: Estimator,
+        *,
+        targets: Collection[Contrast] | None = None,
+        slices: Sequence[int] | None = None,
+        progress: Progress | None = None,
+    ) -> Synthesis:
+        """Make what a subject lacks by every member that can, one after the other, and average.
+
+        Each member sees the subject as its training data were prepared, in the part of it that `prepared` shows.
+        """
+        available = {c for c, there in zip(prepared.contrasts, prepared.available, strict=True) if there}
+        wanted = [c for c in (self.contrasts if targets is None else targets) if c not in available]
+        made: dict[Contrast, dict[str, Array]] = {target: {} for target in wanted}
+        views: list[tuple[PreparationConfig, Prepared]] = [(self.leader, prepared)]
+        for member in self.members:
+            own_targets = [t for t in wanted if member in self.taking_part(available, t)]
+            if not own_targets:
+                continue
+            trained = self.load(member)
+            own = next((view for config, view in views if config == trained.preparation), None)
+            if own is None:
+                own = trained.prepare(subject, prepared.record["crop"])
+                views.append((trained.preparation, own))
+            image = trained.synthesise(
+                subject,
+                own,
+                replace(how, sampler=ONE_CALL),
+                slices=slices if same_planes(own, prepared) else None,
+                progress=named(progress, member.card.name),
+            ).image
+            for target in own_targets:
+                made[target][member.card.name] = onto(image[own.contrasts.index(target)], own, prepared)
+        weights = {member.name: member.weight for member in self.rule.members}
+        brain = prepared.mask.copy()
+        if slices is not None:
+            brain[..., np.setdiff1d(np.arange(brain.shape[-1]), slices)] = False
+        image = prepared.images.copy()
+        for target, images in made.items():
+            each = [weights[name] for name in images]
+            image[prepared.contrasts.index(target)] = average(images, each, self.rule.brightness, brain)
+        return Synthesis(image, None, None)
+
+    def taking_part(self, available: Collection[Contrast], target: Contrast) -> tuple[Resolved, ...]:
+        """The members that make a contrast from these: those that can."""
+        return tuple(member for member in self.members if member.card.supports(frozenset(available), target))
+
+    def cautions(self, how: Estimator) -> tuple[str, ...]:
+        """None: nothing is drawn."""
+        return ()
+
+
+Trained = TrainedMethod | TrainedCommittee
+
+
+def settled(asked: Sampling, how: Estimator) -> Estimator:
+    """An estimator with the seed, the device and the precision of a request. Raises UsageError."""
+    device = choose_device(asked.device)
+    return replace(
+        how,
+        seed=asked.seed,
+        device=device,
+        precision=choose_precision(asked.precision, device),
+        batch_size=32 if device.startswith("cuda") else 8,
+    )
+
+
+def same_planes(one: Prepared, other: Prepared) -> bool:
+    """Whether plane n of both is the same plane of the subject."""
+    return all(one.record[key][2] == other.record[key][2] for key in ("box", "padding"))
+
+
+def named(progress: Progress | None, name: str) -> Progress | None:
+    """Progress that says whose it is."""
+    return None if progress is None else lambda what, done, total: progress(f"{name}: {what}", done, total)

@@ -1,0 +1,206 @@
+"""A committee from its entry in the manifest to the files it leaves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import mrsynth.io.store as store
+from mrsynth.card import Committee, ManifestEntry, Member
+from mrsynth.contrasts import STANDARD
+from mrsynth.errors import UsageError, WeightsError
+from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
+from mrsynth.io.store import located, resolve
+from mrsynth.io.subjects import load_subject
+from mrsynth.methods.committee import average
+from mrsynth.reports.record import Report
+from mrsynth.sampling import EACH_ONE_CALL, Sampling
+from mrsynth.tasks.checkpoints.run import card_fields, fetch, listing, verify
+from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subject
+from mrsynth.tasks.inspect import inspect
+from mrsynth.tasks.models import load_method, load_network
+from tests.tasks.complete.test_volumes import write_cwdm
+
+T1, T1CE, T2, FLAIR = STANDARD
+MEAN = {"mode": "mean", "modes": ["mean", "sample"], "sampler": "ddpm", "steps": 2}
+EXACT = Sampling(precision="fp32", device="cpu")
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, write_tiny_checkpoint):
+    """Two networks for any pattern, and one that makes T1ce from the three others on another grid."""
+    folder = tmp_path_factory.mktemp("members")
+    one = write_tiny_checkpoint(folder / "one.safetensors", "one", sampling=MEAN)
+    made = read_checkpoint(one)
+    generator = torch.Generator().manual_seed(1)
+    changed = {k: t + 0.05 * torch.randn(t.shape, generator=generator) for k, t in made.tensors.items()}
+    card = made.card.model_copy(update={"name": "two"})
+    content = type(made)(card, made.config, made.preparation, changed)
+    write_checkpoint(folder / "two.safetensors", content)
+    write_cwdm(folder / "cwdm-tiny.safetensors", sampling={**MEAN, "sampler": "ddim"})
+    return folder
+
+
+@pytest.fixture
+def entries(files, monkeypatch):
+    """The three and their committee, as the only manifest."""
+    known = []
+    for name in ("one", "two", "cwdm-tiny"):
+        path = files / f"{name}.safetensors"
+        card = read_checkpoint(path).card
+        fields = {key: getattr(card, key) for key in type(card).model_fields}
+        known.append(ManifestEntry(**fields, file=str(path), sha256=store.sha256_of(path)))
+    rule = Committee(
+        members=[Member(name="one", weight=2), Member(name="two"), Member(name="cwdm-tiny")], brightness="two"
+    )
+    sampling = {"mode": "mean", "modes": ["mean"], "sampler": EACH_ONE_CALL}
+    known.append(
+        ManifestEntry(
+            name="all", method="committee", contrasts=STANDARD, licence="CC0", sampling=sampling, committee=rule
+        )
+    )
+    monkeypatch.setattr(store, "manifest", lambda: known)
+    return known
+
+
+def alone(subject, name, target):
+    """What one member makes on the subject's own grid, in u."""
+    return complete_subject(subject, load_method(name), [target], sampling=EXACT).volumes[target].voxels / 1000
+
+
+@pytest.mark.parametrize(("lacking", "members"), [([T1CE], ["one", "two", "cwdm-tiny"]), ([T1CE, T2], ["one", "two"])])
+def test_it_is_the_mean_of_those_that_can_make_it(entries, write_subject_folder, tmp_path, lacking, members):
+    subject = load_subject(write_subject_folder(tmp_path, "p1", without=lacking))
+    made = complete_subject(subject, load_method("all"), sampling=EXACT)
+
+    for target in lacking:
+        who = {name: alone(subject, name, target) for name in members}
+        expected = average(who, [2, 1, 1][: len(who)], "two", made.prepared.restore(made.prepared.mask).voxels > 0)
+        assert made.volumes[target].voxels == pytest.approx(1000 * expected, abs=0.02)
+    assert list(made.volumes) == lacking
+
+
+def test_the_sidecar_names_every_member_with_its_hash_and_licence(entries, folder, tmp_path):
+    _, saved = complete(CompleteOptions(folder=folder, out=tmp_path / "out"))
+    said = json.loads((tmp_path / "out" / "p1_t1ce.json").read_text())
+
+    assert said["Weights"] == {"name": "all", "sha256": resolve("all").sha256, "licence": "CC0"}
+    assert said["Members"] == [
+        {"name": e.name, "sha256": e.sha256, "licence": "CC0", "method": e.method} for e in entries[:3]
+    ]
+    assert said["Method"] == "committee" and said["Sampler"]["name"] == EACH_ONE_CALL and "several" in said["Estimator"]
+    assert "the mean of several" in said["SelectionReason"]
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_text())
+    assert [m.name for m in report.weights.members] == ["one", "two", "cwdm-tiny"]
+    assert entries[1].sha256 in saved.html.read_text()
+    checked = {s.made for s in report.scores if s.kind == "self-check"}
+    assert checked == {T1, T2, FLAIR}  # by those that can do with one contrast fewer
+
+
+def test_the_self_check_scores_what_a_synthesis_from_as_little_would_be(entries, write_subject_folder, tmp_path):
+    """The same two members on the same slices; the statistics of brightness are of those slices only."""
+    subject = load_subject(write_subject_folder(tmp_path, "p1", without=[T1CE]))
+    trained, hidden = load_method("all"), subject.without(T2)
+    prepared = trained.prepare(hidden)
+    slices = [3, 5]
+    made = trained.synthesise(hidden, prepared, trained.estimator(EXACT), targets=[T2], slices=slices).image[2]
+    each = {}
+    for name in ("one", "two"):
+        member = load_method(name)
+        each[name] = member.synthesise(hidden, prepared, member.estimator(EXACT), slices=slices).image[2]
+    brain = prepared.mask & np.isin(np.arange(prepared.mask.shape[2]), slices)
+
+    assert np.array_equal(made, average(each, [2, 1], "two", brain)) and not made[..., 4].any()
+
+
+def test_fast_and_samples_are_for_one_network(entries, folder):
+    def chosen(**asked):
+        plan, _ = complete(CompleteOptions(folder=folder, dry_run=True, **asked))
+        return plan.selection
+
+    assert chosen().entry.name == "all"
+    fast = chosen(fast=True)
+    assert fast.entry.name != "all" and "all was passed over, since --fast asks for a small one" in fast.reason
+    assert chosen(mode="sample").entry.name != "all"
+    assert chosen(method="committee").entry.name == "all"
+    with pytest.raises(UsageError, match=r"all has no mode sample.*draw is no sample"):
+        chosen(method="committee", mode="sample")
+    with pytest.raises(UsageError, match="--steps with mode mean of all"):
+        chosen(weights="all", steps=3)
+
+
+def test_a_committee_is_no_network_to_begin_a_training_with(entries):
+    with pytest.raises(UsageError, match="all is a committee of several networks; give one of them: one, two"):
+        load_network("all")
+
+
+def test_the_weights_commands_know_it(entries, files):
+    shown = card_fields("all")
+
+    assert [m["name"] for m in shown["members"]] == ["one", "two", "cwdm-tiny"] and "file" not in shown
+    assert any(line.startswith("all ") and "made of 3 others" in line for line in listing())
+    assert "Not on this machine" not in listing()[-1]
+    assert len(verify()) == 3
+    assert fetch("all") == files / "one.safetensors"  # nothing is downloaded
+
+
+def test_inspect_names_it(entries, folder):
+    found = inspect(folder, deep=True)
+
+    assert found.choice.startswith("all: makes t1ce from t1+t2+flair") and found.status == 0
+
+
+def test_its_sum_changes_with_a_member_and_with_a_weight(entries):
+    whole = entries[3]
+    other = whole.model_copy(
+        update={"committee": whole.committee.model_copy(update={"members": whole.committee.members[:2]})}
+    )
+
+    assert located(whole, entries).sha256 != located(other, entries).sha256 == located(other, entries).sha256
+
+
+def test_a_damaged_member_is_found(entries, tmp_path):
+    spoiled = entries[1].model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(WeightsError, match=r"two: .* is not the file it should be"):
+        located(entries[3], [entries[0], spoiled, *entries[2:]])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"members": [{"name": "a"}]}, "at least 2"),
+        ({"members": [{"name": "a"}, {"name": "a"}]}, "named once"),
+        ({"members": [{"name": "a"}, {"name": "x"}]}, "committee of x, which no entry"),
+        ({"brightness": "x"}, "expected median, or one of a, b"),
+        ({"members": [{"name": "a"}, {"name": "far"}]}, "far cannot be of the committee c: expected a file"),
+        ({"members": [{"name": "a"}, {"name": "b", "weight": 0}]}, "greater than 0"),
+    ],
+)
+def test_a_committee_that_cannot_be_is_refused(tmp_path, monkeypatch, change, match):
+    fields = {"method": "fgc2f", "contrasts": ["t1", "t2"], "licence": "x", "sampling": {"modes": ["mean"]}}
+    rule = {"members": [{"name": "a"}, {"name": "b"}], "brightness": "a"} | change
+    own = [fields | {"name": name, "file": name, "sha256": "0", "size": 1} for name in "ab"]
+    far = fields | {"name": "far", "repository": "x/y", "pattern": "t1"}
+    content = {"weights": [*own, far, fields | {"name": "c", "method": "committee", "committee": rule}]}
+    (tmp_path / "weights_manifest.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(store, "PACKAGE", tmp_path)
+
+    with pytest.raises(WeightsError, match=match):
+        store.manifest()
+
+
+def test_the_committee_that_ships_has_members_for_every_pattern():
+    """And a specialist takes part exactly where it can."""
+    entry = next(e for e in store.manifest() if e.committee is not None)
+    members = store.members_of(entry)
+
+    for target in STANDARD:
+        others = set(STANDARD) - {target}
+        whole = [m.name for m in members if m.supports(others, target)]
+        assert f"cwdm-ship-{target}" in whole and len(whole) == 4
+        assert len([m for m in members if m.supports({next(iter(others))}, target)]) == 3
+    assert sum(s.subjects for s in entry.training_data) > 0
