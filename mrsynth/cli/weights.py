@@ -31,12 +31,18 @@ def weights_list(as_json: Json = False, verbose: Verbose = False) -> None:
 
 @weights_app.command(name="show")
 def weights_show(
-    name: Annotated[str, typer.Argument(help="Name or path.")], as_json: Json = False, verbose: Verbose = False
+    name: Annotated[str, typer.Argument(help="Name or path.")],
+    card: Annotated[bool, typer.Option("--card", help="Print the model card as a page of Markdown.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
-    """All that a checkpoint says of itself, as YAML."""
+    """All that a checkpoint says of itself, as YAML: uses, failures and scores too."""
     speak(False, verbose)
-    from mrsynth.tasks.checkpoints.run import card_fields, card_text
+    from mrsynth.tasks.checkpoints.run import card_fields, card_markdown, card_text
 
+    if card:
+        print_result(card_markdown(name).rstrip())
+        return
     print_result(json.dumps(card_fields(name), indent=2, ensure_ascii=False) if as_json else card_text(name).rstrip())
 
 

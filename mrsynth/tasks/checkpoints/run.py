@@ -6,10 +6,11 @@ from typing import Any
 
 import yaml
 
-from mrsynth.card import ManifestEntry
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.errors import WeightsError
 from mrsynth.io import hub
 from mrsynth.io.checkpoint import read_header
+from mrsynth.io.data_sources import known_data
 from mrsynth.io.files import atomic
 from mrsynth.io.store import (
     RECORDS,
@@ -29,6 +30,7 @@ from mrsynth.io.store import (
 )
 from mrsynth.plain import Progress
 from mrsynth.preference import is_at_hand
+from mrsynth.reports.model_card import card_facts, card_page
 from mrsynth.sampling import default_in_words
 from mrsynth.tasks.checkpoints.former import outdated
 
@@ -61,6 +63,18 @@ def card_text(name_or_path: str) -> str:
     return yaml.safe_dump(card_fields(name_or_path), sort_keys=False, allow_unicode=True)
 
 
+def card_markdown(name_or_path: str) -> str:
+    """The model card of a checkpoint as a page of Markdown."""
+    card = known_card(name_or_path)
+    return card_page(card, known_data(card))
+
+
+def known_card(name_or_path: str) -> Card:
+    """The card of a checkpoint on this machine, or of one that is only published. Raises WeightsError."""
+    elsewhere = {entry.name: entry for entry in available_entries() if not is_at_hand(entry)}
+    return elsewhere.get(name_or_path) or resolve(name_or_path).card
+
+
 def card_fields(name_or_path: str) -> dict[str, Any]:
     """The same as plain data."""
     elsewhere = {entry.name: entry for entry in available_entries() if not is_at_hand(entry)}
@@ -68,6 +82,7 @@ def card_fields(name_or_path: str) -> dict[str, Any]:
     card = elsewhere[name_or_path] if found is None else found.card
     fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     fields["images"] = default_in_words(card.sampling)
+    fields |= card_facts(card, known_data(card))
     if isinstance(card, ManifestEntry) and card.committee is not None:
         known = {"name", "licence", "sha256"}
         fields["members"] = [
