@@ -143,8 +143,8 @@ def strange_text(text: str, rng: random.Random, bracket: str) -> bytes:
 
 def yaml_text(rng: random.Random, folder: Path) -> Case:
     """A run file, a split, or the list of what was fetched."""
+    from mrsynth.io.fetched import records
     from mrsynth.io.splits import read_split
-    from mrsynth.io.store import records
     from mrsynth.tasks.train.config import run_text
 
     width, levels = rng.choice((2, 9)), rng.choice((3, 30))

@@ -15,8 +15,9 @@ from pydantic import AwareDatetime, ValidationError
 
 from mrsynth.errors import OutputError
 from mrsynth.io.checkpoint import problems
+from mrsynth.io.fetched import held
 from mrsynth.io.files import ensure_folder, write_text
-from mrsynth.io.store import held, store_folder
+from mrsynth.io.store import store_folder
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.plain import Plain
 from mrsynth.scores.rows import Score

@@ -17,7 +17,8 @@ from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
-from mrsynth.io.store import RECORDS, Fetched, available_entries, record, records
+from mrsynth.io.fetched import RECORDS, Fetched, record, records
+from mrsynth.io.store import available_entries
 
 FIELDS = {"method": "fgc2f", "contrasts": ["t1", "t1ce", "t2", "flair"], "licence": "Apache-2.0"}
 HUB = FIELDS | {"name": "official", "method": "cwdm", "repository": "pfriedri/cwdm", "pattern": "t1ce"}
@@ -240,12 +241,12 @@ def test_a_published_checkpoint_is_at_hand_once_its_file_is_in_a_folder(package,
     entry = weights.available_entries()[1]
     assert (entry.name, entry.file, entry.sha256, entry.repository) == ("official", str(path), None, "pfriedri/cwdm")
     assert weights.resolve("official").path == weights.locate(entry) == path
-    fetched = weights.Fetched(
+    fetched = Fetched(
         repository="a/b", file="x.pt", revision="0", sha256="1", size=2, stored_sha256=weights.sha256_of(path)
     )
-    weights.record(folder, "official", fetched)
-    weights.record(folder, "another", fetched)
-    assert weights.records(folder) == {"another": fetched, "official": fetched}
+    record(folder, "official", fetched)
+    record(folder, "another", fetched)
+    assert records(folder) == {"another": fetched, "official": fetched}
     assert weights.available_entries()[1].sha256 == weights.sha256_of(path) and not caplog.records
 
     checkpoint(path, "theirs", method="fgc2f")

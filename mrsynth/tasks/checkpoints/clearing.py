@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrsynth.errors import OutputError, UsageError
+from mrsynth.io.fetched import records
 from mrsynth.io.hub import snapshots
-from mrsynth.io.store import manifest, records, store_folder
+from mrsynth.io.store import manifest, store_folder
 
 
 def clear(names: Sequence[str], *, dry_run: bool = False) -> tuple[list[Path], int]:

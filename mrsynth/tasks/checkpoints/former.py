@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from mrsynth.io.checkpoint import Header
-from mrsynth.io.store import records
+from mrsynth.io.fetched import records
 
 CONVERTED = re.compile(r"Converted from (?P<file>.+) \(sha256 [0-9a-f]{64}\)")  # in the note of a card
 

@@ -15,8 +15,9 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.diffusion.schedules import make_schedule
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Checkpoint, read_header, write_checkpoint
+from mrsynth.io.fetched import held, record, records
 from mrsynth.io.pickles import read_state_dict
-from mrsynth.io.store import available_entries, held, record, records, sha256_of, writable_store
+from mrsynth.io.store import available_entries, sha256_of, writable_store
 from mrsynth.methods import method_class
 from mrsynth.methods.cwdm.network import WaveletUNetConfig
 from mrsynth.methods.cwdm.official import (

@@ -11,17 +11,13 @@ from mrsynth.errors import WeightsError
 from mrsynth.io import hub
 from mrsynth.io.checkpoint import read_header
 from mrsynth.io.data_sources import known_data
+from mrsynth.io.fetched import RECORDS, Fetched, held, record, records
 from mrsynth.io.files import atomic
 from mrsynth.io.store import (
-    RECORDS,
-    Fetched,
     available_entries,
-    held,
     locate,
     members_of,
     published_entry,
-    record,
-    records,
     require_kind,
     resolve,
     rows,

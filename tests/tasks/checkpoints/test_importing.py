@@ -17,7 +17,8 @@ from mrsynth.card import DataSource, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import OutputError, UsageError, WeightsError
 from mrsynth.io.checkpoint import read_header
-from mrsynth.io.store import Fetched, record, sha256_of, store_folder
+from mrsynth.io.fetched import Fetched, record
+from mrsynth.io.store import sha256_of, store_folder
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
 from mrsynth.methods.cwdm.official import cwdm_layout, cwdm_official
 from mrsynth.sampling import Sampling
