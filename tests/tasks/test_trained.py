@@ -17,8 +17,10 @@ from mrsynth.io.subjects import load_subject
 from mrsynth.methods.committee import average
 from mrsynth.reports.record import Report
 from mrsynth.sampling import EACH_ONE_CALL, Sampling
+from mrsynth.tasks.batch.attempt import Models
+from mrsynth.tasks.batch.estimate import estimate, hidden_by, networks_of
 from mrsynth.tasks.checkpoints.run import card_fields, fetch, listing, verify
-from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subject
+from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subject, plan
 from mrsynth.tasks.inspect import inspect
 from mrsynth.tasks.models import load_method, load_network
 from tests.tasks.complete.test_volumes import write_cwdm
@@ -204,3 +206,14 @@ def test_the_committee_that_ships_has_members_for_every_pattern():
         assert f"cwdm-ship-{target}" in whole and len(whole) == 4
         assert len([m for m in members if m.supports({next(iter(others))}, target)]) == 3
     assert sum(s.subjects for s in entry.training_data) > 0
+
+
+def test_a_batch_reckons_with_every_member(entries, folder):
+    """The time of a committee is that of the networks that take part, one after the other."""
+    todo = plan(CompleteOptions(folder=folder))
+    reckoned = [one.card.name for one in networks_of(load_method("all"), load_subject(folder), todo.targets, Models())]
+
+    assert reckoned == ["one", "two", "cwdm-tiny"]
+    assert estimate(CompleteOptions(folder=folder, device="cpu"), todo, Models()).network > 0
+    assert hidden_by(load_network("one"), load_subject(folder)) == 3
+    assert hidden_by(load_network("cwdm-tiny"), load_subject(folder)) == 0

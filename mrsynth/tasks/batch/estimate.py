@@ -1,12 +1,13 @@
 """How long a batch will take and how much memory, before it starts: one subject is read, and a part of it made."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from mrsynth.contrasts import Contrast
 from mrsynth.devices import out_of_memory
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import MemoryExhausted
@@ -14,13 +15,14 @@ from mrsynth.io.subjects import load_raw
 from mrsynth.methods.base import Method
 from mrsynth.plain import Array
 from mrsynth.sampling import Estimator
-from mrsynth.scans.preparation import Prepared, prepare
+from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import synthesise_volume, synthesise_whole
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan
 from mrsynth.tasks.complete.run import FAST_SELF_CHECK_SLICES, SELF_CHECK_SLICES, brain_finder
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
+from mrsynth.tasks.trained import Trained, TrainedMethod
 
 SIDE = 64  # voxels, of the box that stands for a whole volume
 FEW_STEPS = 2  # of a chain, which stand for all
@@ -54,35 +56,57 @@ def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
     """
     assert todo.checkpoint is not None
     trained = models(todo.checkpoint)
-    how = replace(trained.estimator(request.sampling), samples=1)
-    trained.method.to(how.device).optimise(how.precision)
+    how = trained.estimator(request.sampling)
     reset_peak_memory(how.device)
     clock = time.perf_counter()
     find_brain = brain_finder(request.strip)
     raw = load_raw(todo.files, align=request.align, onto=request.onto, find_brain=find_brain, n4=request.n4)
-    reading, clock = time.perf_counter() - clock, time.perf_counter()
-    subject = raw.subject.without(*trained.card.unlearnt)
-    prepared = prepare(subject, trained.method.contrasts, trained.prepared_with(request.crop))
-    preparing = time.perf_counter() - clock
-    before = peak_memory_mb(how.device)
-    try:
-        each, share = timed(trained.method, prepared, subject.name, how)
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise MemoryExhausted(f"Memory ran out for a part of {subject.name}.") from error
-    after = peak_memory_mb(how.device)
-    in_2d = trained.method.dimensions == 2
-    scale = 1.0 if in_2d else share  # of what a pass holds: a batch of slices is as large for any number of them
+    reading = time.perf_counter() - clock
+    before, network, passes = peak_memory_mb(how.device), 0.0, 0.0
     slices = FAST_SELF_CHECK_SLICES if request.fast else SELF_CHECK_SLICES
-    check = each * slices / how.batch_size if in_2d else each / share
-    checks = len(subject.available) if request.self_check else 0
+    for one in networks_of(trained, raw.subject, todo.targets, models):
+        how = replace(one.estimator(request.sampling), samples=1)
+        one.method.to(how.device).optimise(how.precision)
+        clock = time.perf_counter()
+        prepared = one.prepare(raw.subject, request.crop)
+        preparing = time.perf_counter() - clock
+        try:
+            each, share = timed(one.method, prepared, raw.subject.name, how)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryExhausted(f"Memory ran out for a part of {raw.subject.name}.") from error
+        in_2d = one.method.dimensions == 2
+        scale = 1.0 if in_2d else share  # of what a pass holds: a batch of slices is as large for any number of them
+        after = peak_memory_mb(how.device)
+        passes = max(passes, ((after or 0.0) - (before or 0.0)) / scale)
+        check = each * slices / how.batch_size if in_2d else each / share
+        checks = hidden_by(one, raw.subject) if request.self_check else 0
+        network += preparing + (request.samples or 1) * each / share + checks * (preparing + check)
     return Estimate(
         reading=reading,
-        network=preparing + (request.samples or 1) * each / share + checks * (preparing + check),
+        network=network,
         writing=WRITING * raw.subject.reference.voxels.size * len(todo.targets),
-        memory_mb=None if before is None or after is None else memory(before, (after - before) / scale, raw.subject),
+        memory_mb=None if before is None else memory(before, passes, raw.subject),
     )
+
+
+def networks_of(
+    trained: Trained, subject: Subject, targets: Sequence[Contrast], models: Models
+) -> Iterator[TrainedMethod]:
+    """The network, or of a committee one after the other those that make any of the targets."""
+    if isinstance(trained, TrainedMethod):
+        yield trained
+        return
+    members = {m.card.name: m for target in targets for m in trained.taking_part(subject.available, target)}
+    for member in members.values():
+        yield models.network(member)
+
+
+def hidden_by(one: TrainedMethod, subject: Subject) -> int:
+    """How many contrasts a self-check can hide from a network and make again."""
+    present = set(subject.available)
+    return sum(one.card.supports(present - {hidden}, hidden) for hidden in present)
 
 
 def timed(method: Method, prepared: Prepared, name: str, how: Estimator) -> tuple[float, float]:
