@@ -8,12 +8,14 @@ promised. A case is made of the seed and its number alone: `--first N --count 1`
 """
 
 import argparse
+import bz2
 import gzip
 import io
 import json
 import logging
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -31,7 +33,7 @@ import numpy as np
 
 from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD
-from mrsynth.errors import MrsynthError
+from mrsynth.errors import InputError, MrsynthError
 
 BATCH = 50  # cases in one process
 SECONDS = 30  # that one case may take
@@ -40,6 +42,24 @@ SHAPE = (12, 14, 10)
 ZEROS = gzip.compress(bytes(2**24), 9)  # sixteen megabytes in sixteen kilobytes; parts of gzip may follow one another
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 127, 255, 1200, 4096, 32767, -32768, 2**31 - 1, -(2**31), 2**40, 2**62)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e30, 3.4e38, float("nan"), float("inf"), float("-inf"), 352.0, 1e9)
+STRANGE = (
+    *(
+        b"-1",
+        b"0",
+        b"nan",
+        b"1e999",
+        b"99999",
+        b"645",
+        b"4294967296",
+        b"9" * 400,
+        b"",
+        b"%s%n",
+        b"gzip",
+        b"raw",
+        b"hex",
+    ),
+    *(b"True", b"double", b"MET_DOUBLE", b"block", b"../x", b"/dev/zero", b"LIST", b"(1,0,0)", b"(0,0,0)", b"3", b"17"),
+)
 DAMAGES = ("flip", "cut", "append", "repeat", "zero", "swap")
 
 Case = tuple[Path, Callable[[Path], Any]]
@@ -109,6 +129,84 @@ def image(rng: random.Random, folder: Path) -> Case:
     return path, rng.choice((read_volume, read_volume, read_volume, read_geometry))
 
 
+def foreign(rng: random.Random, folder: Path) -> Case:
+    """An image of another format, its header or its voxels damaged, with more behind it or less, or with a claim."""
+    import SimpleITK
+
+    from mrsynth.io.nifti import read_geometry, read_volume
+
+    ending = rng.choice(
+        (".mgz", ".mgh", ".nrrd", ".nrrd", ".nhdr", ".mha", ".mha", ".mhd", ".img", ".img.gz", ".nii.bz2")
+    )
+    path = folder / f"a{ending}"
+    voxels = np.random.default_rng(rng.randrange(2**32)).integers(0, 200, SHAPE).astype(rng.choice(("u1", "i2", "f4")))
+    if ending in (".nrrd", ".nhdr", ".mha", ".mhd"):
+        sitk: Any = SimpleITK
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path), rng.random() < 0.6)
+    elif ending == ".nii.bz2":
+        path.write_bytes(bz2.compress(nib.Nifti1Image(voxels, np.eye(4)).to_bytes()))
+    elif ending in (".img", ".img.gz"):
+        nib.save(nib.Nifti1Pair(voxels, np.eye(4)), path)
+    else:
+        nib.save(nib.MGHImage(voxels, np.eye(4)), path)
+    victim = rng.choice(sorted(folder.iterdir()))
+    content = victim.read_bytes()
+    if victim.suffix in (".nrrd", ".nhdr", ".mha", ".mhd") and rng.random() < 0.7:
+        words = re.split(rb"(?<=[ \n(,=:])(?=[\w/.-]+)", content, maxsplit=80)
+        for _ in range(rng.choice((1, 1, 2))):
+            words[rng.randrange(len(words))] = rng.choice(STRANGE) + rng.choice((b" ", b"\n", b""))
+        content = b"".join(words)
+    elif victim.suffix in (".gz", ".mgz", ".bz2") and rng.random() < 0.6:
+        packed: Any = bz2 if victim.suffix == ".bz2" else gzip
+        inside = damaged(packed.decompress(content), rng) + bytes(rng.choice((0, 0, 1, 2**26)))
+        content = packed.compress(inside)
+    else:
+        content = damaged(content, rng)
+    victim.write_bytes(content)
+    return path, rng.choice((read_volume, read_volume, read_geometry))
+
+
+def dicom(rng: random.Random, folder: Path) -> Case:
+    """A series whose slices are damaged, each or one of them."""
+    from mrsynth.io.dicom import guess, read_series, series_below
+    from tests.conftest import dicom_series
+
+    dicom_series(folder, 1, "t1_se_tra")
+    for path in rng.sample(sorted(folder.iterdir()), rng.choice((1, 2, 12))):
+        content = bytearray(path.read_bytes())
+        for _ in range(rng.choice((0, 1, 2))):  # the value of an element of group 0028: sizes, spacing, kind of pixels
+            if (at := content.find(b"\x28\x00" + bytes([rng.choice((2, 4, 8, 16, 17, 48, 0)), 0]))) > 0:
+                content[at + 8 : at + 10] = rng.randbytes(2)
+        path.write_bytes(damaged(bytes(content), rng, 132) if rng.random() < 0.7 else content)
+
+    def read(place: Path) -> None:
+        for series in series_below(place):
+            guess(series)
+            read_series(series)
+
+    return folder, read
+
+
+def prepared(rng: random.Random, folder: Path) -> Case:
+    """A prepared subject, or what is said of it, damaged: it is made again."""
+    from mrsynth.io.cache import cached
+    from mrsynth.io.subjects import find_subject
+    from mrsynth.scans.preparation import PreparationConfig
+    from tests.conftest import _write_subject_folder
+
+    scans = _write_subject_folder(folder, "p", shape=SHAPE)
+
+    def read(place: Path) -> Any:
+        return cached(find_subject(scans), STANDARD, PreparationConfig(), place).slab(0, 1)
+
+    read(folder / "cache")
+    victim = rng.choice(sorted((folder / "cache").iterdir()))
+    said = victim.read_bytes()
+    text = victim.suffix == ".json" and rng.random() < 0.7
+    victim.write_bytes(strange_text(said.decode(), rng, "{") if text else damaged(said, rng))
+    return folder / "cache", read
+
+
 def subject(rng: random.Random, folder: Path) -> Case:
     """A folder with a scan, a sidecar and a table of channels, one of them strange."""
     from mrsynth.io.subjects import find_subject
@@ -139,6 +237,31 @@ def strange_text(text: str, rng: random.Random, bracket: str) -> bytes:
     if how == 3:
         return text.replace("1", rng.choice(("1e999", "NaN", "9" * 5000, "-1", '"\\ud800"'))).encode()
     return damaged(text.encode(), rng)
+
+
+def table(rng: random.Random, folder: Path) -> Case:
+    """The results of a benchmark, the journal or the request of a batch, damaged."""
+    from mrsynth.io.reading import LONGEST_TABLE, read_bounded
+    from mrsynth.scores.rows import COLUMNS, read_results
+    from mrsynth.tasks.batch.journal import records_of
+
+    if rng.random() < 0.5:
+        row = {**dict.fromkeys(COLUMNS, "1"), "target": "t1ce", "method": "a", "kind": "volume"}
+        text = ",".join(COLUMNS) + "\n" + ",".join(row[name] for name in COLUMNS) + "\n"
+        path = folder / "results.csv"
+        path.write_bytes(strange_text(text * rng.choice((1, 2)), rng, "["))
+        return path, lambda p: read_results(decoded_or_refused(read_bounded(p, LONGEST_TABLE)), str(p))
+    lines = '{"subject": "a", "status": "done", "seconds": 1.0}\n' * 3
+    (folder / "journal.jsonl").write_bytes(strange_text(lines, rng, "{"))
+    return folder, records_of
+
+
+def decoded_or_refused(content: bytes) -> str:
+    """As `compare` decodes a table."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError("another encoding") from error
 
 
 def yaml_text(rng: random.Random, folder: Path) -> Case:
@@ -224,13 +347,18 @@ def tokens(rng: random.Random, folder: Path) -> Case:
 
 KINDS = {
     "image": image,
+    "foreign": foreign,
+    "dicom": dicom,
+    "prepared": prepared,
+    "table": table,
     "subject": subject,
     "yaml": yaml_text,
     "checkpoint": checkpoint,
     "pickle": pickled,
     "tokens": tokens,
 }
-SHARE = {"image": 10, "subject": 2, "yaml": 2, "checkpoint": 3, "pickle": 2, "tokens": 1}  # of twenty cases
+SHARE = {"image": 6, "foreign": 4, "dicom": 1, "prepared": 1, "table": 1}  # of twenty cases
+SHARE |= {"subject": 1, "yaml": 2, "checkpoint": 2, "pickle": 1, "tokens": 1}
 
 
 # Running them --------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def atomic(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         raise
 
 
@@ -90,10 +90,11 @@ def ensure_folder(path: Path) -> Path:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     return path
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """What the system said of a place where nothing can be written, in the words of someone who has to mend it."""
     why = WHY.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"Cannot write {path}: {why}.")

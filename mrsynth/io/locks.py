@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mrsynth.errors import OutputError
+from mrsynth.io.files import cannot_write
 
 LOCK = ".mrsynth.lock"
 LEFTOVER = re.compile(r"\.(partial-)?[0-9a-f]{16}(\.[A-Za-z0-9]{1,12}){0,2}")  # what `files` and `complete` write into
@@ -36,7 +36,7 @@ def locked(folder: Path, *, patience: float = 0, sweep: bool = True, name: str =
     except BlockingIOError:
         raise
     except OSError as error:
-        raise OutputError(f"Cannot lock {folder}: {error.strerror or error}. Choose another folder.") from error
+        raise cannot_write(path, error) from error
     if held is None:
         yield False
         return

@@ -68,12 +68,16 @@ def _convert(folder: Path, options: DicomOptions) -> Converted:
     beside = [f"{name}_{contrast}.nii.gz" for contrast in taken], [f"{name}_{contrast}.json" for contrast in taken]
     refuse_others(out, beside[0], lambda path: _of_ours(path.with_name(path.name.replace(".nii.gz", ".json"))))
     refuse_others(out, beside[1], _of_ours)
-    files = {}
-    for contrast, (series, reason) in taken.items():
-        volume = read_series(series)
-        files[contrast] = out / f"{name}_{contrast}.nii.gz"
-        write_volume(files[contrast], volume)
-        write_text(out / f"{name}_{contrast}.json", _sidecar(series, contrast, reason))
+    files = {contrast: out / f"{name}_{contrast}.nii.gz" for contrast in taken}
+    new = [out / file for file in (*beside[0], *beside[1]) if not (out / file).exists()]
+    try:
+        for contrast, (series, reason) in taken.items():
+            write_text(out / f"{name}_{contrast}.json", _sidecar(series, contrast, reason))
+            write_volume(files[contrast], read_series(series))
+    except BaseException:
+        for path in new:  # all of it, or nothing
+            path.unlink(missing_ok=True)
+        raise
     left = [line for line, (series, _) in zip(_lines(guesses), guesses, strict=True) if series not in _used(taken)]
     return Converted(files, {c: f"{s.label}: {reason}" for c, (s, reason) in taken.items()}, tuple(left))
 

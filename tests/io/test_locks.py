@@ -68,12 +68,12 @@ def test_where_there_are_no_locks_work_goes_on_and_nothing_is_swept(tmp_path, mo
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(OutputError, match="Cannot lock"), locked(tmp_path / "nowhere"):
+    with pytest.raises(OutputError, match="folder does not exist"), locked(tmp_path / "nowhere"):
         pass
 
 
 def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
     (tmp_path / LOCK).symlink_to(tmp_path / "made")
-    with pytest.raises(OutputError, match="Cannot lock"), locked(tmp_path):
+    with pytest.raises(OutputError, match="Cannot write"), locked(tmp_path):
         pass
     assert not os.path.lexists(tmp_path / "made")

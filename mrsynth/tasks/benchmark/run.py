@@ -22,7 +22,7 @@ from pydantic import Field
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.devices import choose_device
-from mrsynth.errors import InputError, MrsynthError, UsageError
+from mrsynth.errors import InputError, MrsynthError, OutputError, UsageError
 from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.published_figures import read_published
@@ -150,6 +150,8 @@ def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
             say(f"{files.name}, {job.piece.method} from {job.gap.pattern or 'all'}", done, total)
             try:
                 store.finish(job.piece, work.measurer.rows(subject, job))
+            except OutputError:  # a full disk is no fault of the piece
+                raise
             except Exception as error:
                 failures.append(f"{files.name}, {job.piece.method}, {job.gap.name}: {type(error).__name__}: {error}")
                 failed.add(job.piece)

@@ -24,9 +24,9 @@ from typing import Any
 
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import OutputError, UsageError
+from mrsynth.errors import UsageError
 from mrsynth.io.bids import BidsDataset
-from mrsynth.io.files import ensure_folder, to_disk, write_bytes, write_text
+from mrsynth.io.files import cannot_write, ensure_folder, to_disk, write_bytes, write_text
 from mrsynth.io.locks import locked
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import BRAIN_MASK, refuse_others
@@ -158,9 +158,7 @@ def _move(source: Path, out: Path, names: Sequence[str]) -> None:
         for name in reversed(tried):
             _put_back(earlier / name, out / name)
         if isinstance(error, OSError):
-            raise OutputError(
-                f"Cannot write {out}: {error.strerror or error}. Choose another output folder."
-            ) from error
+            raise cannot_write(out, error) from error
         raise
 
 
