@@ -57,7 +57,8 @@ def box_plot(
     marks = [Line2D([], [], color=colours[m], marker="s", linestyle="", markersize=8) for m in methods]
     names = [_text(m) for m in methods]
     beside = int(figure.get_figwidth() * LETTERS / (max(map(len, names)) + 5))  # names, on one line of the legend
-    figure.legend(marks, names, loc="outside upper left", ncols=int(np.clip(beside, 1, len(names))), frameon=False)
+    lines = -(-len(names) // max(beside, 1))
+    figure.legend(marks, names, loc="outside upper left", ncols=-(-len(names) // lines), frameon=False)
     return _png(figure)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from mrsynth.reports.montage import Panel, montage
 from mrsynth.reports.record import InputRecord, OutputRecord, Report, SamplerRecord, WeightsRecord
 from mrsynth.reports.subject_page import report_html
 from mrsynth.reports.viewer import SubjectPicture, viewer_data
+from mrsynth.scans.views import png
 
 SHAPE = (30, 36, 24)
 ENDS = {"T1": (0.0, 1500.0), "synthetic T1ce": (0.0, 1000.0), "true T1ce": (20.0, 820.0), "difference": (0.0, 1.0)}
@@ -35,8 +37,7 @@ def page(volumes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
         Panel(title, voxels, kind, ENDS[title])  # type: ignore[arg-type]
         for (title, voxels), kind in zip(volumes.items(), KINDS, strict=True)
     ]
-    png = montage(panels, np.ones(SHAPE, bool))
-    picture = SubjectPicture(png, viewer_data(panels, np.ones(SHAPE, bool)))
+    picture = SubjectPicture(montage(panels, np.ones(SHAPE, bool)), viewer_data(panels, np.ones(SHAPE, bool)))
     path = tmp_path_factory.mktemp("page") / "report.html"
     report = Report(
         version="0",
@@ -128,6 +129,16 @@ def test_values_under_the_crosshair_are_those_of_the_files_within_one_grey_step(
             assert abs(low + (high - low) * float(volumes[title][at]) - value) <= (high - low) / 255 + 0.5 * (high > 9)
 
 
+def test_no_figure_and_no_short_text_is_broken(opened: Any) -> None:
+    lines = opened.execute_script(
+        "return [...document.querySelectorAll('td.number, td.short')].map(cell => {"
+        "  const range = document.createRange(); range.selectNodeContents(cell);"
+        "  return new Set([...range.getClientRects()].map(r => Math.round(r.top))).size; })"
+    )
+
+    assert len(lines) > 5 and max(lines) == 1
+
+
 def test_keys_slider_and_click_move_the_crosshair(opened: Any) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
@@ -206,6 +217,24 @@ def test_zoom_stays_within_its_bounds_and_shows_what_is_around_the_crosshair(ope
     assert view["x"] <= at[0] <= view["x"] + view["width"] and view["y"] <= at[1] <= view["y"] + view["height"]
     press(opened, *"-" * 12)
     assert opened.execute_script(f"return {VIEWER}.zoom") == 1
+
+
+def test_on_a_phone_the_index_of_a_batch_shows_each_picture_beside_its_subject(chromium: Any, tmp_path: Path) -> None:
+    thumbnail = b64encode(png(np.zeros((96, 96), np.uint8))).decode()
+    usual = {"status": "done", "reason": "", "made": ("t1ce",), "weights": "w", "seconds": 3.0, "warnings": ("a",)}
+    records = [{**usual, "subject": f"s{n}", "score": 20.0, "thumbnail": thumbnail} for n in range(3)]
+    path = tmp_path / "index.html"
+    path.write_text(index_html(records, []), encoding="utf-8")
+    for width, wide in ((400, True), (1200, False)):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        chromium.get(path.as_uri())
+        ends = chromium.execute_script(
+            "return [...document.querySelectorAll('#subjects img')].map(i => i.getBoundingClientRect().right)"
+        )
+        assert len(ends) == 3 and max(ends) <= width
+        label = "return getComputedStyle(document.querySelector('#subjects td[data-label]'), '::before').content"
+        assert ("self-check" in chromium.execute_script(label)) == wide
 
 
 def test_the_index_of_a_batch_sorts_names_by_all_of_their_letters_and_counts_by_number(
