@@ -145,7 +145,7 @@ class Case:
                 f"{card.name} is published for this case, {_training(card)}, and is not on this machine: "
                 f"`mrsynth weights fetch {card.name}` gets it. Nothing is downloaded unasked."
                 for card in elsewhere
-                if tier > PUBLISHED
+                if tier > PUBLISHED and not self.takes_too_long(card)
             ),
         )
 

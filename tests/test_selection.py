@@ -431,6 +431,7 @@ def test_a_better_one_that_is_only_published_is_told_of_but_not_taken():
     assert select([unified(), fetched(T1CE), far], THREE, [T1CE]).hints == ()  # one as good is there
     given = Circumstances(recorded=(recorded(**{"fgc2f-ship": 20.0}),))
     assert select([unified(), far], THREE, [T1CE], given=given).hints == ()
+    assert select([unified(), far], THREE, [T1CE], given=Circumstances(asked=Sampling(fast=True))).hints == ()
 
 
 def test_what_ships_is_a_committee_by_default_and_one_network_with_fast():
