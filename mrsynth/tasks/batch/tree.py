@@ -1,6 +1,7 @@
 """Where in the output folder of a batch the results of a subject lie: `NAME`, or the tree of a BIDS derivative."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ PIPELINE = "mrsynth"
 NO_BIDS = ("batch.json", "journal*.jsonl", "summary.csv", "index.html")
 README = """# Synthetic MRI contrasts
 
-The images here are SYNTHETIC: mrsynth {version} inferred them from other contrasts of the same participants, no scanner
-acquired them. They are for research and not for diagnosis. A synthetic T1ce is never evidence of contrast enhancement.
+The images here are SYNTHETIC: mrsynth inferred them from other contrasts of the same participants, no scanner acquired
+them. They are for research and not for diagnosis. A synthetic T1ce is never evidence of contrast enhancement.
 
 Every image has a JSON file that says what it was made from, by which checkpoint, and what its intensities mean.
 `index.html` shows all participants, and the `report.html` beside each one's images how far to trust them.
@@ -75,15 +76,19 @@ class Tree:
             )
 
     def describe(self) -> None:
-        """Write what makes the output folder a BIDS data set. Raises OutputError."""
+        """Write what makes the output folder a BIDS data set; what others added to that stays. Raises OutputError."""
         if self.dataset is None:
             return
         pipeline = {"Name": PIPELINE, "Version": __version__, "Description": "Synthesis of missing MRI contrasts"}
         said = description_of_derivative(self.dataset, self.out, pipeline)
+        said = {**described(self.out), **said}
         write_text(self.out / DESCRIPTION, json.dumps(said, indent=2, ensure_ascii=False) + "\n")
-        write_text(self.out / "README.md", README.format(version=__version__))
-        apart = [*NO_BIDS, *(f"**/{name}" for name in (*REPORT_FILES, "*_ct.*"))]
-        write_text(self.out / ".bidsignore", "\n".join(apart) + "\n")
+        if not any(os.path.lexists(self.out / name) for name in ("README", "README.md", "README.rst", "README.txt")):
+            write_text(self.out / "README.md", README)
+        ignored = self.out / ".bidsignore"
+        before = ignored.read_text(encoding="utf-8", errors="replace").splitlines() if ignored.is_file() else []
+        apart = (*NO_BIDS, *(f"**/{name}" for name in (*REPORT_FILES, "*_ct.*")))
+        write_text(ignored, "\n".join(dict.fromkeys([*before, *apart])) + "\n")
 
 
 def made_by(folder: Path) -> set[str]:

@@ -203,6 +203,22 @@ def test_a_derivative_of_another_program_is_left_alone(study, tmp_path, run_cli)
     assert status == 2 and "that mrsynth did not make" in err and content(other) == before
 
 
+def test_what_others_added_to_the_derivative_stays(study, tmp_path, run_cli):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README").write_text("ours")
+    (out / ".bidsignore").write_text("notes/")
+    assert run_cli("batch", study, "-o", out, *QUICK, "--participants", "01")[0] == 0
+    said = json.loads((out / "dataset_description.json").read_text())
+    (out / "dataset_description.json").write_text(json.dumps(said | {"Authors": ["A", "B"], "Name": "x"}))
+    assert run_cli("batch", study, "-o", out, *QUICK, "--participants", "01")[0] == 0
+
+    assert json.loads((out / "dataset_description.json").read_text()) == said | {"Authors": ["A", "B"]}
+    assert (out / "README").read_text() == "ours" and not (out / "README.md").exists()
+    lines = (out / ".bidsignore").read_text().splitlines()
+    assert lines[0] == "notes/" and "**/report.html" in lines and len(lines) == len(set(lines))
+
+
 def test_folders_of_other_kinds_are_as_they_were(tmp_path):
     files = SubjectFiles("sub-1", tmp_path, "free", {})
 
