@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ FORMAT = 2  # to be raised with any change of these files, or of the numbers tha
 LEVELS = 65535  # u in [0, 1] is stored in 16 bits: an error of 1e-5 at half the memory
 FOREGROUND = 0.01  # slices with less brain than this share of their area are not worth training on
 BINS = 64
+UNFIT = (OSError, ValueError, SyntaxError, TokenError)  # the last two from the header of an array
 LONGEST_HEADER = 4096  # bytes, of an array's file
 LARGEST_LABEL = 255  # of a segmentation: stored in 8 bits
 
@@ -229,7 +231,7 @@ def _known(array: Path) -> _Images | None:
     try:
         facts = _Images.model_validate(read_json(array.with_suffix(".json")))
         count, (planes, channels) = len(facts.present), _shape(array, np.dtype(np.uint16), 4, facts.bytes)[:2]
-    except (OSError, ValueError):
+    except UNFIT:
         return None
     each = [facts.histograms, facts.present, *([] if facts.hashes is None else [facts.hashes])]
     fit = all(len(one) == count == channels for one in each) and {len(h) for h in facts.histograms} <= {BINS}
@@ -241,7 +243,7 @@ def _known_labels(array: Path) -> _Labels | None:
     try:
         facts = _Labels.model_validate(read_json(array.with_suffix(".json")))
         _shape(array, np.dtype(np.uint8), 3, facts.bytes)
-    except (OSError, ValueError):
+    except UNFIT:
         return None
     return facts
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
+from mrsynth.io.dicom_elements import fits
 from mrsynth.io.folders import few
 from mrsynth.io.nifti import LONGEST_SIDE_MM, MOST_VOXELS
 from mrsynth.io.other_formats import affine_of
@@ -221,6 +222,8 @@ def _header(path: Path) -> dict[str, str] | None:
     import SimpleITK
 
     sitk: Any = SimpleITK
+    if not fits(path):
+        return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))

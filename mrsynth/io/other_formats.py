@@ -3,6 +3,7 @@
 Only what says where its voxels lie is read: an image without orientation would be placed by a guess.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Text:
     sign      between the name of a field and what it holds
     end       of the header, where the voxels may begin
     oriented  fields that say how the image lies, so that ITK does not fill it in: one of these, or with `all_of_it` all
+    numbers   fields that hold so many: ITK's reader of MetaImages ends the process where one does not
     """
 
     reader: str
@@ -36,15 +38,29 @@ class Text:
     end: re.Pattern[bytes]
     oriented: tuple[str, ...]
     all_of_it: bool
+    numbers: Mapping[str, int]
 
 
-NRRD = Text("NrrdImageIO", ":", re.compile(rb"\r?\n\r?\n"), ("space directions", "space origin"), True)
+NRRD = Text(
+    "NrrdImageIO",
+    ":",
+    re.compile(rb"\r?\n\r?\n"),
+    ("space directions", "space origin"),
+    True,
+    {"dimension": 1, "sizes": 3},
+)
 META = Text(
     "MetaImageIO",
     "=",
     re.compile(rb"(?im)^ElementDataFile\s*=[^\n]*(\n|\Z)"),
     ("transformmatrix", "rotation", "orientation"),
     False,
+    {
+        **dict.fromkeys(("ndims", "elementnumberofchannels"), 1),
+        **dict.fromkeys(("dimsize", "elementspacing", "elementsize", "offset", "origin", "position"), 3),
+        **dict.fromkeys(("centerofrotation",), 3),
+        **dict.fromkeys(("transformmatrix", "rotation", "orientation"), 9),
+    },
 )
 TEXTS = {".nrrd": NRRD, ".nhdr": NRRD, ".mha": META, ".mhd": META}
 ENCODINGS = {"raw": None, "gzip": GZIP, "gz": GZIP, "bzip2": BZIP2, "bz2": BZIP2, "false": None, "true": ZLIB}
@@ -95,11 +111,15 @@ def _of_text(path: Path, how: Text) -> Foreign:
         begin = file.read(HEADER)
     found = how.end.search(begin)
     end = found.end() if found else len(begin)
-    fields = {}
+    fields: dict[str, str] = {}
     for line in begin[:end].decode("utf-8", "replace").splitlines():
         name, sign, value = line.partition(how.sign)
         if sign and not line.startswith("#") and not value.startswith("="):  # NRRD: `:=` is what users add
-            fields[name.strip().lower()] = value.strip()
+            if (name := name.strip().lower()) in fields:
+                raise ValueError(f"its header says {name} twice")
+            fields[name] = value.strip()
+    for name, count in how.numbers.items():
+        _check_numbers(path, name, fields.get(name), count)
     if not (all if how.all_of_it else any)(name in fields for name in how.oriented):
         raise InputError(
             f"{path}: its header does not say how the image lies in space ({', '.join(how.oriented)}). Export it "
@@ -109,6 +129,19 @@ def _of_text(path: Path, how: Text) -> Foreign:
     shape, dtype, affine = _by_itk(path, how)
     affine[:3] *= _millimetres(path, fields.get("space units", ""))
     return Foreign(shape, dtype.newbyteorder(order), affine, stream)
+
+
+def _check_numbers(path: Path, name: str, said: str | None, count: int) -> None:
+    """Raise InputError, or ValueError, for a field that does not hold so many numbers, or another number of axes."""
+    if said is None:
+        return
+    values = [float(word) for word in said.split()]
+    if name in ("dimension", "ndims") and values != [3]:
+        raise InputError(f"{path} has {said[:20]} axes; expected three. Split or average the volumes first.")
+    if name in ("dimsize", "sizes") and not all(v.is_integer() and 0 < v < 2**31 for v in values):
+        raise ValueError(f"its header says {name} {said[:60]}")
+    if len(values) != count or not all(map(math.isfinite, values)):
+        raise ValueError(f"its header says {name} {said[:60]}, expected {count} numbers")
 
 
 def _by_itk(path: Path, how: Text) -> tuple[tuple[int, ...], np.dtype[Any], Doubles]:

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mrsynth.io.reading import parse_json, read_bounded
 from mrsynth.plain import Plain
 from mrsynth.text_tokens import AGAIN, TokenTable, prompt_key
 
+DAMAGED = (OSError, EOFError, ValueError, LookupError, SyntaxError, TokenError, zipfile.BadZipFile, zlib.error)
 HEADER = "mrsynth"
 FORMAT = 1
 LONGEST = 2**28  # bytes; a thousand sentences of a large encoder have fewer
@@ -67,7 +69,16 @@ def read_tokens(path: Path) -> TokenTable:
                 raise ValueError("it would unpack into more than it is, which mrsynth never writes")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, LookupError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        SyntaxError,
+        TokenError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         # a ValueError is also what an array of Python objects gives, which would have to be unpickled
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path} cannot be read as tokens: {reason[0].rstrip('.')}. Copy it again. {AGAIN}") from error

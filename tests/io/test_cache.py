@@ -216,6 +216,10 @@ def another_array(array: Path, header: Path):
     array.write_bytes(array.read_bytes().replace(b"'shape': (", b"'shape': (9"))
 
 
+def no_header_of_an_array(array: Path, header: Path):
+    array.write_bytes(array.read_bytes().replace(b"'shape': (", b"'shape': (("))
+
+
 def facts_of_no_object(array: Path, header: Path):
     header.write_text("[1]")
 
@@ -228,7 +232,17 @@ def pipe(array: Path, header: Path):
 @pytest.mark.parametrize(
     "damage",
     [
-        *(break_array, lose_array, lose_header, break_header, old_header, another_array, facts_of_no_object, pipe),
+        *(
+            break_array,
+            lose_array,
+            lose_header,
+            break_header,
+            old_header,
+            another_array,
+            no_header_of_an_array,
+            facts_of_no_object,
+            pipe,
+        ),
         *(facts_say(present=[True]), facts_say(slices=[10**6]), facts_say(slices=["a"]), facts_say(bytes="1e999")),
         *(facts_say(histograms=[[0.5]] * 4), facts_say(hashes=["a"]), facts_say(histograms=None), facts_say(other=1)),
     ],

@@ -10,6 +10,7 @@ import pytest
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.dicom import guess, is_dicom, read_series, series_below, unpack
+from mrsynth.io.dicom_elements import DEFLATED, UNDEFINED, fits
 from tests.helpers import VENDORS
 
 SHAPE = (12, 10, 8)  # of what write_series writes: K, J, I
@@ -115,6 +116,57 @@ def test_what_slices_claim_is_not_believed(changes, reason, slices, tmp_path, wr
         read_series(series_below(tmp_path)[0])
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED.decode()]
+)
+def test_elements_fit_into_their_file(tmp_path, syntax):
+    """At every depth, with lengths stated or not; GDCM takes memory for whatever length an element states."""
+    order = ">" if syntax.endswith("2.2") else "<"
+    explicit = syntax != "1.2.840.10008.1.2"
+
+    def element(group, number, kind, value, length=None, how=None):
+        tag, size = struct.pack((how or order) + "HH", group, number), len(value) if length is None else length
+        if how is None and not explicit:
+            return tag + struct.pack("<I", size) + value
+        if kind in (b"SQ", b"OW", b"UN"):
+            return tag + kind + bytes(2) + struct.pack(order + "I", size) + value
+        return tag + kind + struct.pack((how or order) + "H", size) + value
+
+    def item(value, length=None):
+        return struct.pack(order + "HHI", 0xFFFE, 0xE000, len(value) if length is None else length) + value
+
+    def delimiter(number):
+        return struct.pack(order + "HHI", 0xFFFE, number, 0)
+
+    def file(*elements):
+        head = element(2, 16, b"UI", syntax.encode() + bytes(len(syntax) % 2), how="<")
+        (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + head + b"".join(elements))
+        return fits(tmp_path / "a.dcm")
+
+    name, pixels = element(16, 16, b"PN", b"A^B "), element(0x7FE0, 16, b"OW", bytes(50))
+    nested = element(8, 0x1140, b"SQ", item(name + element(8, 0x1199, b"SQ", item(name))))
+    endless = element(8, 0x1140, b"SQ", item(name, UNDEFINED) + delimiter(0xE00D) + delimiter(0xE0DD), UNDEFINED)
+    fragments = element(0x7FE0, 16, b"OW", item(b"") + item(b"\xff" * 40) + delimiter(0xE0DD), UNDEFINED)
+    whole = syntax != DEFLATED.decode()
+    for sound in (
+        (name, pixels),
+        (nested, pixels),
+        (endless, name, pixels),
+        (name, fragments),
+        (name, pixels, bytes(3)),
+    ):
+        assert file(*sound) == whole
+    far = element(0x7FE0, 16, b"OW", bytes(50), 2**31)
+    for damaged in (
+        (name, far),
+        (name, pixels[:-1]),
+        (element(8, 0x1140, b"SQ", item(name + element(9, 1, b"UN", b"", 2**30))), pixels),
+        (endless[:-30] + element(9, 1, b"UN", b"", 2**30), pixels),
+        (element(0x7FE0, 16, b"OW", item(bytes(8), 2**31), UNDEFINED),),
+    ):
+        assert not file(*damaged)
 
 
 def test_a_slice_that_is_damaged_is_named(tmp_path, write_series, caplog):

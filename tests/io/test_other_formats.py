@@ -295,6 +295,29 @@ def test_voxels_are_taken_from_the_file_or_from_one_beside_it_only(tmp_path: Pat
         read_volume(folder / f"T1{ending}")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("NDims = -1", "NDims = 0", "NDims = 4", "NDims = 1000000", "NDims = 3 NDims", "NDims ="),
+        *("DimSize = 5 6", "DimSize = 5 6 -7", "DimSize = 5 6 7 8", "DimSize = 5 6 4294967303", "DimSize = 5 6 x"),
+        *("ElementSpacing = 1 1", "ElementSpacing = nan 1 1", "TransformMatrix = 1", "Offset = 1 2"),
+        *("ElementNumberOfChannels = -1", "ElementNumberOfChannels = 1000000000", "ElementType = MET_NONSENSE"),
+        *("NDims = 3\nNDims = -1", "CompressedDataSize = -1\nndims = 3", "ElementType = MET_STRING"),
+    ],
+)
+def test_a_header_that_ends_the_process_of_itk_is_refused_before(tmp_path: Path, line: str) -> None:
+    by_itk(tmp_path / "T1.mha", np.eye(4), packed=True)
+    content = (tmp_path / "T1.mha").read_bytes()
+    head, data = content[: content.index(b"LOCAL\n") + 6], content[content.index(b"LOCAL\n") + 6 :]
+    name = line.split(" ")[0].encode()
+    lines = [line.encode() if old.startswith(name) else old for old in head.split(b"\n")]
+    if line.encode() not in lines:
+        lines.insert(1, line.encode())
+    (tmp_path / "T1.mha").write_bytes(b"\n".join(lines) + data)
+    with pytest.raises(InputError):
+        read_volume(tmp_path / "T1.mha")
+
+
 def test_freesurfer_without_directions_is_refused(tmp_path: Path) -> None:
     nib.save(nib.MGHImage(voxels(), np.eye(4)), tmp_path / "T1.mgh")
     data = bytearray((tmp_path / "T1.mgh").read_bytes())
