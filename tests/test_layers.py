@@ -26,7 +26,7 @@ DOORS = {
     "huggingface_hub": ("io/hub.py",),
     "transformers": ("io/encoders.py",),
     "distributed": ("tasks/batch/cluster.py",),
-    "dask": (),
+    "dask": ("tasks/batch/cluster.py",),
     "torchvision": (),  # has no CPU build beside the pinned torch
 }
 

@@ -104,10 +104,13 @@ class Workers:
 def workers_at(address: str | None, count: int | None, threads: int | None) -> Iterator[Workers]:
     """Workers of the scheduler at an address, or so many of our own on this machine.
 
+    A worker of our own that dies is started again, however long that takes on a busy machine.
+
     threads   of the processor for each; None: those a foreign worker was started with, and of our own an equal share
     Raises UsageError when dask is not installed, and when no scheduler answers.
     """
     try:
+        from dask import config
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise UsageError("Workers need dask.distributed: pip install 'mrsynth[cluster]'") from error
@@ -119,6 +122,7 @@ def workers_at(address: str | None, count: int | None, threads: int | None) -> I
         if address is None:
             assert count is not None
             threads = threads or max(1, cores() // count)
+            stack.enter_context(config.set({"distributed.deploy.lost-worker-timeout": "1 day"}))
             scratch = stack.enter_context(TemporaryDirectory(prefix="mrsynth-", ignore_cleanup_errors=True))
             address = stack.enter_context(
                 LocalCluster(

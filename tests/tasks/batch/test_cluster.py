@@ -1,8 +1,7 @@
 """A batch on workers of dask.distributed: the same files as without, whatever dies on the way."""
 
+import multiprocessing
 import os
-import re
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -46,13 +45,12 @@ def options(cohort, out, weights, **more):
 
 
 @contextmanager
-def scheduler(**how):
-    """A cluster of this machine. Dask speaks of ports, and of workers that die; that is no fault."""
+def scheduler():
+    """Of others, with one worker, in this process."""
     from distributed import LocalCluster
 
-    with LocalCluster(
-        host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0, protocol="tcp", silence_logs=50, **how
-    ) as made:
+    here = {"host": "127.0.0.1", "protocol": "tcp", "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with LocalCluster(processes=False, n_workers=1, threads_per_worker=2, memory_limit=0, **here) as made:
         yield made
 
 
@@ -73,7 +71,7 @@ def same_results(out, other):
 
 def test_workers_make_what_one_process_makes_and_the_journal_stays_here(cohort, alone, tmp_path, tiny_checkpoint):
     heard = []
-    with scheduler(processes=False, n_workers=1, threads_per_worker=2) as made:
+    with scheduler() as made:
         asked = options(cohort, tmp_path, tiny_checkpoint, dask=made.scheduler_address, threads=1)
         done = task.batch(asked, say=heard.append)
 
@@ -86,21 +84,19 @@ def test_workers_make_what_one_process_makes_and_the_journal_stays_here(cohort, 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_half_way_loses_nothing(cohort, alone, tmp_path, tiny_checkpoint):
     killed = []
-    with scheduler(n_workers=2, threads_per_worker=2) as made:
 
-        def half_way(what, done, total):
-            if done == 2 and not killed:
-                killed.append(made.workers[0].process.pid)
-                os.kill(killed[0], signal.SIGKILL)
+    def half_way(what, done, total):
+        if done == 2 and not killed:
+            killed.append(multiprocessing.active_children()[0])
+            killed[0].kill()
 
-        asked = options(cohort, tmp_path, tiny_checkpoint, dask=made.scheduler_address, threads=1)
-        done = task.batch(asked, half_way)
+    done = task.batch(options(cohort, tmp_path, tiny_checkpoint, workers=2, threads=1), half_way)
 
     assert killed and same_results(tmp_path, alone) == 5
     assert {name: record.status for name, record in done.records.items() if name != "s4"} == dict.fromkeys(
         (name for name in SIX if name != "s4"), "done"
     )
-    assert not [path for path in tmp_path.rglob(".*") if re.match(r"\.partial-", path.name)]
+    assert not [path for path in tmp_path.rglob(".*") if path.name.startswith(".partial-")]
 
 
 @pytest.mark.slow
@@ -126,8 +122,7 @@ def test_a_subject_that_kills_its_workers_is_a_failure_and_the_rest_goes_on(
 
     monkeypatch.setattr(cluster, "_attempt", deadly)
     monkeypatch.setattr(task, "TRIES", 0)
-    with scheduler(n_workers=1, threads_per_worker=1) as made:
-        done = task.batch(options(cohort, tmp_path, tiny_checkpoint, dask=made.scheduler_address))
+    done = task.batch(options(cohort, tmp_path, tiny_checkpoint, workers=1))
 
     assert {record.subject for record in done.failed} == {"s1", "s4"} and len(done.records) == 6
     assert done.records["s1"].exit_code == 6 and "4 workers died while they had it" in done.records["s1"].reason
@@ -139,7 +134,7 @@ def test_what_ends_every_subject_ends_the_batch(cohort, tmp_path, tiny_checkpoin
 
     monkeypatch.setattr(cluster, "_attempt", full)
     with (
-        scheduler(processes=False, n_workers=1, threads_per_worker=1) as made,
+        scheduler() as made,
         pytest.raises(OutputError, match="the disk is full"),
     ):
         task.batch(options(cohort, tmp_path, tiny_checkpoint, dask=made.scheduler_address))
