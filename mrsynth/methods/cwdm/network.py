@@ -17,6 +17,8 @@ from mrsynth.networks.blocks import LevelEmbedding, zeroed
 from mrsynth.plain import Plain
 
 Resample = Literal["keep", "halve", "double"]
+LARGE = 1 << 22  # numbers of a volume with its channels, from which on a convolution goes slab by slab
+SLAB = 16  # planes
 
 
 class WaveletUNetConfig(Plain):
@@ -61,11 +63,14 @@ class ResidualBlock3d(nn.Module):
         self.skip = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(resampled(F.silu(self.norm1(x)), self.resample))
-        h = h + self.embed(F.silu(embedding))[:, :, None, None, None].to(h.dtype)
-        h = self.conv2(F.silu(self.norm2(h)))
-        out: Tensor = self.skip(resampled(x, self.resample)) + h
-        return out
+        h = convolved(self.conv1, resampled(active(self.norm1(x)), self.resample))
+        h += self.embed(F.silu(embedding))[:, :, None, None, None].to(h.dtype)  # in place: volumes are large
+        normed = active(self.norm2(h))
+        del h  # or it would outlive its use
+        h = convolved(self.conv2, normed)
+        del normed
+        h += self.skip(resampled(x, self.resample))
+        return h
 
 
 class WaveletUNet(nn.Module):
@@ -123,7 +128,7 @@ class WaveletUNet(nn.Module):
         embedding = self.embed_level(level)
         if self.embed_kind is not None and kind is not None:
             embedding = embedding + self.embed_kind(kind.to(embedding.dtype))
-        h = self.stem(x)
+        h = convolved(self.stem, x)
         skips = [h]
         for block in self.down:
             h = block(h, embedding)
@@ -134,11 +139,11 @@ class WaveletUNet(nn.Module):
             if block.resample == "keep":
                 h = joined(h, skips.pop(), self.config.skips)
             h = block(h, embedding)
-        out: Tensor = self.head(F.silu(self.head_norm(h)))
+        out = convolved(self.head, active(self.head_norm(h)))
         if self.input_gate is not None and self.input_head is not None:
             # how much of the noisy part is of use depends on the level
             gate = 1 + self.input_gate(F.silu(embedding))
-            out = out + self.input_head(x * gate[:, :, None, None, None].to(x.dtype))
+            out = out + convolved(self.input_head, x * gate[:, :, None, None, None].to(x.dtype))
         return out
 
 
@@ -150,9 +155,37 @@ def check_grid(x: Tensor, config: WaveletUNetConfig) -> None:
         )
 
 
+def convolved(convolution: nn.Module, x: Tensor) -> Tensor:
+    """A 3 x 3 x 3 convolution with zero padding; of large volumes on the CPU slab by slab along D.
+
+    The numbers are the same: what is saved are the copies that oneDNN makes of a whole input and a whole output.
+    """
+    assert isinstance(convolution, nn.Conv3d)
+    depth = x.shape[2]
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.numel() < LARGE:
+        whole: Tensor = convolution(x)
+        return whole
+    out: Tensor | None = None
+    for start in range(0, depth, SLAB):
+        stop = min(start + SLAB, depth)
+        slab = x[:, :, max(start - 1, 0) : stop + 1]
+        slab = F.pad(slab, (0, 0, 0, 0, int(start == 0), int(stop == depth)))
+        made = F.conv3d(slab, convolution.weight, convolution.bias, padding=(0, 1, 1))
+        if out is None:
+            out = made.new_empty(*made.shape[:2], depth, *made.shape[3:])
+        out[:, :, start:stop] = made
+    assert out is not None, "no volume is without planes"
+    return out
+
+
+def active(normed: Tensor) -> Tensor:
+    """SiLU of what only it needs: in the same memory, unless gradients need it too."""
+    return F.silu(normed, inplace=not torch.is_grad_enabled())
+
+
 def joined(h: Tensor, skip: Tensor, how: Literal["concat", "additive"]) -> Tensor:
     """What the way up takes in. Additive skips keep the variance: (h + skip) / sqrt 2."""
-    return torch.cat([h, skip], dim=1) if how == "concat" else (h + skip) / math.sqrt(2)
+    return torch.cat([h, skip], dim=1) if how == "concat" else (h + skip).div_(math.sqrt(2))
 
 
 def resampled(x: Tensor, how: Resample) -> Tensor:
