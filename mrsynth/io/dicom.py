@@ -24,6 +24,7 @@ from mrsynth.io.dicom_elements import fits
 from mrsynth.io.folders import few
 from mrsynth.io.nifti import LONGEST_SIDE_MM, MOST_VOXELS
 from mrsynth.io.other_formats import affine_of
+from mrsynth.io.reading import open_regular
 from mrsynth.io.sidecars import names_an_agent
 from mrsynth.io.vocabulary import contrast_in_name
 from mrsynth.plain import Doubles
@@ -109,9 +110,9 @@ class Guess:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does: DICM after 128 bytes."""
+    """Whether a file begins as DICOM does: DICM after 128 bytes; a pipe is not waited for."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(PREFIX + 4)[PREFIX:] == b"DICM"
     except OSError:
         return False

@@ -1,5 +1,6 @@
 """DICOM series as four vendors name them, made from a small head by SimpleITK."""
 
+import os
 import struct
 import tracemalloc
 import zipfile
@@ -78,7 +79,9 @@ def test_a_series_with_a_gap_is_not_read(tmp_path, write_series):
 def test_other_files_are_passed_over_and_none_at_all_is_an_error(tmp_path):
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(50))
     (tmp_path / "notes.txt").write_text("hello")
+    os.mkfifo(tmp_path / "pipe")
     assert is_dicom(tmp_path / "DICOMDIR") and not is_dicom(tmp_path / "notes.txt")
+    assert not is_dicom(tmp_path / "pipe") and not is_dicom(tmp_path)
     with pytest.raises(InputError, match="no DICOM image"):
         series_below(tmp_path)
 

@@ -45,18 +45,22 @@ def examined(
 
 
 def is_examination(place: Path) -> bool:
-    """Whether this is a zip, or a folder that holds DICOM files at any depth, and no images of other formats."""
+    """Whether this is a zip, or a folder that holds DICOM files at any depth, and no images of other formats.
+
+    Of a folder no more files are looked at than one examination may have.
+    """
     if place.is_file():
         return zipfile.is_zipfile(place)
-    from mrsynth.io.dicom import is_dicom
+    from mrsynth.io.dicom import MOST_FILES, is_dicom
 
-    found = False
+    found, seen = False, 0
     for folder, below, names in os.walk(place):
         below[:] = sorted(name for name in below if name not in SKIPPED_FOLDERS and not name.startswith("."))
-        for name in names:
-            if is_volume(name):
-                return False
-            found = found or is_dicom(Path(folder, name))
+        if any(map(is_volume, names)):
+            return False
+        found = found or any(is_dicom(Path(folder, name)) for name in names)
+        if (seen := seen + len(names)) > MOST_FILES:
+            break
     return found
 
 
