@@ -149,7 +149,7 @@ def test_everything_is_said_of_an_image(folder):
     # it cannot make what it reads: no self-check, and no verdict made up for it
     assert report.scores == ()
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,iVBOR") == 1
+    assert page.count('src="data:image/png;base64,iVBOR') == 1
     assert "No self-check was" in page and "How good it is is unknown" in page
     assert "never evidence of contrast enhancement" in page
 
