@@ -91,14 +91,18 @@ def turned(angles: Sequence[float]) -> Doubles:
 
 
 def affine_grid(matrix: Doubles, size: Sequence[int]) -> Tensor:
-    """Where the voxels of a moved image come from, for grid_sample with aligned corners.
+    """Where the voxels of a moved image come from, for grid_sample with aligned corners: see `theta_of`."""
+    return nn.functional.affine_grid(theta_of(matrix, size)[None], [1, 1, *size], align_corners=True)
+
+
+def theta_of(matrix: Doubles, size: Sequence[int]) -> Tensor:
+    """(d, d + 1): a move as torch's affine_grid takes it, with aligned corners.
 
     matrix  (d, d), of the offset of a voxel from the middle of the image; size (d,)
     """
     half = (np.array(size) - 1) / 2  # grid_sample counts from -1 to 1, and its axes from the last to the first
     unit = (matrix * half[None, :] / half[:, None])[::-1, ::-1]
-    theta = torch.from_numpy(np.concatenate([unit, np.zeros((len(size), 1))], axis=1).astype(np.float32))
-    return nn.functional.affine_grid(theta[None], [1, 1, *size], align_corners=True)
+    return torch.from_numpy(np.concatenate([unit, np.zeros((len(size), 1))], axis=1).astype(np.float32))
 
 
 def augment_intensity(

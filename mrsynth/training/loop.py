@@ -10,8 +10,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Feed = Callable[..., AbstractContextManager[Iterator[Batch]]]  # as `example_batches`
 OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -112,10 +113,16 @@ def optimizers_of(method: Trainable, stage: str) -> list[torch.optim.Optimizer]:
 
 
 def train(
-    state: TrainingState, source: ExampleSource, config: TrainingConfig, callbacks: Callbacks, device: str = "auto"
+    state: TrainingState,
+    source: ExampleSource,
+    config: TrainingConfig,
+    callbacks: Callbacks,
+    device: str = "auto",
+    feed: Feed = example_batches,
 ) -> bool:
     """Run from state.iteration to config.iterations of the stage that the state is in.
 
+    feed   what makes batches of the examples
     Under `accelerate launch` every process takes its own batches, gradients are averaged, and all hold equal weights.
     Returns whether somebody asked to stop when it was done anyway, which is all that a next stage needs to know.
     Raises Interrupted, after saving, when told to stop before; MrsynthError when the gradient is no longer finite.
@@ -139,7 +146,7 @@ def train(
     may_stop = callbacks.stop if number == 1 else lambda: False
     if not state.iteration:
         try:
-            enter_stage(state, source, config, accelerator, place, may_stop)
+            enter_stage(state, source, config, accelerator, place, may_stop, feed)
         except StoppedWaiting:
             callbacks.save(state)
             done = f"0 of {config.iterations} iterations{state.of_stage}"
@@ -150,7 +157,7 @@ def train(
         callbacks.validate(state.average, state.iteration)
     began, used, finished = time.perf_counter(), time.process_time(), state.iteration
     saved = -1
-    with example_batches(state.method, state.iteration, source, config, process, number, may_stop) as batches:
+    with feed(state.method, state.iteration, source, config, process, number, may_stop) as batches:
         while state.iteration < config.iterations:
             try:
                 micro = [next(batches).to(place) for _ in range(config.accumulation)]
@@ -194,6 +201,7 @@ def enter_stage(
     accelerator: "Accelerator",
     place: torch.device,
     stopped: Callable[[], bool],
+    feed: Feed = example_batches,
 ) -> None:
     """Let the method make itself ready for the stage that begins, alike in all processes; the average follows.
 
@@ -203,7 +211,7 @@ def enter_stage(
     def one_pass() -> Generator[Batch, None, None]:  # that of the main process, for all
         count = math.ceil(len(source) / config.batch_size)
         alone = config.model_copy(update={"iterations": count, "accumulation": 1, "workers": 0})
-        with example_batches(state.method, 0, source, alone) as batches:
+        with feed(state.method, 0, source, alone) as batches:
             for batch in batches:
                 if stopped():
                     raise StoppedWaiting

@@ -53,7 +53,8 @@ from mrsynth.tasks.train.regions import with_regions
 from mrsynth.tasks.train.stages import StagePlan, take_over
 from mrsynth.tasks.train.stopping import stop_signals
 from mrsynth.tasks.train.work import work
-from mrsynth.training.loop import TrainingState, begin, learning_rate, processes
+from mrsynth.training.batches import example_batches
+from mrsynth.training.loop import Feed, TrainingState, begin, learning_rate, processes
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,10 @@ class TrainOptions:
     accept_changed_data: bool = False
 
 
-def train(options: TrainOptions, progress: Progress | None = None) -> Path:
+def train(options: TrainOptions, progress: Progress | None = None, *, feed: Feed = example_batches) -> Path:
     """Train, or go on training, and return the checkpoint's path.
 
+    feed   what makes batches of the examples; runs/gpu has one that does it on a device
     Raises UsageError for a request or configuration that makes no sense, InputError for data that cannot train,
     WeightsError for a damaged state.pt, MemoryExhausted when a loader was killed, Interrupted when stopped by a signal
     (see `stop_signals`), both after saving.
@@ -123,7 +125,7 @@ def train(options: TrainOptions, progress: Progress | None = None) -> Path:
             cohort = gather(options.data, config, state.method, out / "cache", report, stopped, options.min_subjects)
         if process.is_main_process:
             keep_record(cohort, config, options)
-        work(state, cohort, config, plan, out, report, stopped, options.device)
+        work(state, cohort, config, plan, out, report, stopped, options.device, feed)
     return out / "checkpoint.safetensors"
 
 

@@ -18,7 +18,8 @@ from mrsynth.tasks.train.judging import judge_of
 from mrsynth.tasks.train.log import RunLog
 from mrsynth.tasks.train.sources import examples_of
 from mrsynth.tasks.train.stages import StagePlan
-from mrsynth.training.loop import Callbacks, TrainingState, train
+from mrsynth.training.batches import example_batches
+from mrsynth.training.loop import Callbacks, Feed, TrainingState, train
 
 
 def work(
@@ -30,6 +31,7 @@ def work(
     report: Progress,
     stopped: Callable[[], bool],
     device: str,
+    feed: Feed = example_batches,
 ) -> None:
     """Everything is ready: train one stage after the other, and keep the run folder up to date."""
     card = card_of(config, state.method, cohort.training)
@@ -87,7 +89,7 @@ def work(
             training = plan.training[stage]
             source = examples_of(cohort.training, state.method, training.crop, training.slices)
             report(plan.text("training", stage), plan.done(state), plan.total)
-            if train(state, source, training, callbacks, device) and stage != plan.stages[-1]:
+            if train(state, source, training, callbacks, device, feed) and stage != plan.stages[-1]:
                 raise Interrupted(f"Stopped after the stage {stage}, which is finished; --resume goes on.")
     finally:
         log.close()
