@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, how much there is
 
 
-def visible(text: str) -> str:
-    """Text of others as a terminal may print it: what would move its cursor, turn its letters or break is spelt out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-
-
 class Plain(BaseModel):
     """Frozen data that rejects keys it does not know.
 
@@ -56,17 +51,6 @@ class Plain(BaseModel):
         fields = cls.model_fields
         meant = {n: w for n, w in words.items() if n in fields and w in get_args(fields[n].annotation)}
         return {**data, **meant}
-
-
-def in_utf8(value: Any) -> Any:
-    """Plain data with the bytes of names that are not in UTF-8 written out: `M\\xfcller`. So it fits into any JSON."""
-    if isinstance(value, str):
-        return (
-            value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        )
-    if isinstance(value, Mapping):
-        return {in_utf8(key): in_utf8(item) for key, item in value.items()}
-    return type(value)(map(in_utf8, value)) if type(value) in (list, tuple) else value
 
 
 def __getattr__(name: str) -> Any:

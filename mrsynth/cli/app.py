@@ -34,7 +34,7 @@ from mrsynth.cli.subject import complete, inspect
 from mrsynth.cli.train import train
 from mrsynth.cli.weights import weights_app
 from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
-from mrsynth.plain import visible
+from mrsynth.texts import visible
 
 app = typer.Typer(
     help="Synthesise the missing contrasts of a brain MRI study. Synthetic images are for research, not for diagnosis.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mrsynth.errors import UsageError
-from mrsynth.plain import visible
+from mrsynth.texts import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

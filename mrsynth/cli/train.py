@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,9 @@ from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progre
 from mrsynth.cli.options import Device, Threads, lowered, use_threads
 from mrsynth.contrasts import contrasts_named
 from mrsynth.errors import UsageError
-from mrsynth.plain import Progress
+
+if TYPE_CHECKING:
+    from mrsynth.plain import Progress
 
 EVERY = 60.0  # seconds between lines of a job log
 
@@ -89,7 +91,7 @@ def train(
     print_result(str(checkpoint))
 
 
-def lines(quiet: bool) -> Progress | None:
+def lines(quiet: bool) -> "Progress | None":
     """Where there is no terminal: a line on stderr when something begins and every minute, for the log of a job."""
     if quiet:
         return None

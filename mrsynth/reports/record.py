@@ -14,9 +14,10 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_val
 
 from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import WARNINGS, Contrast
-from mrsynth.plain import Plain, in_utf8
+from mrsynth.plain import Plain
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
 from mrsynth.scores.rows import Score, csv_text
+from mrsynth.texts import in_utf8
 
 if TYPE_CHECKING:
     from mrsynth.scans.alignment import Registration

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from mrsynth.plain import Progress, visible
+from mrsynth.plain import Progress
+from mrsynth.texts import visible
 
 
 class RunLog(logging.Handler):
