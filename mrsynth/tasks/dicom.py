@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from pydantic import Field
 
 from mrsynth.contrasts import Contrast
-from mrsynth.errors import InputError
+from mrsynth.errors import InputError, UsageError
 from mrsynth.io.dicom import Guess, Series, guess, read_series, series_below, unpack, unused
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.nifti import write_volume
@@ -48,7 +48,9 @@ def convert(options: DicomOptions) -> Converted:
 
     Only what an earlier conversion wrote is replaced. Raises UsageError when something else has one of the names.
     """
-    source = options.source.expanduser()
+    source, name = options.source.expanduser(), options.name
+    if name is not None and (Path(name).name != name or name[:1] in ("", ".") or not name.isprintable()):
+        raise UsageError(f"--name {name}: files begin so, expected a plain name.")
     if not source.exists():
         raise InputError(f"{source}: no such folder.")
     if source.is_dir():

@@ -52,6 +52,14 @@ def test_a_number_that_cannot_be_is_refused(arguments, message, examination, tmp
     assert status == 4 and message in out + err
 
 
+@pytest.mark.parametrize("name", ["../P1", "a/b", "/P1", "..", "", "P\n1"])
+def test_a_name_leads_nowhere_else(name, examination, tmp_path, run_cli):
+    for command in ("dicom", "complete"):
+        status, _, err = run_cli(command, examination, "-o", tmp_path / "in" / "out", "--name", name)
+        assert status == 2 and "expected a plain name" in err
+    assert not (tmp_path / "in").exists()
+
+
 def test_no_usable_series_lists_them_all(tmp_path, run_cli, write_series):
     write_series(tmp_path / "in", 1, "localizer")
     write_series(tmp_path / "in", 2, "ep2d_diff_ADC")

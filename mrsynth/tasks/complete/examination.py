@@ -28,7 +28,7 @@ def examined(
     place = place.expanduser()
     if not is_examination(place):
         if name is not None:
-            raise UsageError(f"--name names what is made from DICOM, and {place} holds NIfTI files, which have names.")
+            raise UsageError(f"--name names what is made from DICOM, and {place} is none.")
         yield None
         return
     from mrsynth.tasks.dicom import DicomOptions, convert  # SimpleITK, which nobody else needs here
