@@ -35,7 +35,7 @@ def examined(
 
     chosen = {c: int(str(path)) for c, path in overrides.items() if str(path).isdecimal() and not path.exists()}
     given = check_overrides({c: path for c, path in overrides.items() if c not in chosen})
-    name = name or place.resolve().name.removesuffix(".zip")
+    name = place.resolve().name.removesuffix(".zip") if name is None else name
     with TemporaryDirectory(prefix="mrsynth-") as scratch:
         done = convert(DicomOptions(source=place, out=Path(scratch), name=name, chosen=chosen))
         notes = [f"{contrast.label}: {reason}" for contrast, reason in done.reasons.items()]
