@@ -1,8 +1,8 @@
 """Complete a cohort by workers that are jobs of SLURM, started by dask-jobqueue.
 
 usage: python examples/slurm_dask.py COHORT OUTPUT [--jobs 10] [--cores 4] [--memory 6GB] [--walltime 08:00:00]
-           [--interface ib0] [--sbatch OPTION ...] [-- options of `mrsynth batch`]
-       python examples/slurm_dask.py /data/scans /data/results --jobs 100 --sbatch=--partition=short -- --seed 1
+           [--interface ib0] [--sbatch OPTION ...] [options of `mrsynth batch`]
+       python examples/slurm_dask.py /data/scans /data/results --jobs 100 --sbatch=--partition=short --seed 1
 
 Needs `pip install 'mrsynth[cluster]' dask-jobqueue`, and a machine that jobs can reach, as a login node, for the
 scheduler and the command; it uses little of it. Folders must be the same there and in the jobs. A job is one worker: a
@@ -21,7 +21,9 @@ from dask_jobqueue import SLURMCluster
 
 def main() -> int:
     """Start the jobs, and a batch that uses them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("cohort", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--jobs", type=int, default=10)
@@ -30,8 +32,7 @@ def main() -> int:
     parser.add_argument("--walltime", default="08:00:00")
     parser.add_argument("--interface", help="the network by which jobs reach this machine")
     parser.add_argument("--sbatch", action="append", default=[], help="an option for every job, as --sbatch=--qos=low")
-    parser.add_argument("options", nargs="*", help="of `mrsynth batch`, after --")
-    asked = parser.parse_args()
+    asked, options = parser.parse_known_args()
     hours, minutes, seconds = map(int, asked.walltime.split(":"))
     lifetime = max(60, 3600 * hours + 60 * minutes + seconds - 300)
     with SLURMCluster(
@@ -45,7 +46,7 @@ def main() -> int:
     ) as cluster:
         cluster.scale(jobs=asked.jobs)
         words = ["mrsynth", "batch", asked.cohort, "--out", asked.output, "--dask", cluster.scheduler_address]
-        return subprocess.run([*words, *asked.options], check=False).returncode
+        return subprocess.run([*words, *options], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Two hundred small phantoms, five of them bad: a batch that is killed twice, its overhead, and workers.
 
-usage: python runs/measure/batch.py OUT [--subjects 200] [--threads 1]
+usage: python -m runs.measure.batch OUT [--subjects 200] [--threads 1]
 
 OUT is made anew: `cohort`, and a folder for each run. The same subjects are completed
     serial    by `complete` in a loop, with the checkpoint in memory

@@ -259,3 +259,19 @@ def test_the_index_of_a_batch_sorts_names_by_all_of_their_letters_and_counts_by_
     assert days_by(0) == ["3", "2", "1"]
     assert days_by(3) == ["1", "3", "2"]
     assert days_by(4) == ["3", "2", "1"]
+
+
+def test_marks_to_keep_and_redo_are_saved_as_tsv(chromium: Any, tmp_path: Path) -> None:
+    usual = {"status": "done", "reason": "", "made": ("t1ce",), "weights": "w", "seconds": 3.0, "thumbnail": ""}
+    names = ("a", "b\tc", "d")
+    path = tmp_path / "index.html"
+    records = [{**usual, "subject": name, "score": 20.0, "warnings": ()} for name in names]
+    path.write_text(index_html(records, []), encoding="utf-8")
+    chromium.get(path.as_uri())
+    for name, mark in (("a", "keep"), ("b\tc", "keep"), ("b\tc", "redo")):
+        chromium.execute_script(f"document.querySelector(`input[name='{name}'][value={mark}]`).click()")
+    chromium.execute_script("URL.createObjectURL = (blob) => { window.saved = blob; return '#'; };")
+    chromium.find_element("id", "export").click()
+    saved = chromium.execute_async_script("window.saved.text().then(arguments[0])")
+
+    assert saved == "subject\tmark\na\tkeep\nb c\tredo\n"

@@ -28,10 +28,14 @@ class Models:
 
     def __init__(self) -> None:
         self._built: dict[str, TrainedMethod] = {}
+        self._trained: dict[tuple[str, str], Trained] = {}
 
     def __call__(self, found: Resolved) -> Trained:
-        """What a located checkpoint is; the members of a committee are kept too."""
-        return load(found, self.network)
+        """What a located checkpoint is; a committee is located once, and its members are kept too."""
+        key = found.card.name, found.sha256
+        if key not in self._trained:
+            self._trained[key] = load(found, self.network)
+        return self._trained[key]
 
     def network(self, found: Resolved) -> TrainedMethod:
         """The method of a located checkpoint, one network."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -182,6 +183,16 @@ def test_the_manifest_is_read_and_a_checkpoint_hashed_once_for_all_subjects(coho
     task.batch(options(cohort, tmp_path))
 
     assert sorted(stand_in[0]) == ["p1", "p2"] and seen == ["manifest", "sha256_of"]
+
+
+def test_a_committee_is_located_and_each_of_its_networks_read_once(monkeypatch):
+    found = store.resolve("committee-ship")
+    hashed, do, models = [], store.sha256_of, Models()
+    monkeypatch.setattr(store, "sha256_of", lambda path: (hashed.append(path), do(path))[1])
+    one = models(found)
+
+    assert models(found) is one and len(hashed) == len(set(hashed)) == len(one.members) > 1
+    assert one.load(one.members[0]) is models.network(one.members[0])
 
 
 def test_what_would_end_every_subject_is_what_the_batch_ends_with(cohort, tmp_path, stand_in):
@@ -368,3 +379,33 @@ def test_an_estimate_is_of_all_slices_and_of_the_whole_volume(method, cohort, tm
     mask = prepared.mask
     voxels = mask[..., mask.any(axis=(0, 1))].size if method == "fgc2f" else mask.size
     assert found.network == pytest.approx(voxels * 1e-6) and found.reading == 0
+
+
+def test_one_subject_is_read_while_the_network_has_another_and_no_third_is_begun(tmp_path, monkeypatch, brain_volumes):
+    root, t1 = tmp_path / "in", brain_volumes((32, 40, 16))[T1]
+    for name in "abcdef":
+        (root / name).mkdir(parents=True)
+        write_volume(root / name / f"{name}_t1.nii", t1)
+    both, count = threading.Barrier(2), threading.Lock()
+    inside, most, sampled = [], [], []
+
+    def complete(request, progress, *, todo, models, network):
+        with count:
+            inside.append(todo.files.name)
+            most.append(len(inside))
+        both.wait(60)  # breaks, and fails the subject, if there is never another
+        with network:
+            sampled.append(todo.files.name)
+            assert len(sampled) == 1
+            sampled.pop()
+        with count:
+            inside.remove(todo.files.name)
+        return todo, object()
+
+    monkeypatch.setattr(attempt, "complete", complete)
+    monkeypatch.setattr(attempt, "record_of", lambda name, *_: Record(subject=name, status="done"))
+    monkeypatch.setattr(task, "TRIES", 0)
+    done = task.batch(options(root, tmp_path / "out"))
+
+    assert {record.status for record in done.records.values()} == {"done"} and len(done.records) == 6
+    assert max(most) == 2
