@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from runs.measure import pages
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOCS = sorted((CHECKOUT / "docs").rglob("*.md"))
 PAGES = [*DOCS, *sorted(CHECKOUT.glob("*.md")), CHECKOUT / "runs" / "README.md"]
@@ -63,3 +65,18 @@ def test_a_dead_link_is_seen(tmp_path):
     found = links(tmp_path / "a.md")
     assert [(target.name, anchor) for target, anchor in found] == [("b.md", ""), ("a.md", "a-b-c-d"), ("a.md", "e")]
     assert not found[0][0].exists() and anchors(tmp_path / "a.md") == {"a-b-c-d"}
+
+
+def test_the_tables_are_what_the_result_files_say():
+    there = {path: path.read_text(encoding="utf-8") for path in pages.PAGES}
+
+    assert pages.renewed(there) == there
+    assert "-0.00" not in pages.verdict() and pages.signed(-0.001) == "+0.00" and pages.signed(-0.26) == "-0.26"
+
+
+def test_wins_are_volumes_above_the_bar():
+    found = pages.shipped()
+
+    assert pages.wins(found["regression"]) == 0
+    better = [r | {"psnr_brain_fit": r["psnr_brain_fit"] + 0.1} for r in found["regression"]]
+    assert pages.wins(better) == len(better) == 12
