@@ -23,6 +23,11 @@ from mrsynth.plain import Plain
 Mode = Literal["mean", "sample"]
 Crop = Literal["brain", "full"]
 MODES: tuple[Mode, ...] = ("mean", "sample")
+Draws = Literal["v1", "v2"]
+DRAWS: Mapping[Draws, str] = {
+    "v1": "Mersenne Twister of torch, on the CPU",  # mrsynth 0.1.0
+    "v2": "Philox-4x32-10, by key and counter, with Box-Muller, on the device",
+}
 ONE_CALL = "one call"  # in place of a sampler's name, in mode mean
 EACH_ONE_CALL = "one call of each member"  # the same, of a committee
 FAST_STEPS = 10  # of mode sample with --fast, at most
@@ -41,6 +46,7 @@ class Sampling(Plain):
     seed: int = 0
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: str = Field("auto", description="auto, fp32 or bf16")
+    noise: Draws | None = Field(None, description="of mode sample: the generator; None is the checkpoint's")
     crop: Crop | None = Field(None, description="the part of the volume the network sees")
 
     @property
@@ -57,6 +63,7 @@ class Estimator:
     samples     syntheses; with mode sample the image is the first of them
     precision   bf16 runs the network under autocast; everything else stays float32
     batch_size  slices in one pass of the network
+    noise       the generator, by its version (`DRAWS`)
     """
 
     sampler: str
@@ -67,6 +74,12 @@ class Estimator:
     precision: str = "fp32"
     batch_size: int = 8
     mode: Literal["mean", "sample", "draws"] = "draws"
+    noise: Draws = "v1"
+
+    @property
+    def generator(self) -> str | None:
+        """Name and version of what draws the noise; None in mode mean, which draws none."""
+        return None if self.mode == "mean" else f"{self.noise}: {DRAWS[self.noise]}"
 
     @property
     def words(self) -> str:

@@ -58,7 +58,7 @@ def synthesise_volume(
     spread = torch.zeros_like(mean) if how.samples > 1 else None
     first: torch.Tensor | None = None
     for sample in range(how.samples):
-        noise = SeededNoise(how.seed, subject, method.targets, sample, shared=method.shared_noise)
+        noise = SeededNoise(how.seed, subject, method.targets, sample, method.shared_noise, how.noise)
 
         def tell(what: str, done: int, total: int, sample: int = sample) -> None:
             if progress is not None:

@@ -21,7 +21,7 @@ from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, read_checkpoint, read_header, write_checkpoint
 from mrsynth.methods import METHODS, method_class
 from mrsynth.plain import Plain
-from mrsynth.sampling import Estimator
+from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
@@ -126,6 +126,14 @@ def test_a_file_that_cannot_be_used_any_more_is_refused_by_its_version(tmp_path,
     with pytest.raises(WeightsError, match=r"mrsynth 0\.1\.0 \(format 1\).*its fine stage is gone") as error:
         load_method(OLD["fgc2f"])
     assert error.value.exit_code == 5
+
+
+def test_their_samples_keep_the_generator_of_then_unless_the_other_is_asked_for():
+    trained = load_method(next(iter(OLD.values())))
+
+    assert trained.estimator(Sampling(mode="sample")).noise == "v1"
+    assert trained.estimator(Sampling(mode="sample", noise="v2")).noise == "v2"
+
 
 
 @pytest.mark.parametrize("found", [0, 3, "1", True, None])

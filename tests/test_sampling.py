@@ -72,3 +72,8 @@ def test_a_request_of_a_command_carries_a_plain_one():
     asked = Options(folder="x", mode="sample", seed=3)
 
     assert type(asked.sampling) is Sampling and asked.sampling == Sampling(mode="sample", seed=3)
+
+
+def test_what_draws_is_named_with_its_version_and_nothing_draws_a_mean():
+    assert Estimator(sampler="ddim", steps=4, mode="sample", noise="v2").generator.startswith("v2: Philox-4x32-10")
+    assert Estimator(sampler="one call", steps=1, mode="mean").generator is None

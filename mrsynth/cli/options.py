@@ -36,6 +36,16 @@ Threads = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", callback=lowered)]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        "--noise",
+        metavar="v1|v2",
+        help="Of mode sample: the generator of the noise; v1 is that of version 0.1.0.",
+        callback=lowered,
+        show_default="the checkpoint's",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
 Fast = Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")]
 Segment = Annotated[

@@ -139,6 +139,7 @@ class SamplerRecord(Record):
     device: str
     mode: Literal["mean", "sample", "draws"] = "draws"
     words: str = Field("", description="what such an image is")
+    noise: str | None = Field(None, description="version and name of the generator; None where nothing is drawn")
 
 
 class RegionVolumes(Record):
@@ -300,7 +301,9 @@ def sidecar_json(
                     if weights.members
                     else {}
                 ),
-                "Sampler": sampler.model_dump(mode="json", include={"mode", "name", "steps", "seed", "samples"}),
+                "Sampler": sampler.model_dump(
+                    mode="json", include={"mode", "name", "steps", "seed", "samples", "noise"}
+                ),
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "Software": dict(software),
                 **({"Units": UNITS[target]} if target in UNITS else {}),

@@ -104,7 +104,7 @@ def build(found: Resolved) -> TrainedMethod:
     method.eval().requires_grad_(False)
     # the manifest may leave the long histograms to the file
     card = found.card.model_copy(update={"intensity": found.card.intensity or checkpoint.card.intensity})
-    return TrainedMethod(method, card, preparation, found.sha256)
+    return TrainedMethod(method, card, preparation, found.sha256, "v1" if checkpoint.format == 1 else "v2")
 
 
 def config_of(header: Header) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mrsynth.io.store import Resolved
 from mrsynth.methods.base import Method
 from mrsynth.methods.committee import average, onto
 from mrsynth.plain import Array, Progress
-from mrsynth.sampling import EACH_ONE_CALL, FAST_STEPS, ONE_CALL, Crop, Estimator, Sampling, fast_steps, mode_of
+from mrsynth.sampling import EACH_ONE_CALL, FAST_STEPS, ONE_CALL, Crop, Draws, Estimator, Sampling, fast_steps, mode_of
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import Synthesis, synthesise_volume
@@ -21,12 +21,16 @@ from mrsynth.synthesis import Synthesis, synthesise_volume
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """A method with its trained weights, and all that the checkpoint says of itself."""
+    """A method with its trained weights, and all that the checkpoint says of itself.
+
+    noise   the generator of its samples unless told otherwise: v1 of files of format 1, which sample as they did
+    """
 
     method: Method
     card: Card
     preparation: PreparationConfig
     sha256: str
+    noise: Draws = "v2"
 
     @property
     def network(self) -> Any:
@@ -59,7 +63,9 @@ class TrainedMethod:
             steps = int(self._default("steps") or self._default("T") or 1)
             steps = asked.steps or (fast_steps(steps) if asked.fast else steps)
             samples = asked.samples or (1 if asked.fast else int(said.get("samples") or 1))
-        return settled(asked, Estimator(sampler=sampler, steps=steps, samples=samples, mode=mode or "draws"))
+        noise = asked.noise or self.noise
+        how = Estimator(sampler=sampler, steps=steps, samples=samples, mode=mode or "draws", noise=noise)
+        return settled(asked, how)
 
     def prepared_with(self, crop: Crop | None) -> PreparationConfig:
         """The preparation of the training data, with another crop where one is asked for."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.diffusion.noise import SeededNoise
+from mrsynth.diffusion.noise import MASK, SeededNoise, philox
 
 SOURCE = SeededNoise(7, "patient 1", STANDARD)
 
@@ -95,3 +95,62 @@ def test_the_global_generator_is_neither_used_nor_moved():
     draw(SOURCE, [3])
 
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# v2 -----------------------------------------------------------------------------------------------------------------
+
+COUNTED = SeededNoise(7, "patient 1", STANDARD, version="v2")
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((MASK,) * 4, (MASK,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+    ids=["zeros", "ones", "pi"],
+)
+def test_philox_gives_the_known_answers_of_its_authors(counter, key, words):
+    made = philox(tuple(torch.tensor([c]) for c in counter), tuple(torch.tensor([k]) for k in key))
+
+    assert tuple(int(word) for word in made) == words
+
+
+def test_counted_noise_belongs_to_its_slice_contrast_and_call():
+    together = draw(COUNTED, [3, 4, 5, 9], calls=3)
+
+    for b, index in enumerate([3, 4, 5, 9]):
+        assert torch.equal(draw(COUNTED, [index], calls=3)[:, 0], together[:, b])
+    alone = SeededNoise(7, "patient 1", [Contrast.FLAIR], version="v2")
+    assert torch.equal(draw(alone, [3, 4])[:, :, 0], together[:1, :2, STANDARD.index(Contrast.FLAIR)])
+    flat = draw(COUNTED, [3, 4, 5], calls=3, size=(64, 64)).reshape(36, -1)
+    assert float((torch.corrcoef(flat) - torch.eye(36)).abs().max()) < 0.08  # 5 standard errors
+
+
+def test_counted_noise_is_standard_normal():
+    x = draw(COUNTED, [0], size=(500, 500)).flatten().double()
+    probabilities = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+
+    for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+        assert float((x**power).mean()) == pytest.approx(moment, abs=0.05)
+    expected = torch.special.ndtri(probabilities)
+    torch.testing.assert_close(x.quantile(probabilities), expected, atol=0.01, rtol=0)
+    assert 4 < float(x.abs().max()) < 6
+
+
+def test_counted_noise_does_not_depend_on_the_pieces_it_is_made_in(monkeypatch):
+    whole = draw(COUNTED, [3, 4], calls=2, size=(9, 11))
+    monkeypatch.setattr("mrsynth.diffusion.noise.PIECE", 8)
+
+    assert torch.equal(draw(COUNTED, [3, 4], calls=2, size=(9, 11)), whole)
+
+
+def test_counted_noise_is_made_on_the_device_of_the_argument():
+    made = COUNTED.slices([3])(torch.empty(1, 4, 8, 8, device="meta"))
+
+    assert made.device.type == "meta" and made.shape == (1, 4, 8, 8)

@@ -58,7 +58,9 @@ def made_report(**changes: Any) -> Report:
         "inputs": (made_input(T1), made_input(T2)),
         "selection": "the only checkpoint that makes FLAIR from T1 and T2",
         "weights": WeightsRecord.of(card, "cd" * 32),
-        "sampler": SamplerRecord(name="ddim", steps=4, seed=7, samples=2, precision="fp32", device="cpu"),
+        "sampler": SamplerRecord(
+            name="ddim", steps=4, seed=7, samples=2, precision="fp32", device="cpu", noise="v1: a generator"
+        ),
         "outputs": (
             OutputRecord(contrast=FLAIR, file="ms19_flair.nii.gz", sidecar="ms19_flair.json", sha256="ef" * 32),
         ),

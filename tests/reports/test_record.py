@@ -92,7 +92,8 @@ def test_sidecar_says_what_the_file_is() -> None:
     assert sidecar["Target"] == "t1ce"
     assert sidecar["Inputs"][0] == {"contrast": "t1", "file": "case_t1.nii.gz", "sha256": "ab" * 32}
     assert sidecar["Weights"] == {"name": "fgc2f-ship", "sha256": "cd" * 32, "licence": "Apache-2.0"}
-    assert sidecar["Sampler"] == {"mode": "draws", "name": "ddim", "steps": 4, "seed": 7, "samples": 2}
+    said = {"mode": "draws", "name": "ddim", "steps": 4, "seed": 7, "samples": 2, "noise": "v1: a generator"}
+    assert sidecar["Sampler"] == said
     assert sidecar["SkullStripped"] is True
     assert T1CE_WARNING in sidecar["Notices"]
     assert "0 to 1000" in sidecar["IntensityMapping"] and "u = v / q" in sidecar["IntensityMapping"]

@@ -134,7 +134,7 @@ def one_box(method: Method, prepared: Prepared, name: str, how: Estimator) -> tu
     """What makes a box from the middle; its share of the volume."""
     images = torch.from_numpy(box_of(prepared.images)) * 2 - 1
     available = np.asarray(prepared.available, dtype=bool)
-    noise = SeededNoise(how.seed, name, method.targets, 0, shared=method.shared_noise)
+    noise = SeededNoise(how.seed, name, method.targets, 0, method.shared_noise, how.noise)
     return lambda: synthesise_whole(method, images, available, noise, how), images.numel() / prepared.images.size
 
 

@@ -213,6 +213,7 @@ def write_results(
         device=how.device,
         mode=how.mode,
         words=how.words,
+        noise=how.generator,
     )
     software = versions()
     stripped = not has_skull(subject)
