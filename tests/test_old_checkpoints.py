@@ -135,7 +135,6 @@ def test_their_samples_keep_the_generator_of_then_unless_the_other_is_asked_for(
     assert trained.estimator(Sampling(mode="sample", noise="v2")).noise == "v2"
 
 
-
 @pytest.mark.parametrize("found", [0, 3, "1", True, None])
 def test_other_formats_are_refused_with_their_number(tmp_path, found):
     path = tmp_path / "a.safetensors"
