@@ -15,7 +15,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.reports.index_page import index_html
 from mrsynth.reports.montage import Panel, montage
 from mrsynth.reports.record import InputRecord, OutputRecord, Report, SamplerRecord, WeightsRecord
-from mrsynth.reports.subject_page import report_html
+from mrsynth.reports.subject_page import notebook_html, report_html
 from mrsynth.reports.viewer import SubjectPicture, viewer_data
 from mrsynth.scans.views import png
 
@@ -217,6 +217,25 @@ def test_zoom_stays_within_its_bounds_and_shows_what_is_around_the_crosshair(ope
     assert view["x"] <= at[0] <= view["x"] + view["width"] and view["y"] <= at[1] <= view["y"] + view["height"]
     press(opened, *"-" * 12)
     assert opened.execute_script(f"return {VIEWER}.zoom") == 1
+
+
+def test_the_frame_of_a_notebook_shows_the_viewer(chromium: Any, volumes: dict[str, Any], tmp_path: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    panels = [Panel("T1", volumes["T1"], "input"), Panel("synthetic T1ce", volumes["synthetic T1ce"], "synthetic")]
+    path = tmp_path / "cell.html"
+    cell = notebook_html("p1", {Contrast.T1CE: viewer_data(panels, np.ones(SHAPE, bool))})
+    path.write_text(f"<!DOCTYPE html><p>a cell</p>{cell}", encoding="utf-8")
+    chromium.get_log("browser")
+    chromium.get(path.as_uri())
+    chromium.switch_to.frame(chromium.find_element("css selector", "iframe"))
+    try:
+        WebDriverWait(chromium, 60).until(lambda d: d.execute_script(f"return {VIEWER}.root.dataset.ready"))
+        assert list(shown(chromium)) == ["T1", "synthetic T1ce"]
+        assert "SYNTHETIC" in chromium.find_element("css selector", "header").text
+    finally:
+        chromium.switch_to.default_content()
+    assert chromium.get_log("browser") == []
 
 
 def test_on_a_phone_the_index_of_a_batch_shows_each_picture_beside_its_subject(chromium: Any, tmp_path: Path) -> None:
