@@ -143,7 +143,7 @@ def no_networks(only_tiny: Path, no_pictures: None, monkeypatch: pytest.MonkeyPa
         i, j, k = np.indices(volume.shape)
         return ((i - 31.5) / 26) ** 2 + ((j - 39.5) / 34) ** 2 + ((k - 23.5) / 19) ** 2 < 1
 
-    monkeypatch.setattr("mrsynth.tasks.complete.run.synthesise_volume", ones)
+    monkeypatch.setattr("mrsynth.tasks.trained.synthesise_volume", ones)
     monkeypatch.setattr("mrsynth.tasks.complete.run.brain_by_deepbet", ellipsoid)
 
 

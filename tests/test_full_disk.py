@@ -102,7 +102,7 @@ def test_a_folder_where_nothing_can_be_written_is_found_before_the_work(
     monkeypatch.setattr(os, "open", open_)
     monkeypatch.setattr(os, "mkdir", lambda path, *more, **options: (refuse(path), made(path, *more, **options))[1])
     monkeypatch.setattr(Path, "touch", lambda path, *more, **options: (refuse(path), touch(path, *more, **options))[1])
-    monkeypatch.setattr("mrsynth.synthesis.synthesise_volume", None)
+    monkeypatch.setattr("mrsynth.tasks.trained.synthesise_volume", None)
     monkeypatch.setattr("mrsynth.io.cache.prepare", None)
     status, _, err = run_cli(*asked[command])
 

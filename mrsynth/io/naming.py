@@ -160,7 +160,7 @@ def _agree(word: Contrast | None, contrast: Contrast | None) -> bool:
 def _series(names: list[list[str]]) -> bool:
     """Whether the names begin with numbers of series, as dcm2niix writes them, and not with those of subjects."""
     if not all(
-        re.fullmatch(r"(?:se|ser|series|scan|im)?\d{1,5}[a-z]?", found[0]) and len(found) > 1 for found in names
+        re.fullmatch(r"(?:s|se|ser|series|scan|im)?\d{1,5}[a-z]?", found[0]) and len(found) > 1 for found in names
     ):
         return False
     rests = {tuple(found[1:]) for found in names}

@@ -28,11 +28,14 @@ _WORDS = {
     Contrast.T1CE: rf"{_PLANE}*(?:(?:c|ce|gd|gad|gado|km){_T1}{_SEQUENCE}*|"
     rf"(?:{_T1}{_SEQUENCE}*|mprage)(?:post|pc|(?:post)?{_AGENT}){_SEQUENCE}*)|{_MOVED}t1(?:c|ce|gd)",
     Contrast.FLAIR: rf"t2f|{_PLANE}*(?:t2(?:wi?)?)?(?:flair|fla|darkfluid)(?:t2w?|wi?)?(?:post|gd|ce)?{_PLANE}*"
-    rf"|{_MOVED}flair",
+    rf"|{_MOVED}flair|fl",
     Contrast.T2: rf"{_PLANE}*t2(?:wi?|weighted)?{_SEQUENCE}*|{_MOVED}t2w?",
 }
 _EXACT = {"pd": Contrast.PD, "pdw": Contrast.PD, "dp": Contrast.PD, "dwi": Contrast.DWI, "ct": Contrast.CT}
-_BETWEEN = re.compile(rf"(?:{_SEQUENCE}|wi?|weighted|ima?ge?|with|mri?|\d+mm)+")  # words that part T1 from "post"
+_ACCELERATED = r"p\d|pat\d?|grappa\d?|sense|clear|caipi\w*|t?fl[23]d|nd|dis[23]d|wip|n[45]"  # how, in names of vendors
+_HOW = rf"{_SEQUENCE}|wi?|weighted|ima?ge?|with|mri?|\d+mm"
+_ACQUIRED = re.compile(rf"(?:{_HOW})+")
+_BETWEEN = re.compile(rf"(?:{_HOW}|{_ACCELERATED})+")  # words that part T1 from "post"; alone, p1 may be a patient
 _TOWARDS = {"to", "in", "on", "onto", "into", "regto"}  # "flair_to_t1": the T1 is the reference
 
 # Contrast agent ------------------------------------------------------------------------------------------------------
@@ -95,7 +98,13 @@ _NOT_A_SCAN_AFTER = {
 _NOT_A_SCAN_BEFORE = {"q": _MAP, "inplane": "an in-plane reference"}
 UNNAMED = "its name states no contrast"
 _MADE = {"synthetic", "synth", "synthsr", "pseudo", "fake"}
-_COMPUTED = re.compile(r"(?:[rwm]*c[1-6]|m?wp[0-3]|m?wrp[0-3])(?=t1|t2|flair|mprage)|(?:i?y|u|wj)_")  # of SPM and CAT
+_MADE_OF = re.compile(  # T2Synth, pseudoT1
+    r"(?:t1|t2|flair|t1ce)\w{0,3}?(?:synth|synthetic|synthesi[sz]ed|pseudo|fake)"
+    r"|(?:synth|synthetic|pseudo|fake)(?:t1|t2|flair)\w{0,3}"
+)
+_COMPUTED = re.compile(  # by SPM and CAT
+    r"(?:[rwm]*c[1-6]|m?wp[0-3]|m?wrp[0-3])(?=[rwmsu]{0,3}(?:t1|t2|flair|mprage))|(?:i?y|u|wj)_"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,7 @@ def judge_name(filename: str) -> Verdict:
         return Verdict(why="a mask or segmentation", label=True)
     if _COMPUTED.match(stem.lower()):
         return Verdict(why="made by SPM from a scan")
-    if _MADE & {chunk.lower() for chunk in _chunks(stem)}:
+    if any(chunk in _MADE or _MADE_OF.fullmatch(chunk) for chunk in map(str.lower, _chunks(stem))):
         return Verdict(why="its name says that it is synthetic")
     candidates = [i for i in range(len(words)) if _word_at(words, i - 1) not in _TOWARDS]
     hits = {i: contrast for i in candidates if (contrast := contrast_of_word(words[i]))}
@@ -217,7 +226,7 @@ def is_label_word(word: str) -> bool:
 
 def is_acquisition(word: str) -> bool:
     """Whether a lower-case word only says how a scan was made: a plane, a sequence, contrast agent."""
-    return bool(_BETWEEN.fullmatch(word)) or word in _ENHANCED | _ENHANCED_AFTER_T1 | _WITHOUT
+    return bool(_ACQUIRED.fullmatch(word)) or word in _ENHANCED | _ENHANCED_AFTER_T1 | _WITHOUT
 
 
 def _plain(filename: str) -> str:

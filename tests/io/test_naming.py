@@ -10,6 +10,7 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.naming import ScanName, read_names
 from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects
+from mrsynth.io.vocabulary import judge_name
 from tests.helpers import touch
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -316,3 +317,38 @@ def test_the_json_file_outranks_the_name(
     assert [c for c in subject.available if c in STANDARD] == ([contrast] if contrast else [])
     told = "\n".join([*subject.notes, *subject.left_out.values()])
     assert said in told and (bool(told) == bool(said) or contrast is not None)
+
+
+@pytest.mark.parametrize(
+    ("names", "enhanced"),
+    [
+        ("4_t1_mprage_sag_p2_iso 12_t1_mprage_sag_p2_iso_KM 5_t2_tse_tra 6_t2_tirm_tra_dark-fluid", "12_t1_mprage"),
+        ("s003-t1_vibe_tra s010-t1_vibe_tra_nach_KM s004-t2_tse s005-flair", "s010"),
+        ("501_T1W_TSE_SENSE 601_T1W_TSE_CLEAR_Gd 701_T2W_TSE_SENSE 801_FLAIR_SENSE", "601"),
+        ("SAG_T1_BRAVO SAG_T1_BRAVO_+C AX_T2_PROPELLER AX_T2_FLAIR_PROPELLER", "SAG_T1_BRAVO_+C"),
+        ("t1_fl3d_tra t1_fl3d_tra_km t2_blade t2_flair_blade", "t1_fl3d_tra_km"),
+        ("T1_MPR_p2_ND T1_MPR_p2_ND_cm T2_TSE FLAIR", "T1_MPR_p2_ND_cm"),
+        ("T1_to_SRI T1CE_to_SRI T2_to_SRI FL_to_SRI", "T1CE"),
+        ("pat_t1_mni152 pat_t1gd_mni152 pat_t2_mni152 pat_fl_mni152", "pat_t1gd"),
+        ("t1_synthstrip t1c_synthstrip t2_synthstrip flair_synthstrip", "t1c"),
+        ("T1_LPS_rSRI T1CE_LPS_rSRI T2_LPS_rSRI FLAIR_LPS_rSRI", "T1CE"),
+        ("10_AX_T1_PRE 14_AX_T1_POST_FS 11_AX_T2 12_AX_FLAIR_POST", "14_AX"),
+        ("T1_SE_ohneKM T1_SE_mitKM T2_SE FLAIR_lang", "T1_SE_mitKM"),
+        ("T1_axial T1_axial_contraste T2_axial FLAIR_axial", "T1_axial_contraste"),
+        ("Anatomical_T1 Anatomical_T1_Gadolinium Anatomical_T2 Anatomical_FLAIR", "Anatomical_T1_G"),
+        ("p_2010-03-02_T1 p_2010-03-02_T1Gd p_2010-03-02_T2 p_2010-03-02_FLAIR", "p_2010-03-02_T1Gd"),
+        ("rT1 rT1ce rT2 rFLAIR c1rT1 c2rT1 wmc3rT1", "rT1ce"),
+    ],
+)
+def test_names_of_scanners_and_tools(names, enhanced):
+    """Numbers of series, acceleration, words for agents, moves and brain extraction: each contrast has one file."""
+    read = read_names([f"{name}.nii.gz" for name in names.split()], {})
+    scans = {scan.contrast: name for name, scan in read.items() if isinstance(scan, ScanName)}
+
+    assert len(scans) == sum(isinstance(scan, ScanName) for scan in read.values())
+    assert set(scans) == set(STANDARD) and scans[Contrast.T1CE].startswith(enhanced)
+
+
+@pytest.mark.parametrize("name", ["a_T2Synth", "a_T2wSynth", "pseudoT1", "synthT1ce", "a_T1ceFake", "a_flairSynthetic"])
+def test_what_says_that_it_is_synthetic_within_a_word_is_no_scan(name):
+    assert judge_name(f"{name}.nii.gz").why == "its name says that it is synthetic"
