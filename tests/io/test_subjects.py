@@ -406,7 +406,7 @@ def test_find_subjects_where_there_is_none(tmp_path: Path) -> None:
     [
         ("", ["no scan in NIfTI format", "nothing at all"]),
         ("a.txt sub/T1.nii", ["no scan in NIfTI format", "a.txt, sub/"]),
-        ("IM0001.dcm IM0002.dcm", ["IM0001.dcm", "dcm2niix"]),
+        ("IM0001.dcm IM0002.dcm", ["IM0001.dcm", "mrsynth dicom"]),
         (
             "one.nii two.nii.gz T1_mask.nii",
             ["no contrast recognised", "one.nii", "two.nii.gz", "mprage", "--t1ce FILE"],
