@@ -56,6 +56,14 @@ def scan(contrast, moved=None, shape=SHAPE, spacing=SPACING):
     return Volume((1000 * head(places, contrast)).astype(np.float32), affine)
 
 
+def slices_of(volume, thickness):
+    """Planes of a scan averaged to slices of so many."""
+    i, j, k = volume.shape
+    affine = volume.affine @ np.diag([1, 1, thickness, 1.0])
+    affine[:3, 3] += volume.affine[:3, 2] * (thickness - 1) / 2
+    return Volume(volume.voxels.reshape(i, j, k // thickness, thickness).mean(axis=3), affine)
+
+
 POINTS = np.argwhere(np.ones((5, 5, 5))) * 25.0 - 50
 
 
@@ -68,6 +76,23 @@ def test_a_planted_transform_between_two_contrasts_is_found(planted):
     assert displacement(found.transform, planted, POINTS) < 0.5
     assert displacement(np.eye(4), planted, POINTS) > 8
     assert found.information > found.before
+    assert found.doubts() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("thickness", "bar"), [(1, 0.5), (5, 1.0)])
+@pytest.mark.parametrize(
+    "planted",
+    [turned(0, (0, 0, 1), (6, -9, 4)), turned(11, (1, 0.4, 0.2), (3, 8, -12)), turned(6, (0, 1, 1), (2, 0, 7))],
+)
+def test_scans_of_a_scanner_are_found_to_below_a_slice(planted, thickness, bar):
+    """Voxels of 1 x 1 x 1 mm, and slices of 5 mm, each the mean of what it shows."""
+    one, other = (
+        slices_of(scan(c, p, (144, 176, 120), (1, 1, 1)), thickness) for c, p in (("t1", None), ("t2", planted))
+    )
+    found = register(one, other, check_mirror=False)
+
+    assert displacement(found.transform, planted, POINTS) < bar
     assert found.doubts() == []
 
 
