@@ -262,12 +262,16 @@ def differs(out: Path, run: str, name: str) -> bool:
 
 
 def processor() -> str:
-    """Its name."""
+    """Its name, and what of it decides the speed of a network."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    said = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    flags = said.get("flags", "").split()
+    kinds = [word for flag, word in (("avx512_vnni", "AVX-512 VNNI"), ("amx_bf16", "AMX")) if flag in flags]
+    bf16 = "bf16" if {"avx512_bf16", "amx_bf16"} & set(flags) else "no bf16"
+    return f"{said.get('model name', 'unknown')} ({', '.join([*kinds, bf16])})"
 
 
 if __name__ == "__main__":

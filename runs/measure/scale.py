@@ -1,7 +1,7 @@
 """What a hundred thousand subjects would take: measured on a few, extrapolated to many.
 
-usage: python -m runs.measure.scale OUT [--subjects 4] [--threads 2]        measures, and writes OUT/scale.json
-       python -m runs.measure.scale --page SCALE.json [FIGURES.json]        writes the tables of docs/scale.md
+usage: python -m runs.measure.scale OUT [--subjects 4] [--threads 2] [--weights NAME]     measures: OUT/scale.json
+       python -m runs.measure.scale --page SCALE.json [FIGURES.json]          writes the tables of docs/scale.md
 
 FIGURES.json is of runs/measure/batch.py. Measured are, of `complete` on phantoms of full size with the checkpoint in
 memory, processor seconds by stage, bytes read and written; of what one process does for all subjects: finding and
@@ -38,19 +38,20 @@ def main() -> int:
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--subjects", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights", help="a checkpoint, instead of the one that is chosen")
     parser.add_argument("--page", type=Path, nargs="+")
     asked = parser.parse_args()
     if asked.page:
         scale, *batch = (json.loads(path.read_text(encoding="utf-8")) for path in asked.page)
         write_page(scale, batch[0] if batch else None)
         return 0
-    figures = measure(asked.out, asked.subjects, asked.threads)
+    figures = measure(asked.out, asked.subjects, asked.threads, asked.weights)
     (asked.out / "scale.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(figures, indent=2))
     return 0
 
 
-def measure(out: Path, count: int, threads: int) -> dict[str, Any]:
+def measure(out: Path, count: int, threads: int, weights: str | None) -> dict[str, Any]:
     """All figures."""
     import torch
 
@@ -64,7 +65,7 @@ def measure(out: Path, count: int, threads: int) -> dict[str, Any]:
     shape = read_geometry(folders[0] / f"{folders[0].name}_t1.nii.gz").shape
     load = os.getloadavg()[0]
     figures: dict[str, Any] = {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "threads": threads}
-    figures |= {"subjects": count, "shape": shape, **stages(folders, out), **whole_batch(out)}
+    figures |= {"subjects": count, "shape": shape, **stages(folders, out, weights), **whole_batch(out, weights)}
     figures |= {
         "checking": checking(folders[0], out),
         "noting": noting(out),
@@ -74,7 +75,7 @@ def measure(out: Path, count: int, threads: int) -> dict[str, Any]:
     return figures | {"load": [load, os.getloadavg()[0]]}
 
 
-def stages(folders: list[Path], out: Path) -> dict[str, Any]:
+def stages(folders: list[Path], out: Path, weights: str | None) -> dict[str, Any]:
     """Processor seconds of each stage of a subject, and its bytes."""
     from mrsynth.tasks.batch.attempt import Models
     from mrsynth.tasks.complete.plan import CompleteOptions
@@ -91,15 +92,16 @@ def stages(folders: list[Path], out: Path) -> dict[str, Any]:
             spent[stage] += now - since
         stage, since = what if what in spent else "synthesising", now
 
-    first = plan(CompleteOptions(folder=folders[0], out=out / "alone"))
+    first = plan(CompleteOptions(folder=folders[0], out=out / "plan", weights=weights))
     assert first.checkpoint is not None
     models(first.checkpoint)
     made = [out / "alone" / folder.name for folder in folders]
     for folder, to in zip(folders, made, strict=True):
-        complete(CompleteOptions(folder=folder, out=to, overwrite=True), tell, models=models)
+        complete(CompleteOptions(folder=folder, out=to, overwrite=True, weights=weights), tell, models=models)
         tell("reading", 0, 0)  # ends the last stage
         stage = ""
     return {
+        "weights": first.checkpoint.card.name,
         "stages": {name: seconds / len(folders) for name, seconds in spent.items()},
         "read_bytes": sum(scan_bytes(folder) for folder in folders) / len(folders),
         "written_bytes": sum(path.stat().st_size for to in made for path in to.iterdir()) / len(folders),
@@ -113,13 +115,13 @@ def scan_bytes(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.glob("*.nii.gz") if not p.name.endswith("_seg.nii.gz"))
 
 
-def whole_batch(out: Path) -> dict[str, Any]:
+def whole_batch(out: Path, weights: str | None) -> dict[str, Any]:
     """Wall and processor seconds a subject of a batch, all included."""
     from mrsynth.tasks.batch.run import BatchOptions, batch
 
     shutil.rmtree(out / "batch", ignore_errors=True)
     wall, cpu = time.perf_counter(), time.process_time()
-    done = batch(BatchOptions(root=out / "full", out=out / "batch"))
+    done = batch(BatchOptions(root=out / "full", out=out / "batch", weights=weights))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     line = (out / "batch" / "journal.jsonl").stat().st_size / len(done.records)
     return {"batch_wall": wall / len(done.records), "batch_cpu": cpu / len(done.records), "journal_bytes": line}
@@ -235,7 +237,6 @@ def measured(of: dict[str, Any]) -> str:
         ("self-check", f"{s['self-check']:.1f} s"),
         ("writing image, report and viewer", f"{s['writing']:.1f} s"),
         ("**together**", f"**{total:.1f} s**"),
-        ("in a batch, all included", f"{of['batch_cpu']:.1f} s"),
         ("read; written, of which the report", written),
         ("memory of `complete`", f"{of['peak_memory_mb'] / 1024:.1f} GB"),
         ("finding and checking", f"{1000 * of['checking']:.1f} ms"),
@@ -243,17 +244,18 @@ def measured(of: dict[str, Any]) -> str:
         ("its share of summary and index", f"{1000 * of['summing_up']:.2f} ms"),
         ("handing a task to dask and taking its record", task),
     ]
-    head = (
-        f"{of['processor']}, {of['cores']} cores, {of['threads']} threads; {of['subjects']} phantoms of {shape} voxels "
-        f"without T1ce. Load of the machine {of['load'][0]:.1f} to {of['load'][1]:.1f}; wall time of the batch "
-        f"{of['batch_wall']:.1f} s a subject.\n\n"
+    who = (
+        f"{of['processor']}, {of['cores']} cores, {of['threads']} threads; {of['subjects']} phantom(s), {shape} voxels,"
     )
+    busy = f"load of the machine {of['load'][0]:.1f} to {of['load'][1]:.1f}"
+    whole = f"{of['batch_wall']:.1f} s a subject, {of['batch_cpu']:.1f} s of the processor, with all it does once"
+    head = f"{who} without T1ce, made by {of['weights']}; {busy}. A batch took {whole}.\n\n"
     return head + "| of one subject | processor time |\n|---|---|\n" + "".join(f"| {a} | {b} |\n" for a, b in rows)
 
 
 def extrapolated(of: dict[str, Any]) -> str:
     """The second table: a machine does cores / seconds subjects a second; one process checks and notes all."""
-    each = of["batch_cpu"] / of["cores"]
+    each = sum(of["stages"].values()) / of["cores"]
     rows = []
     for machines in MACHINES:
         rate = machines / each  # subjects a second

@@ -117,7 +117,8 @@ def workers_at(address: str | None, count: int | None, threads: int | None) -> I
     quiet = (
         logging.INFO if logging.getLogger().level <= logging.INFO else logging.CRITICAL
     )  # it says much, also while it closes
-    logging.getLogger("distributed").setLevel(quiet)
+    for name in ("distributed", "tornado", "asyncio"):
+        logging.getLogger(name).setLevel(quiet)
     with ExitStack() as stack:
         if address is None:
             assert count is not None
