@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import OutputError, UsageError
@@ -50,8 +51,10 @@ def scheduler():
     from distributed import LocalCluster
 
     here = {"host": "127.0.0.1", "protocol": "tcp", "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    before = torch.get_num_threads()  # a worker sets them for its process, which is ours
     with LocalCluster(processes=False, n_workers=1, threads_per_worker=2, memory_limit=0, **here) as made:
         yield made
+    torch.set_num_threads(before)
 
 
 def same_results(out, other):
