@@ -19,6 +19,8 @@ from mrsynth.tasks.batch.journal import Record, records_of
 from mrsynth.tasks.batch.run import BatchOptions
 from tests.helpers import moved_fields, raising
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # workers in this process set torch's threads, for all tests after
+
 SIX = tuple(f"s{n}" for n in range(6))
 
 
