@@ -16,7 +16,7 @@ LEAST_SHARED = {  # of a contrast's variance in the brain, what the others predi
     Contrast.T2: 0.24,
     Contrast.FLAIR: 0.30,
 }
-FAR_BELOW = 0.5  # of that; half of the T2 that were mirrored, moved by six voxels or full of noise fall below
+FAR_BELOW = 0.5  # of that; three in four of their T2 that were mirrored, moved by six voxels or noisy fall below
 SAMPLE, FEWEST = 30_000, 5_000  # voxels of the brain that this is told from
 
 
