@@ -107,6 +107,11 @@ class Committee(Plain):
     members: tuple[Member, ...] = Field(min_length=2)
     brightness: str = MEDIAN
 
+    @property
+    def leader(self) -> int:
+        """Which member's grid the images meet on: that which gives the brightness, else the first."""
+        return next((n for n, member in enumerate(self.members) if member.name == self.brightness), 0)
+
     @model_validator(mode="after")
     def _of_its_own(self) -> Self:
         names = [member.name for member in self.members]

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 class Resolved(NamedTuple):
     """A checkpoint that was asked for: what is known of it, its file, and the SHA-256 of that file (hexadecimal).
 
-    Of a committee the file is that of its first member: `located`.
+    Of a committee the file is that of its leader: `located`.
     """
 
     card: ManifestEntry | Card
@@ -181,12 +181,13 @@ def locate(entry: ManifestEntry) -> Path:
 def located(entry: ManifestEntry, entries: Sequence[ManifestEntry] | None = None) -> Resolved:
     """The same, with the SHA-256 that was found; `entries` as in `members_of`.
 
-    A committee has no file of its own: all its members are checked, the path is that of the first, and the SHA-256 is
+    A committee has no file of its own: all its members are checked, the path is that of its leader, and the SHA-256 is
     that of a text with a line for each, SHA-256 and weight, and the brightness rule in the last.
     """
     if entry.committee is not None:
         found = [located(member) for member in members_of(entry, entries)]
-        return Resolved(entry, found[0].path, _sum_of(entry.committee, [one.sha256 for one in found]))
+        whole = _sum_of(entry.committee, [one.sha256 for one in found])
+        return Resolved(entry, found[entry.committee.leader].path, whole)
     if entry.file is None:
         raise WeightsError(
             f"{entry.name} is not on this machine: it is published in {entry.repository}. Run "

@@ -60,7 +60,7 @@ def load(found: Resolved, models: Callable[[Resolved], TrainedMethod] | None = N
     if not isinstance(entry, ManifestEntry) or entry.committee is None:
         return models(found)
     members = tuple(located(member) for member in members_of(entry))
-    first = read_header(members[0].path)
+    first = read_header(members[entry.committee.leader].path)
     card = entry.model_copy(update={"intensity": first.card.intensity})
     return TrainedCommittee(card, entry.committee, found.sha256, members, preparation_of(first), models)
 

@@ -110,7 +110,7 @@ class TrainedCommittee:
     """Several trained methods and the rule by which the mean of their images is made (mrsynth/methods/committee.py).
 
     members   their files, verified
-    leader    the preparation of the first: on its grid the images meet
+    leader    the preparation of the member that leads: on its grid the images meet
     load      builds a checkpoint, or has it already; each is asked for when its turn comes, so that only one network
               need be in memory
     """
@@ -133,7 +133,7 @@ class TrainedCommittee:
         return settled(asked, Estimator(sampler=EACH_ONE_CALL, steps=1, mode="mean"))
 
     def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:
-        """A subject as the first member sees it. Raises InputError."""
+        """A subject as the leader sees it. Raises InputError."""
         config = self.leader.model_copy(update={"crop": crop}) if crop else self.leader
         return prepare(subject.without(*self.card.unlearnt), self.contrasts, config)
 

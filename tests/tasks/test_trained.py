@@ -147,7 +147,7 @@ def test_the_weights_commands_know_it(entries, files):
     assert any(line.startswith("all ") and "made of 3 others" in line for line in listing())
     assert "Not on this machine" not in listing()[-1]
     assert len(verify()) == 3
-    assert fetch("all") == files / "one.safetensors"  # nothing is downloaded
+    assert fetch("all") == files / "two.safetensors"  # its leader; nothing is downloaded
 
 
 def test_inspect_names_it(entries, folder):
