@@ -20,7 +20,12 @@ from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import synthesise_volume, synthesise_whole
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan
-from mrsynth.tasks.complete.run import FAST_SELF_CHECK_SLICES, SELF_CHECK_SLICES, brain_finder
+from mrsynth.tasks.complete.run import (
+    FAST_SELF_CHECK_CONTRASTS,
+    FAST_SELF_CHECK_SLICES,
+    SELF_CHECK_SLICES,
+    brain_finder,
+)
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 from mrsynth.tasks.trained import Trained, TrainedMethod
 
@@ -82,6 +87,7 @@ def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
         passes = max(passes, ((after or 0.0) - (before or 0.0)) / scale)
         check = each * slices / how.batch_size if in_2d else each / share
         checks = hidden_by(one, raw.subject) if request.self_check else 0
+        checks = min(checks, FAST_SELF_CHECK_CONTRASTS) if request.fast else checks
         network += preparing + (request.samples or 1) * each / share + checks * (preparing + check)
     return Estimate(
         reading=reading,

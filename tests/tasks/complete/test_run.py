@@ -282,11 +282,25 @@ def test_a_perfect_method_passes_its_self_check(make_subject, tiny, monkeypatch)
 def test_a_contrast_that_no_training_subject_had_is_not_read_in_the_self_check_either(make_subject, tiny):
     trained = replace(tiny, card=tiny.card.model_copy(update={"subjects": {T1: 3, T1CE: 3, T2: 3, FLAIR: 0}}))
     subject = make_subject(without=[T1CE])
-    asked = {"sampling": Sampling(precision="fp32", device="cpu", fast=True), "self_check": True}
+    asked = {"sampling": Sampling(precision="fp32", device="cpu"), "self_check": True}
     rows, without = (complete_subject(s, trained, **asked).scores for s in (subject, subject.without(FLAIR)))
 
     assert {(row.pattern, row.target) for row in rows} == {("t2", T1), ("t1", T2)}
     assert [row.value for row in rows] == [row.value for row in without]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_fast_self_check_scores_one_contrast_as_the_whole_does_on_fewer_slices(make_subject, tiny):
+    subject = make_subject(without=[T1CE])
+    checked = [
+        complete_subject(subject, tiny, sampling=Sampling(precision="fp32", device="cpu", fast=fast), self_check=True)
+        for fast in (False, True)
+    ]
+    slices = [{row.target: row.slices for row in done.scores} for done in checked]
+
+    assert set(slices[0]) == {T1, T2, FLAIR}
+    assert set(slices[1]) == {T1}
+    assert (len(slices[0][T1]), len(slices[1][T1])) == (5, 2)
 
 
 def test_a_reference_is_compared_in_the_whole_volume_and_in_the_brain(write_subject_folder, tmp_path):
