@@ -290,11 +290,11 @@ def of_batch(of: dict[str, Any]) -> str:
         ("`--workers 2`", f"{of['workers']['seconds']:.0f} s; exit status {of['workers']['ends'][-1]}"),
         ("differs from the loop, or is not as it should be", "; ".join(of["wrong"]) or "nothing"),
     ]
-    head = (
-        f"{of['subjects']} phantoms of {' x '.join(map(str, of['size']))} voxels, {of['bad']} of them bad. "
-        f"{of['processor']}, {of['cores']} cores, threads: {of['threads']}; load {min(of['load']):.1f} to "
-        f"{max(of['load']):.1f}.\n\n| | wall time, processor time |\n|---|---|\n"
-    )
+    size = " x ".join(map(str, of["size"]))
+    what = f"{of['subjects']} phantoms of {size} voxels, {of['bad']} of them bad, by {of['weights']}"
+    who = f"{of['processor']}, {of['cores']} cores, threads: {of['threads']}"
+    load = f"load {min(of['load']):.1f} to {max(of['load']):.1f}"
+    head = f"{what}. {who}; {load}.\n\n| | wall time, processor time |\n|---|---|\n"
     return head + "".join(f"| {a} | {b} |\n" for a, b in rows)
 
 

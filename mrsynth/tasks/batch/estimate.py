@@ -31,7 +31,7 @@ from mrsynth.tasks.trained import Trained, TrainedMethod
 
 SIDE = 64  # voxels, of the box that stands for a whole volume
 FEW_STEPS = 2  # of a chain, which stand for all
-WRITING = 1.2e-6  # seconds a voxel of an image that was made, with its report; processor time of a Xeon
+WRITING = 4e-7  # seconds a voxel of an image that was made, with its report; processor time of a Xeon
 WRITING_BYTES = 80  # memory a voxel of the grid while a report is written, more than while the network works
 
 
