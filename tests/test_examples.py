@@ -12,10 +12,10 @@ from mrsynth.contrasts import Contrast
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SBATCH = """#!/usr/bin/env bash
-# A job that starts at once, in the background; its number is that of its process.
+# A job that starts at once, in the background; its number is that of its process. The script is gone afterwards.
 script=${!#}
 { cat "$script"; printf '%s\n' "$@"; } >>"$JOBS"
-bash "$script" >>"$JOBS.log" 2>&1 &
+bash -c "$(cat "$script")" >>"$JOBS.log" 2>&1 &
 echo "Submitted batch job $!"
 """
 SCANCEL = '#!/usr/bin/env bash\nkill "$@" 2>/dev/null\n'
