@@ -5,7 +5,8 @@
     +-- InputError          4    a file or folder the user gave cannot be used
     +-- WeightsError        5    a checkpoint is missing, damaged or of another kind
     +-- MemoryExhausted     6    the machine or the device has no memory left
-    +-- OutputError         1    a result cannot be written (folder not writable, disk full)
+    +-- OutputError         1    a result cannot be written (disk full, a folder in the way)
+    |   +-- NotWritable     6    nothing can be written there at all (read-only, no permission)
     +-- Interrupted       130    the user, or the scheduler, asked us to stop
 
 Messages say what was found, what was expected and what to do.
@@ -46,6 +47,12 @@ class OutputError(MrsynthError):
     """A result could not be written. Nothing half-written is left behind."""
 
     exit_code = 1
+
+
+class NotWritable(OutputError):
+    """The machine gives no place for results where they were to be; the message says how to name another."""
+
+    exit_code = 6
 
 
 class Interrupted(MrsynthError):

@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mrsynth.errors import OutputError
+from mrsynth.errors import NotWritable, OutputError
 
 WHY = {
-    errno.EACCES: "no permission to write there; choose another output folder or change its permissions",
-    errno.EPERM: "no permission to write there; choose another output folder or change its permissions",
-    errno.EROFS: "the file system is read-only; choose another output folder",
-    errno.ENOSPC: "the disk is full; free some space or choose another output folder",
-    errno.EDQUOT: "your disk quota is used up; free some space or choose another output folder",
+    errno.EACCES: "no permission to write there; choose another output folder with --out or change its permissions",
+    errno.EPERM: "no permission to write there; choose another output folder with --out or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another output folder with --out",
+    errno.ENOSPC: "the disk is full; free some space or choose another output folder with --out",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another output folder with --out",
     errno.ENOENT: "the folder does not exist; create it first",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder",
-    errno.EEXIST: "a file of that name is in the way; choose another output folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder with --out",
+    errno.EEXIST: "a file of that name is in the way; choose another output folder with --out",
     errno.EISDIR: "a folder of that name is in the way; remove or rename it",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
 }
+NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS}
 NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EROFS}
 
 
@@ -95,6 +96,7 @@ def ensure_folder(path: Path) -> Path:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """What the system said of a place where nothing can be written, in the words of someone who has to mend it."""
+    """What the system said of a place where something cannot be written, in the words of someone who has to mend it."""
     why = WHY.get(error.errno or 0, error.strerror or str(error))
-    return OutputError(f"Cannot write {path}: {why}.")
+    kind = NotWritable if error.errno in NOT_OURS else OutputError
+    return kind(f"Cannot write {path}: {why}.")

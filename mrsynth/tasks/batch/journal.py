@@ -13,8 +13,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from mrsynth.errors import OutputError, UsageError
-from mrsynth.io.files import to_disk
+from mrsynth.errors import UsageError
+from mrsynth.io.files import cannot_write, to_disk
 from mrsynth.io.reading import LONGEST_TEXT, Unfit, open_regular, parse_json
 from mrsynth.plain import Plain
 
@@ -72,9 +72,8 @@ class Journal:
             if fresh:
                 to_disk(self.path.parent)
         except OSError as error:
-            raise OutputError(
-                f"Cannot write {self.path}: {error.strerror or error}. Nothing is lost: run again."
-            ) from error
+            told = cannot_write(self.path, error)
+            raise type(told)(f"{told} Nothing is lost: run again.") from error
 
     def _ends_well(self) -> bool:
         with self.path.open("rb") as file:

@@ -242,7 +242,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(run_cl
     assert status == 1 and "Cannot write" in err and "a file of that name is in the way" in " ".join(err.split())
     monkeypatch.setattr(Path, "mkdir", raising(PermissionError(errno.EACCES, "Permission denied")))
     status, _, err = run_cli("complete", folder, "--out", tmp_path / "new")
-    assert status == 1 and "no permission to write there" in " ".join(err.split())
+    assert status == 6 and "no permission to write there" in " ".join(err.split())
 
 
 # A checkpoint that is not believed -----------------------------------------------------------------------------------
