@@ -131,7 +131,7 @@ BAD = {
         only("p1_seg.nii.gz", "brain.nii.gz"),
         "no contrast recognised in brain.nii.gz, p1_seg.nii.gz.*Expected names",
     ),
-    "DICOM": (only("IM0001.dcm"), "Found IM0001.dcm.*dcm2niix"),
+    "DICOM": (only("IM0001.dcm"), "Found IM0001.dcm.*is none, or damaged.*dcm2niix"),
     "two for one": (twice, "2 files could be the T1:.*mprage.nii.gz.*p1_t1.nii.gz.*--t1 FILE"),
     "dangling link": (dangling, "p1_t1.nii.gz is a link to a file that is not there"),
     "truncated": (cut, "p1_t1.nii.gz is truncated or damaged.*Copy or export it again"),

@@ -250,7 +250,8 @@ def nothing_found(content: Content) -> str:
         )
     dicom = any(re.search(r"(?i)\.(dcm|ima)$|^dicomdir$", name) for name in content.others)
     todo = (
-        "`mrsynth dicom` converts DICOM, `mrsynth complete` takes it as it is"
+        "`mrsynth dicom` converts DICOM, `mrsynth complete` takes it as it is; what both refuse is none, or damaged: "
+        "export it again, or convert it with dcm2niix"
         if dicom
         else "Give the folder with one subject's scans"
     )

@@ -24,6 +24,7 @@ from mrsynth.io.checkpoint import read_checkpoint, read_header
 from mrsynth.io.locks import locked
 from mrsynth.tasks.train import log
 from mrsynth.tasks.train.log import RunLog
+from mrsynth.tasks.train.run import BEGIN
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 RUN_FILE = """
@@ -344,7 +345,7 @@ def test_a_folder_without_a_state_is_no_run(train, cohort, tmp_path):
     """As a stop during preparation leaves it."""
     data = cohort("p1", "p2")
     (tmp_path / "run" / "cache").mkdir(parents=True)
-    (tmp_path / "run" / "config.yaml").write_text("name: of a run that was stopped while preparing\n")
+    (tmp_path / "run" / "config.yaml").write_text(BEGIN + "name: of a run that was stopped while preparing\n")
     assert train(data)[0] == 0
 
 
