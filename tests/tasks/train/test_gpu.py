@@ -214,6 +214,7 @@ def test_a_run_that_was_stopped_and_brought_back_goes_on_as_if_it_had_not(quick,
     assert len(losses(again.out)) == 6
 
 
+@pytest.mark.slow
 def test_the_time_given_ends_a_run_which_the_same_command_goes_on_with(training_data, box_options, tmp_path):
     """As it is called: in a process of its own, with hardly any time; then without a limit."""
     file = box_options(tmp_path / "x").config

@@ -86,7 +86,11 @@ def test_a_loader_that_is_killed_ends_the_run_after_saving(method, tmp_path):
     assert len(saved) == 1 and saved[0] >= 3 and f"Saved after {saved[0]} of 40" in str(error.value)
 
 
-def test_signals_are_heard_while_waiting_for_data(method):
+def test_signals_are_heard_while_waiting_for_data(method, monkeypatch):
+    monkeypatch.setattr(
+        "torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2
+    )  # torch waits so long for a lost loader
+
     def hang(index):
         time.sleep(600)
 
