@@ -87,7 +87,8 @@ def _sidecar_says(image: Path) -> bool:
 
 
 def _made_by_us(sidecar: dict[str, Any]) -> bool:
-    return sidecar.get("synthetic") is True and "mrsynth" in f"{sidecar.get('SoftwareVersions', 'mrsynth')}"
+    versions = sidecar.get("Software", sidecar.get("SoftwareVersions"))  # the second is 0.1.0's
+    return sidecar.get("synthetic") is True and isinstance(versions, dict) and "mrsynth" in versions
 
 
 def _recorded(image: Path) -> str:

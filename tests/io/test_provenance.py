@@ -39,12 +39,23 @@ def test_of_either_kind_and_byte_order(tmp_path, volume, kind, order):
     assert says_synthetic(tmp_path / "a.nii.gz")
 
 
-def test_or_by_its_sidecar_in_any_encoding(tmp_path, volume):
+@pytest.mark.parametrize("key", ["Software", "SoftwareVersions"], ids=["now", "0.1.0"])
+def test_or_by_its_sidecar_in_any_encoding(tmp_path, volume, key):
+    """What another program says is synthetic is not ours."""
+    sidecar = {"synthetic": True, key: {"mrsynth": "0"}}
     write_volume(tmp_path / "a.nii.gz", volume)
     for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
-        (tmp_path / "a.json").write_text(json.dumps({"synthetic": True, "name": "é"}, ensure_ascii=False), encoding)
+        (tmp_path / "a.json").write_text(json.dumps(sidecar | {"name": "é"}, ensure_ascii=False), encoding)
         assert is_ours(tmp_path / "a.nii.gz") and is_ours(tmp_path / "a.json")
-    for text in ('{"synthetic": "no"}', '{"EchoTime": 1}', "[]", "{", "[" * 100_000):
+    for text in (
+        '{"synthetic": true}',
+        '{"synthetic": true, "Software": {"other": "1"}}',
+        '{"synthetic": "no"}',
+        '{"EchoTime": 1}',
+        "[]",
+        "{",
+        "[" * 100_000,
+    ):
         (tmp_path / "a.json").write_text(text)
         assert not is_ours(tmp_path / "a.nii.gz") and not is_ours(tmp_path / "a.json")
 
