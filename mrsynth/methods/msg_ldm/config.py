@@ -48,6 +48,7 @@ class MsgLdmConfig(ChainConfig):
 
     decode     diffusion; or direct: the images of the structure network's own decoders, and no diffusion model at all.
                A model with diffusion gives them too: sampler "direct"
+    mean_by    whose one call mode mean is: the diffusion network's from zeros, as `mean_share` trains it; or direct
     known      what the diffusion model is told of the latents of available contrasts. none (the paper): nothing;
                concat: they and the pattern are further inputs; replace: as none, but while sampling they stand in the
                joint latents at each level's noise; draft: as concat, and the latents of the direct images stand in for
@@ -63,7 +64,9 @@ class MsgLdmConfig(ChainConfig):
                names for the data set of the training subjects, and where there are no segmentations none
     """
 
-    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "prototypes": "running", "latent_scaling": "joint"}
+    FORMER: ClassVar[Mapping[str, Any]] = {
+        **ChainConfig.FORMER, "prototypes": "running", "latent_scaling": "joint", "mean_by": "direct"
+    }  # fmt: skip
 
     method: Literal["msg-ldm"] = "msg-ldm"
     first_stage: AutoencoderConfig = AutoencoderConfig()
@@ -72,6 +75,7 @@ class MsgLdmConfig(ChainConfig):
     network: UNetConfig = UNetConfig(width=128, multipliers=(1, 1, 2), blocks=1, attention=(1, 2))
     losses: LossConfig = LossConfig()
     decode: Literal["diffusion", "direct"] = "diffusion"
+    mean_by: Literal["diffusion", "direct"] = "diffusion"
     known: Literal["none", "concat", "replace", "draft"] = "none"
     prototype: float = Field(0.5, ge=0, le=1)
     prototypes: Literal["learned", "running"] = "learned"
@@ -107,8 +111,9 @@ class MsgLdmConfig(ChainConfig):
         if self.has_prototypes and self.prototypes == "learned" and not self.prototype:
             raise ValueError("prototype 0 leaves nothing to learn prototypes from; say prototypes: running")
         decoding = {"decode: direct": self.decode == "direct", "known: draft": self.known == "draft"}
-        decoding |= {"sampler: direct": self.sampler == "direct", "structure.regression": self.structure.regression}
-        decoding |= {"losses.w_kl": self.losses.w_kl > 0, "seg other than on": self.seg != "on"}
+        decoding |= {"sampler: direct": self.sampler == "direct", "mean_by: direct": self.mean_by == "direct"}
+        decoding |= {"structure.regression": self.structure.regression, "losses.w_kl": self.losses.w_kl > 0}
+        decoding |= {"seg other than on": self.seg != "on"}
         decoding |= {"structure.msse, which image decoders alone read": self.structure.msse}
         if not self.decodes and (needing := [name for name, needs in decoding.items() if needs]):
             raise ValueError(

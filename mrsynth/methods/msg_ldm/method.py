@@ -136,9 +136,12 @@ class MsgLdm(Method):
     def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
         """Fill in every contrast that is not available, all of them in one chain.
 
-        sampler "direct" takes the structure network's own decoders, as a model without diffusion always does.
+        sampler "direct" takes the structure network's own decoders, as a model without diffusion always does, and mode
+        mean where the configuration says so.
         """
         sampler = wish.sampler or self.config.sampler
+        if wish.mean and self.config.mean_by == DIRECT:
+            sampler = DIRECT
         sampler = sampler if sampler == DIRECT else known_sampler(sampler)
         if sampler == DIRECT and not self.config.decodes:
             raise UsageError("This checkpoint has no image decoders (losses.w_sa 0): `direct` is no sampler of it.")

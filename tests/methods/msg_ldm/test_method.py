@@ -560,6 +560,17 @@ def test_examples_of_the_mean_start_from_zeros_at_the_last_level(wake, monkeypat
     assert model.modes == ("mean",)
 
 
+def test_the_mean_is_the_structure_networks_own_image_where_the_configuration_says_so(wake, monkeypatch):
+    """As it is of a file of 0.1.0, whose diffusion was not trained for it: and diffusion is not asked."""
+    model, batch = wake(small(mean_by="direct")), batch_of()
+    expected = synthesise(model, batch, sampler="direct")
+    monkeypatch.setattr(model.diffusion, "predict", None)
+
+    assert torch.equal(synthesise(model, batch, mode="mean"), expected)
+    assert "sample" in model.modes
+    assert MsgLdmConfig.model_validate(MsgLdmConfig.from_format_1({})).mean_by == "direct"
+
+
 def test_some_examples_of_the_mean_leave_the_others_as_they_were(wake):
     plain, shared = (wake(small(complete=False, mean_share=share)) for share in (0.0, 1e-9))
     losses_ = [
