@@ -41,12 +41,14 @@ class Panel:
     """One column. `voxels` (I, J, K) with axes LPS; in [0, 1] (difference: the absolute difference of two such).
 
     ends   what 0 and 1 are in the numbers of the panel's file
+    note   a warning that stands in the picture itself, at the foot of the first cut
     """
 
     title: str
     voxels: Array
     kind: Kind = "input"
     ends: tuple[float, float] = (0.0, 1.0)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def montage(
             start, _, whole, _ = layout.frame(column)
             draw.text((start + 3, y + 2), left, INK, font(SMALL), anchor="lt")
             draw.text((start + whole - 3, y + 2), right, INK, font(SMALL), anchor="rt")
+            if panel.note and row == 0:
+                draw.text((start + whole / 2, y + height - 4), panel.note, ALARM, font(SMALL), anchor="mb")
         _draw_titles(draw, layout, column, panel)
         if panel.kind in MAPS:
             _draw_colour_bar(picture, draw, layout, column, panel.kind, end)

@@ -86,6 +86,19 @@ def test_only_a_synthetic_panel_has_a_red_frame() -> None:
     assert red("input") == red("reference") == 0
 
 
+def test_a_warning_stands_in_the_picture_of_its_panel_and_nowhere_else() -> None:
+    image, mask = ball((150, 180, 140))
+    plain, warned = (
+        pixels(montage([Panel("T1", image), Panel("synthetic T1ce", image, "synthetic", note=note)], mask))
+        for note in ("", "never evidence of enhancement")
+    )
+    changed = np.argwhere((plain != warned).any(axis=2))
+
+    assert plain.shape == warned.shape and len(changed) > 100
+    assert changed[:, 1].min() > plain.shape[1] / 2, "in the right column"
+    assert np.ptp(changed[:, 0]) < 20, "one line of text"
+
+
 def test_size_columns_and_determinism() -> None:
     image, mask = ball((150, 180, 140))
     kinds = ("input", "input", "synthetic", "uncertainty", "reference", "difference")

@@ -1,6 +1,7 @@
 """What a report shows of one synthetic contrast: montage and viewer, beside what it was made from."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from mrsynth.scores.metrics import QUANTILES, to_unit
 from mrsynth.tasks.complete.completion import Completed, in_u, spread
 
 SQUARE_MM = 24
+NOTES = {Contrast.T1CE: "never evidence of enhancement", Contrast.CT: "not for dose or diagnosis"}
 
 
 def picture(
@@ -56,7 +58,8 @@ def panels(
     for c in (c for c in used if c in raw.registrations and raw.home in used):
         board = checkerboard(u[raw.home], u[c], subject.reference.spacing)
         shown.append(panel(f"{raw.home.label} and {c.label}", board, "input"))
-    shown.append(panel(f"synthetic {target.label}", synthetic, "synthetic", zero, full))
+    made = panel(f"synthetic {target.label}", synthetic, "synthetic", zero, full)
+    shown.append(replace(made, note=NOTES.get(target, "")))
     if target in completion.means:
         mean = in_u(target, completion.means[target].voxels, window)
         shown.append(panel("mean of samples", mean, "synthetic", zero, full))
