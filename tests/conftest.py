@@ -29,6 +29,13 @@ NO_VALIDATOR = "no BIDS validator: bids-validator-deno is not installed"
 # Real data -----------------------------------------------------------------------------------------------------------
 
 
+def pytest_configure() -> None:
+    """Hear signals that nohup, or a shell for what it starts in the background, has ignored: processes inherit that."""
+    for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if SHARED_DATA.is_dir():
         return
