@@ -59,8 +59,8 @@ AS_ALWAYS = Circumstances()
 
 
 @dataclass(frozen=True)
-class Case:
-    """One choice.
+class Preference:
+    """What to choose by, in one case.
 
     own   checkpoint -> what the user's benchmark found of it, in this case, and the data set: `recorded_for`
     """
@@ -71,7 +71,7 @@ class Case:
     given: Circumstances
     own: Mapping[str, tuple[Measured, str]]
 
-    def choice(self, candidates: Sequence[Card]) -> tuple[Card, str]:
+    def best_of(self, candidates: Sequence[Card]) -> tuple[Card, str]:
         """The best candidate, and why it is."""
         fitting = [c for c in candidates if has_mode(c, self.given.asked)] or list(candidates)
         some_small = not all(_is_large(c) for c in fitting)

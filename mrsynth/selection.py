@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.errors import UsageError, WeightsError
-from mrsynth.preference import AS_ALWAYS, AUTO, Case, Circumstances, in_words, is_at_hand, recorded_for, sentence
+from mrsynth.preference import AS_ALWAYS, AUTO, Circumstances, Preference, in_words, is_at_hand, recorded_for, sentence
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,13 @@ def select(
         candidates = [e for e in entries if method in (AUTO, e.method) and _can(e, available, targets)]
     if not candidates:
         raise _none_can(entries, at_hand, able, available, targets, method)
-    case = Case(available, targets, method, given, recorded_for(given.recorded, candidates, available, targets))
-    best, why = case.choice(candidates)
+    preference = Preference(
+        available, targets, method, given, recorded_for(given.recorded, candidates, available, targets)
+    )
+    best, why = preference.best_of(candidates)
     elsewhere = [e for e in entries if not is_at_hand(e) and method in (AUTO, e.method) and _can(e, available, targets)]
-    told = sentence(best, available, targets, why, case.own.get(best.name))
-    return Selection(best, told, case.hints(best, candidates, elsewhere))
+    told = sentence(best, available, targets, why, preference.own.get(best.name))
+    return Selection(best, told, preference.hints(best, candidates, elsewhere))
 
 
 def named(card: Card, available: Collection[Contrast], targets: Iterable[Contrast], method: str = AUTO) -> Selection:

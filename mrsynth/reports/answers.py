@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from mrsynth.reports.elements import counted
 from mrsynth.reports.plots import person_plot
-from mrsynth.reports.sections import Block, Notice, Paragraph, Picture
+from mrsynth.reports.sections import Notice, Paragraph, Passage, Picture
 from mrsynth.reports.tables import HEADLINE, Results, label_of, named, rank_table, test_table
 from mrsynth.scores.inference import FEW, least_p, persons_needed
 from mrsynth.scores.ranks import ranks
@@ -18,7 +18,7 @@ def worded(question: Question) -> str:
     return f"{label_of(metric)}, {region}, protocol {protocol}, over all that two methods both made"
 
 
-def primary_blocks(results: Results, question: Question, *, plots: bool) -> list[Block]:
+def primary_passages(results: Results, question: Question, *, plots: bool) -> list[Passage]:
     """The section on the one question whose answer is corrected: differences, ranks, and a line for each person."""
     if len(results.methods) < 2:
         return []
@@ -26,12 +26,12 @@ def primary_blocks(results: Results, question: Question, *, plots: bool) -> list
     family = [t for t in paired_tests(own, question) if t.primary]
     if not family:
         return [Notice(f"Not answered: {worded(question)} was not measured.")]
-    blocks: list[Block] = [Paragraph(f"{worded(question)}.")]
+    passages: list[Passage] = [Paragraph(f"{worded(question)}.")]
     if warning := warning_for(max(t.n for t in family)):
-        return [*blocks, Notice(warning), *_table_of_ranks(results, question), *_picture(results, own, plots)]
-    blocks += [table for table in [test_table(family, "")] if table is not None]
+        return [*passages, Notice(warning), *_table_of_ranks(results, question), *_picture(results, own, plots)]
+    passages += [table for table in [test_table(family, "")] if table is not None]
     if shortage := _shortage(family):
-        blocks.append(Notice(shortage))
+        passages.append(Notice(shortage))
     text = (
         "First method minus second, each person averaged over all examinations, patterns and contrasts that both made, "
         "with the 95 % interval of the mean over persons. 'To be seen': the true difference that so many persons "
@@ -39,16 +39,16 @@ def primary_blocks(results: Results, question: Question, *, plots: bool) -> list
         f"over the {counted(len(family), 'test')} of this table, all pairs of methods but two baselines. No p value "
         f"with fewer than {FEW} persons or where nothing differs."
     )
-    return [*blocks, Paragraph(text, small=True), *_table_of_ranks(results, question), *_picture(results, own, plots)]
+    return [*passages, Paragraph(text, small=True), *_table_of_ranks(results, question), *_picture(results, own, plots)]
 
 
-def _picture(results: Results, own: Sequence[Score], plots: bool) -> list[Block]:
+def _picture(results: Results, own: Sequence[Score], plots: bool) -> list[Passage]:
     lines = _by_person(results, own) if plots else {}
     png = person_plot(lines, axis=label_of(own[0].metric)) if lines else None
     return [Picture("A line for each person: the mean over the cases that all methods have", png)] if png else []
 
 
-def exploratory_blocks(results: Results, question: Question) -> list[Block]:
+def exploratory_passages(results: Results, question: Question) -> list[Passage]:
     """The section on all other differences, none of them corrected."""
     if len(results.methods) < 2:
         return []
@@ -63,12 +63,12 @@ def exploratory_blocks(results: Results, question: Question) -> list[Block]:
         test_table(pooled, "Over everything that both methods made", folded=True),
         test_table(single, "One contrast missing", folded=True, page_only=True),
     ]
-    blocks: list[Block] = [table for table in tables if table is not None]
+    passages: list[Passage] = [table for table in tables if table is not None]
     text = (
         "As above, but with p values that are not corrected for how many there are: of twenty such tests of methods "
         "that do not differ, one is below 0.05. They suggest what to ask next, and answer nothing."
     )
-    return [*blocks, Paragraph(text, small=True)] if blocks else []
+    return [*passages, Paragraph(text, small=True)] if passages else []
 
 
 def _shortage(family: Sequence[PairedTest]) -> str | None:
@@ -82,7 +82,7 @@ def _shortage(family: Sequence[PairedTest]) -> str | None:
     )
 
 
-def _table_of_ranks(results: Results, question: Question) -> list[Block]:
+def _table_of_ranks(results: Results, question: Question) -> list[Passage]:
     table = rank_table(ranks(results.images, question))
     if table is None:
         return []

@@ -9,11 +9,11 @@ from pydantic import AwareDatetime, Field
 
 from mrsynth.contrasts import WARNINGS, Contrast, contrasts_in
 from mrsynth.plain import Plain
-from mrsynth.reports.answers import exploratory_blocks, primary_blocks, worded
+from mrsynth.reports.answers import exploratory_passages, primary_passages, worded
 from mrsynth.reports.elements import counted
 from mrsynth.reports.plots import box_plot
-from mrsynth.reports.published_figures import published_blocks
-from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Picture, Section, Table, as_html, as_markdown
+from mrsynth.reports.published_figures import published_passages
+from mrsynth.reports.sections import Bullets, Notice, Paragraph, Passage, Picture, Section, Table, as_html, as_markdown
 from mrsynth.reports.tables import (
     CONSISTENCY,
     HEADLINE,
@@ -26,7 +26,7 @@ from mrsynth.reports.tables import (
     score_table,
     segmentation_table,
 )
-from mrsynth.reports.verdict import verdict_blocks
+from mrsynth.reports.verdict import verdict_passages
 from mrsynth.reports.viewer import SubjectPicture
 from mrsynth.scores.published_figures import PublishedFigures
 from mrsynth.scores.ranks import ranks
@@ -110,9 +110,9 @@ def headline(rows: Sequence[Score], contrasts: Sequence[Contrast]) -> str:
     results = Results(rows, contrasts)
     tables = [score_table(results, p, HEADLINE, f"Protocol {p}") for p in results.protocols]
     warning = warning_for(results.persons) if rows else "There is no score: nothing was finished."
-    blocks: list[Block] = [Notice(OF_PHANTOMS)] if any(row.dataset == "phantom" for row in rows) else []
-    blocks += [table for table in tables if table is not None]
-    return as_markdown("Scores", [Section("Means over persons", [*blocks, *([Notice(warning)] if warning else [])])])
+    passages: list[Passage] = [Notice(OF_PHANTOMS)] if any(row.dataset == "phantom" for row in rows) else []
+    passages += [table for table in tables if table is not None]
+    return as_markdown("Scores", [Section("Means over persons", [*passages, *([Notice(warning)] if warning else [])])])
 
 
 def report_html(
@@ -138,8 +138,8 @@ def _sections(
         Section("Verdict", _verdict(record, results)),
         Section("What was run", _run(record, results)),
         Section("Scores", _scores(results)),
-        Section("The primary question", primary_blocks(results, Question(*record.question), plots=plots)),
-        Section("Other differences, exploratory", exploratory_blocks(results, Question(*record.question))),
+        Section("The primary question", primary_passages(results, Question(*record.question), plots=plots)),
+        Section("Other differences, exploratory", exploratory_passages(results, Question(*record.question))),
         Section("Distributions", _plots(results) if plots else []),
         Section("Pictures", _pictures(pictures)),
         Section("Segmentation with synthetic contrasts", _segmentation(results)),
@@ -148,22 +148,22 @@ def _sections(
         Section("Time and memory", [table] if (table := resource_table(results)) else []),
         Section(f"Failures ({len(record.failures)})", _failures(record.failures)),
         Section(f"Not supported ({len(record.unsupported)})", _unsupported(record.unsupported)),
-        Section("Published figures, not comparable with ours", published_blocks(record.dataset, results, published)),
+        Section("Published figures, not comparable with ours", published_passages(record.dataset, results, published)),
     ]
-    return [section for section in sections if section.blocks]
+    return [section for section in sections if section.passages]
 
 
 # The sections, from top to bottom ------------------------------------------------------------------------------------
 
 
-def _verdict(record: BenchmarkRecord, results: Results) -> list[Block]:
-    blocks: list[Block] = [Notice(OF_PHANTOMS)] if record.dataset == "phantom" else []
+def _verdict(record: BenchmarkRecord, results: Results) -> list[Passage]:
+    passages: list[Passage] = [Notice(OF_PHANTOMS)] if record.dataset == "phantom" else []
     if not results.rows:
-        return [*blocks, Notice("There is no score: nothing was finished.")]
-    return [*blocks, *verdict_blocks(results, Question(*record.question))]
+        return [*passages, Notice("There is no score: nothing was finished.")]
+    return [*passages, *verdict_passages(results, Question(*record.question))]
 
 
-def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
+def _run(record: BenchmarkRecord, results: Results) -> list[Passage]:
     scored = {row.subject for row in results.rows}
     count = counted(len(record.subjects), "subject")
     facts: dict[str, str] = {
@@ -178,23 +178,23 @@ def _run(record: BenchmarkRecord, results: Results) -> list[Block]:
         "mrsynth": f"{record.version}, {record.created.isoformat(timespec='seconds')}",
         "Command": record.command,
     }
-    blocks: list[Block] = [Table([], [[name, fact] for name, fact in facts.items() if fact])]
+    passages: list[Passage] = [Table([], [[name, fact] for name, fact in facts.items() if fact])]
     for contrast, text in WARNINGS.items():
         if contrast in results.made or any(contrast in contrasts_in(row.target) for row in results.segmentations):
-            blocks.append(Notice(text, grave=True))
+            passages.append(Notice(text, grave=True))
     if results.rows and (warning := warning_for(results.persons)):
-        blocks.append(Notice(warning))
-    blocks += [Notice(note) for note in record.notes] if len(record.notes) <= 3 else [Bullets(record.notes)]
+        passages.append(Notice(warning))
+    passages += [Notice(note) for note in record.notes] if len(record.notes) <= 3 else [Bullets(record.notes)]
     if record.subjects:
-        blocks.append(Bullets(record.subjects, f"Subjects ({len(record.subjects)})"))
+        passages.append(Bullets(record.subjects, f"Subjects ({len(record.subjects)})"))
     if record.options:
         options = [[name, "" if value is None else str(value)] for name, value in record.options.items()]
-        blocks.append(Table(["Option", "Value"], options, "Options", folded=True, page_only=True))
-    return blocks
+        passages.append(Table(["Option", "Value"], options, "Options", folded=True, page_only=True))
+    return passages
 
 
-def _scores(results: Results) -> list[Block]:
-    blocks: list[Block] = []
+def _scores(results: Results) -> list[Passage]:
+    passages: list[Passage] = []
     for protocol in results.protocols:
         shown = [m for m in results.metrics(protocol) if m in HEADLINE]
         others = [m for m in results.metrics(protocol) if m not in (*HEADLINE, *SHARPNESS, CONSISTENCY)]
@@ -204,8 +204,8 @@ def _scores(results: Results) -> list[Block]:
         ]
         for metric in shown:
             tables += [pattern_table(results, protocol, region, metric) for region in results.regions(protocol, metric)]
-        blocks += [table for table in tables if table is not None]
-    if not blocks:
+        passages += [table for table in tables if table is not None]
+    if not passages:
         return []
     interval = "in brackets the 95 % interval of the mean over persons (Student's t), from 6 persons on"
     if warning_for(results.persons):
@@ -219,10 +219,10 @@ def _scores(results: Results) -> list[Block]:
         "score. What a protocol does is in docs/protocols.md; figures of two protocols are not comparable."
         f"{patterns}"
     )
-    return [*blocks, *_left_out(results), Paragraph(text, small=True)]
+    return [*passages, *_left_out(results), Paragraph(text, small=True)]
 
 
-def _left_out(results: Results) -> list[Block]:
+def _left_out(results: Results) -> list[Passage]:
     """What the means leave out, for all methods alike."""
     items = [f"{n} figures of cases of which {named(m)} has no score" for m, n in results.ground.lacking.items()]
     items += [f"{n} figures that are infinite for {named(m)}" for m, n in results.ground.infinite.items()]
@@ -233,8 +233,8 @@ def _left_out(results: Results) -> list[Block]:
     ]
 
 
-def _plots(results: Results) -> list[Block]:
-    blocks: list[Block] = []
+def _plots(results: Results) -> list[Passage]:
+    passages: list[Passage] = []
     only = any(results.one_missing(pattern) for pattern, _ in results.all_pairs)
     what = "one contrast missing" if only else "mean over the patterns of each person"
     for protocol in results.protocols:
@@ -243,14 +243,14 @@ def _plots(results: Results) -> list[Block]:
                 groups = _groups(results, (protocol, region, metric), one_missing=only)
                 png = box_plot(groups, axis=f"{label_of(metric)}, {region}", baselines=[named(b) for b in BASELINES])
                 if png:
-                    blocks.append(Picture(f"{label_of(metric)}, {region}, protocol {protocol}; {what}", png))
-    if not blocks:
+                    passages.append(Picture(f"{label_of(metric)}, {region}, protocol {protocol}; {what}", png))
+    if not passages:
         return []
     text = (
         "One point per person, over the same cases as the tables. Box: quartiles and median; whiskers: the last point "
         "within 1.5 times the box. With fewer than 3 persons a line at the mean instead. Infinite values are not drawn."
     )
-    return [*blocks, Paragraph(text, small=True)]
+    return [*passages, Paragraph(text, small=True)]
 
 
 def _groups(results: Results, place: tuple[str, str, str], *, one_missing: bool) -> dict[str, dict[str, list[float]]]:
@@ -269,7 +269,7 @@ def _groups(results: Results, place: tuple[str, str, str], *, one_missing: bool)
     }
 
 
-def _pictures(pictures: Mapping[str, SubjectPicture]) -> list[Block]:
+def _pictures(pictures: Mapping[str, SubjectPicture]) -> list[Passage]:
     if not pictures:
         return []
     text = (
@@ -281,7 +281,7 @@ def _pictures(pictures: Mapping[str, SubjectPicture]) -> list[Block]:
     return [*(Picture(caption, *seen) for caption, seen in pictures.items()), Paragraph(text, small=True)]
 
 
-def _segmentation(results: Results) -> list[Block]:
+def _segmentation(results: Results) -> list[Passage]:
     table = segmentation_table(results)
     if table is None:
         return []
@@ -294,7 +294,7 @@ def _segmentation(results: Results) -> list[Block]:
     return [table, Paragraph(text, small=True)]
 
 
-def _sharpness(results: Results) -> list[Block]:
+def _sharpness(results: Results) -> list[Passage]:
     text = (
         "Gradients within slices after the straight-line fit, deep in the brain. Edges: their mean over that of the "
         "truth; below 1 the image is smoother, and best is 1. Correlation: whether they lie where the truth has them, "
@@ -303,7 +303,7 @@ def _sharpness(results: Results) -> list[Block]:
     return _by_protocol(results, SHARPNESS, text)
 
 
-def _consistency(results: Results) -> list[Block]:
+def _consistency(results: Results) -> list[Passage]:
     text = (
         "How much more the error changes from slice to slice than within a slice: 1 is even and best, more is jumpy, "
         "less is smeared across slices; bold is who is nearest to 1, person by person. It says nothing of how large "
@@ -312,18 +312,18 @@ def _consistency(results: Results) -> list[Block]:
     return _by_protocol(results, [CONSISTENCY], text)
 
 
-def _by_protocol(results: Results, metrics: Sequence[str], text: str) -> list[Block]:
+def _by_protocol(results: Results, metrics: Sequence[str], text: str) -> list[Passage]:
     """A table of these metrics for each protocol that has them, and below them what they mean."""
     tables = [score_table(results, protocol, metrics, f"Protocol {protocol}") for protocol in results.protocols]
-    blocks: list[Block] = [table for table in tables if table is not None]
-    return [*blocks, Paragraph(text, small=True)] if blocks else []
+    passages: list[Passage] = [table for table in tables if table is not None]
+    return [*passages, Paragraph(text, small=True)] if passages else []
 
 
-def _failures(failures: Sequence[str]) -> list[Block]:
+def _failures(failures: Sequence[str]) -> list[Passage]:
     return [_by_reason(failures)] if failures else [Paragraph("None.")]
 
 
-def _unsupported(unsupported: Sequence[str]) -> list[Block]:
+def _unsupported(unsupported: Sequence[str]) -> list[Passage]:
     if not unsupported:
         return []
     return [Paragraph("Not tried, because no checkpoint at hand can make it:"), _by_reason(unsupported)]

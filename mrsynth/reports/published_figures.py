@@ -2,7 +2,7 @@
 
 from mrsynth.contrasts import spelled
 from mrsynth.reports.elements import Cell, Number, counted
-from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Table
+from mrsynth.reports.sections import Bullets, Notice, Paragraph, Passage, Table
 from mrsynth.reports.tables import METRICS, Print, Results
 from mrsynth.scores.published_figures import UNVERIFIED, PublishedFigures, PublishedRow
 
@@ -11,7 +11,7 @@ EXACT = ".6g"  # the digits are theirs
 LONG = 12  # lines beyond which the table is shown when the reader opens it
 
 
-def published_blocks(dataset: str, results: Results, published: PublishedFigures) -> list[Block]:
+def published_passages(dataset: str, results: Results, published: PublishedFigures) -> list[Passage]:
     """Rows on the same family of data sets that made the same from the same, and how far they can be read."""
     family = published.family(dataset)
     if not family:

@@ -65,7 +65,7 @@ class Picture:
     viewer: Any | None = None
 
 
-Block = Paragraph | Notice | Bullets | Table | Picture
+Passage = Paragraph | Notice | Bullets | Table | Picture
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class Section:
     """A heading and what is below it."""
 
     heading: str
-    blocks: Sequence[Block]
+    passages: Sequence[Passage]
 
 
 def as_html(title: str, header: str, sections: Iterable[Section]) -> str:
     """One page without any outside resource; `header` is the line on top."""
     sections = list(sections)
-    viewers = any(isinstance(b, Picture) and b.viewer is not None for section in sections for b in section.blocks)
+    viewers = any(isinstance(b, Picture) and b.viewer is not None for section in sections for b in section.passages)
     return render("sections.html", title=title, header=header, sections=sections, viewers=viewers)
 
 
@@ -88,7 +88,7 @@ def as_markdown(title: str, sections: Iterable[Section]) -> str:
     parts = [f"# {plain(title)}"]
     for section in sections:
         parts.append(f"## {plain(section.heading)}")
-        parts += [text for block in section.blocks if (text := _markdown(block))]
+        parts += [text for passage in section.passages if (text := _markdown(passage))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -107,23 +107,23 @@ def plain(text: str) -> str:
 # Markdown ------------------------------------------------------------------------------------------------------------
 
 
-def _markdown(block: Block) -> str:
-    match block:
+def _markdown(passage: Passage) -> str:
+    match passage:
         case Paragraph():
-            return plain(block.text)
+            return plain(passage.text)
         case Notice():
-            return f"> **{plain(block.text)}**"
+            return f"> **{plain(passage.text)}**"
         case Bullets():
-            items = "\n".join(f"- {plain(item)}" for item in block.items)
-            return f"{plain(block.title)}:\n\n{items}" if block.title else items
+            items = "\n".join(f"- {plain(item)}" for item in passage.items)
+            return f"{plain(passage.title)}:\n\n{items}" if passage.title else items
         case Picture():
             return ""
         case Table():
-            if block.page_only:
-                return f"{plain(block.title)}: in report.html."
-            lines = [_line(block.head or [""] * len(block.rows[0])), _rule(block), *map(_line, block.rows)]
+            if passage.page_only:
+                return f"{plain(passage.title)}: in report.html."
+            lines = [_line(passage.head or [""] * len(passage.rows[0])), _rule(passage), *map(_line, passage.rows)]
             table = "\n".join(lines)
-            return f"**{plain(block.title)}**\n\n{table}" if block.title else table
+            return f"**{plain(passage.title)}**\n\n{table}" if passage.title else table
 
 
 def _line(cells: Sequence[Cell]) -> str:

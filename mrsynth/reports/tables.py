@@ -284,7 +284,7 @@ def score(summary: Summary | None, metric: str, persons: int) -> Cell:
         return None
     digits = digits_of(metric)
     text = "infinite" if np.isinf(summary.mean) else format(summary.mean, digits)
-    text += interval(summary.low, summary.high, digits)
+    text += in_brackets(summary.low, summary.high, digits)
     if not np.isfinite(summary.mean):
         return Number(text)
     left_out = f"; {summary.infinite} infinite left out" if summary.infinite else ""
@@ -310,7 +310,7 @@ def p_head(tests: Iterable[PairedTest]) -> str:
 
 def difference(test: PairedTest, digits: str) -> str:
     """`+0.52 [0.10, 0.94]`, and on how many persons it rests where some scores are infinite."""
-    text = signed(test.mean_difference, digits) + interval(test.low, test.high, digits)
+    text = signed(test.mean_difference, digits) + in_brackets(test.low, test.high, digits)
     return text + (f" (n = {test.counted}; {test.infinite} infinite left out)" if test.infinite else "")
 
 
@@ -334,7 +334,7 @@ def digits_of(metric: str) -> str:
     return METRICS[metric].digits if metric in METRICS else ".4g"
 
 
-def interval(low: float | None, high: float | None, digits: str) -> str:
+def in_brackets(low: float | None, high: float | None, digits: str) -> str:
     """` [26.10, 28.52]`, to be put behind a mean; empty without one."""
     return "" if low is None or high is None else f" [{low:{digits}}, {high:{digits}}]"
 

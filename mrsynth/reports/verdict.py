@@ -6,8 +6,8 @@ from typing import NamedTuple
 from mrsynth.contrasts import spelled
 from mrsynth.reports.answers import worded
 from mrsynth.reports.elements import Cell, Number, counted
-from mrsynth.reports.sections import Block, Paragraph, Table
-from mrsynth.reports.tables import Results, compared, digits_of, interval, named, p_text
+from mrsynth.reports.sections import Paragraph, Passage, Table
+from mrsynth.reports.tables import Results, compared, digits_of, in_brackets, named, p_text
 from mrsynth.scores.inference import ALARM, FEW
 from mrsynth.scores.rows import BASELINES
 from mrsynth.scores.statistics import ANY, PairedTest, Question, Summary, goodness, mean_of, paired_tests, person_of
@@ -33,7 +33,7 @@ class Lead(NamedTuple):
     p: float | None
 
 
-def verdict_blocks(results: Results, question: Question) -> list[Block]:
+def verdict_passages(results: Results, question: Question) -> list[Passage]:
     """One sentence on everything, then a line for each pattern and contrast; by the primary question."""
     own = [row for row in results.images if (row.protocol, row.region, row.metric) == question]
     if not own or len(results.methods) < 2:
@@ -45,19 +45,19 @@ def verdict_blocks(results: Results, question: Question) -> list[Block]:
     places = [_lead(results, question, tests, *pair) for pair in results.all_pairs]
     leads = [lead for lead in places if lead is not None]
     single = [lead for lead in leads if results.one_missing(lead.pattern)]
-    blocks: list[Block] = [Paragraph(_sentence(every, question))] if every else []
+    passages: list[Passage] = [Paragraph(_sentence(every, question))] if every else []
     for shown, title, folded in (
         (single or leads, "", False),
         ([] if len(single) in (0, len(leads)) else leads, "Every pattern", True),
     ):
         if shown:
             head = ["Missing", "given", "best", "ahead by", "of", "how sure"]
-            blocks.append(Table(head, [_row(lead, question) for lead in shown], title, folded, page_only=folded))
+            passages.append(Table(head, [_row(lead, question) for lead in shown], title, folded, page_only=folded))
     text = (
         f"By the primary question: {worded(question)}. Means over persons, of the cases that all methods have; the "
         "differences of single patterns are exploratory."
     )
-    return [*blocks, Paragraph(text, small=True)] if blocks else [Paragraph("No case was made by two methods.")]
+    return [*passages, Paragraph(text, small=True)] if passages else [Paragraph("No case was made by two methods.")]
 
 
 def _lead(results: Results, question: Question, tests: Sequence[PairedTest], pattern: str, target: str) -> Lead | None:
@@ -127,4 +127,4 @@ def _row(lead: Lead, question: Question) -> list[Cell]:
 def _by(lead: Lead, digits: str) -> str:
     if lead.ahead is None:
         return "an infinite difference"
-    return f"{lead.ahead:+{digits}}{interval(lead.low, lead.high, digits)}"
+    return f"{lead.ahead:+{digits}}{in_brackets(lead.low, lead.high, digits)}"

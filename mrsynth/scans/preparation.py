@@ -163,8 +163,8 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
             check_intensities(subject.name, contrast, volume, masked=subject.mask is not None)
     _refuse_copies(subject.name, used)
     foreground = _foreground(subject, used, fill=Contrast.CT in contrasts)
-    units = {c: _unit(subject.name, c, v.voxels, foreground, config) for c, v in used.items()}
-    scales = {c: unit.scale for c, unit in units.items()}
+    scaled = {c: _scaled(subject.name, c, v.voxels, foreground, config) for c, v in used.items()}
+    scales = {c: s.scale for c, s in scaled.items()}
 
     reference = subject.reference
     _check_spacing(subject.name, reference)
@@ -192,11 +192,11 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
     model_mask[inside] = mask[box]
     for channel, contrast in enumerate(contrasts):
         if contrast in used:
-            unit = units[contrast]
+            one = scaled[contrast]
             # dividing by the interpolated foreground keeps the background from bleeding into the edge of the brain
-            voxels = resampling.forward(orientation.apply(unit.masked))[box] / np.maximum(weight[box], np.float32(0.5))
-            u = np.clip(voxels / np.float32(unit.divisor), 0, 1)
-            images[channel][inside] = np.where(mask[box], u, np.float32(unit.background))
+            voxels = resampling.forward(orientation.apply(one.masked))[box] / np.maximum(weight[box], np.float32(0.5))
+            u = np.clip(voxels / np.float32(one.divisor), 0, 1)
+            images[channel][inside] = np.where(mask[box], u, np.float32(one.background))
 
     grid = ModelGrid(reference.affine, foreground, orientation, resampling, box, inside)
     record: dict[str, Any] = {
@@ -212,7 +212,7 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
         "foreground_voxels": int(foreground.sum()),
         "brain_mask_given": subject.mask is not None,
         "scales": {c.value: q for c, q in scales.items()},
-        "offsets": {c.value: unit.offset for c, unit in units.items()},
+        "offsets": {c.value: s.offset for c, s in scaled.items()},
         "rule": RULES[config.intensity].format(quantile=config.quantile),
     }
     if Contrast.CT in contrasts:
@@ -321,7 +321,7 @@ def _foreground(subject: Subject, used: Mapping[Contrast, Volume], *, fill: bool
 
 
 @dataclass(frozen=True, eq=False)
-class _Unit:
+class _Scaled:
     """One contrast on its way to u: `masked / divisor` in the foreground, `background` outside it.
 
     masked  (I, J, K) float32 on the own grid, 0 outside the foreground
@@ -335,20 +335,20 @@ class _Unit:
     scale: float
 
 
-def _unit(name: str, contrast: Contrast, voxels: Array, foreground: Mask, config: PreparationConfig) -> _Unit:
+def _scaled(name: str, contrast: Contrast, voxels: Array, foreground: Mask, config: PreparationConfig) -> _Scaled:
     """The intensity rule of `config` for one contrast; raises InputError for images it can make nothing of."""
     inside = voxels.T[foreground.T] if voxels.flags.f_contiguous else voxels[foreground]  # in the order of memory
     check_contrast(name, contrast, inside)
     if window := window_of(contrast, config.hounsfield):
         u = np.where(foreground, to_window(voxels, window), np.float32(0))
-        return _Unit(u, 1.0, 0.0, window[0], window[1] - window[0])
+        return _Scaled(u, 1.0, 0.0, window[0], window[1] - window[0])
     masked = np.where(foreground, voxels, np.float32(0))  # changes nothing but where a brain mask was given
     if config.intensity == "brain_quantile":
         scale = brain_quantile(name, contrast, inside, config.quantile)
-        return _Unit(masked, scale, 0.0, 0.0, scale)
+        return _Scaled(masked, scale, 0.0, 0.0, scale)
     u, offset, scale = volume_quantile_unit(masked, f"{name}: {contrast.label}")
     background = float(u[~foreground].max(initial=0))  # one value everywhere: the background is 0
-    return _Unit(np.where(foreground, u, 0).astype(np.float32), 1.0, background, offset, scale)
+    return _Scaled(np.where(foreground, u, 0).astype(np.float32), 1.0, background, offset, scale)
 
 
 def _check_spacing(name: str, volume: Volume) -> None:

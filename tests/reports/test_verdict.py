@@ -5,7 +5,7 @@ import pytest
 
 from mrsynth.reports.sections import Paragraph, Table
 from mrsynth.reports.tables import Results
-from mrsynth.reports.verdict import verdict_blocks
+from mrsynth.reports.verdict import verdict_passages
 from mrsynth.scores.statistics import Question
 from tests.reports.benchmark_figures import column, every_pattern, texts
 
@@ -13,8 +13,8 @@ PSNR, SHARP = Question("full3d", "volume", "PSNR"), Question("full3d", "volume",
 
 
 def said(rows, question=PSNR):
-    blocks = verdict_blocks(Results(rows), question)
-    return blocks[0].text, [texts(block) for block in blocks if isinstance(block, Table)]
+    passages = verdict_passages(Results(rows), question)
+    return passages[0].text, [texts(passage) for passage in passages if isinstance(passage, Table)]
 
 
 def test_the_better_method_is_named_with_its_lead_and_what_chance_could_do():
@@ -66,5 +66,7 @@ def test_the_lead_over_everything_is_of_methods_that_made_everything():
 
 def test_alone_or_not_measured_there_is_no_verdict():
     for rows, question in ((column([1.0]), PSNR), (column([1.0]) + column([2.0], method="x"), SHARP)):
-        (block,) = verdict_blocks(Results(rows), question)
-        assert isinstance(block, Paragraph) and ("nothing to compare" in block.text or "not measured" in block.text)
+        (passage,) = verdict_passages(Results(rows), question)
+        assert isinstance(passage, Paragraph) and (
+            "nothing to compare" in passage.text or "not measured" in passage.text
+        )

@@ -10,7 +10,7 @@ from mrsynth.io.files import write_text
 from mrsynth.io.folders import few
 from mrsynth.io.reading import LONGEST_TABLE, read_bounded
 from mrsynth.reports.elements import Cell, Number, counted
-from mrsynth.reports.sections import Block, Bullets, Notice, Paragraph, Section, Table, as_markdown
+from mrsynth.reports.sections import Bullets, Notice, Paragraph, Passage, Section, Table, as_markdown
 from mrsynth.reports.tables import HEADLINE, compared, digits_of, evidence, p_head
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, read_results
 from mrsynth.scores.statistics import (
@@ -75,16 +75,16 @@ class Comparison:
             f"Subjects in both: {len(self.subjects)}, of {counted(self.persons, 'person')}; only in A: "
             f"{len(self.only_a)}; only in B: {len(self.only_b)}."
         )
-        blocks: list[Block] = [Paragraph(f"A: {self.name_a}"), Paragraph(f"B: {self.name_b}"), Paragraph(counts)]
+        passages: list[Passage] = [Paragraph(f"A: {self.name_a}"), Paragraph(f"B: {self.name_b}"), Paragraph(counts)]
         if warning := warning_for(self.persons):
-            blocks.append(Notice(warning))
+            passages.append(Notice(warning))
         if self.notes:
-            blocks.append(Bullets(self.notes))
+            passages.append(Bullets(self.notes))
         primary = [line for line in self.lines if line.test.primary]
         pooled = [line for line in self.lines if line.test.pattern == ANY and not line.test.primary]
         single = [line for line in self.lines if line.test.pattern != ANY]
         sections = [
-            Section("What was compared", blocks),
+            Section("What was compared", passages),
             *([Section("The primary question", [_table(primary), Paragraph(CORRECTED)])] if primary else []),
             Section("Over everything that both have", [_table(pooled), Paragraph(EXPLAINED), Paragraph(EXPLORATORY)]),
             Section("By pattern and contrast", [_table(single)]),
