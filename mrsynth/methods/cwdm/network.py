@@ -64,13 +64,12 @@ class ResidualBlock3d(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = convolved(self.conv1, resampled(active(self.norm1(x)), self.resample))
-        h += self.embed(F.silu(embedding))[:, :, None, None, None].to(h.dtype)  # in place: volumes are large
+        h = added(h, self.embed(F.silu(embedding))[:, :, None, None, None].to(h.dtype))
         normed = active(self.norm2(h))
         del h  # or it would outlive its use
         h = convolved(self.conv2, normed)
         del normed
-        h += self.skip(resampled(x, self.resample))
-        return h
+        return added(h, self.skip(resampled(x, self.resample)))
 
 
 class WaveletUNet(nn.Module):
@@ -183,9 +182,17 @@ def active(normed: Tensor) -> Tensor:
     return F.silu(normed, inplace=not torch.is_grad_enabled())
 
 
+def added(h: Tensor, other: Tensor) -> Tensor:
+    """h + other; without gradients in the memory of h. With them, in place, these would be summed in another order."""
+    return other + h if torch.is_grad_enabled() else h.add_(other)
+
+
 def joined(h: Tensor, skip: Tensor, how: Literal["concat", "additive"]) -> Tensor:
     """What the way up takes in. Additive skips keep the variance: (h + skip) / sqrt 2."""
-    return torch.cat([h, skip], dim=1) if how == "concat" else (h + skip).div_(math.sqrt(2))
+    if how == "concat":
+        return torch.cat([h, skip], dim=1)
+    total = h + skip
+    return total / math.sqrt(2) if torch.is_grad_enabled() else total.div_(math.sqrt(2))
 
 
 def resampled(x: Tensor, how: Resample) -> Tensor:
