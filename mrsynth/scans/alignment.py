@@ -6,7 +6,7 @@ one, in RAS+.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,11 @@ BINS = 32
 SAMPLES = 60_000  # voxels of the fixed scan in a metric
 SEED = 20031  # of the places that are compared
 KEPT = 2  # starts that go on to the fine resolution
+DESCENT = {"minStep": 0.004, "numberOfIterations": 200, "relaxationFactor": 0.7, "gradientMagnitudeTolerance": 1e-7}
+POWELL = {
+    "numberOfIterations": 20, "maximumLineIterations": 30, "stepLength": 1.0, "stepTolerance": 1e-3,
+    "valueTolerance": 1e-5,
+}  # fmt: skip
 
 LARGEST_ANGLE = 45.0  # degrees, between two scans of one examination
 LARGEST_SHIFT = 120.0  # mm, of the middle of the head
@@ -174,15 +179,12 @@ def _descended(
     still: Any, moved: Any, region: Any, begins: Sequence[Any], spacing: float, step: float
 ) -> list[tuple[Any, float]]:
     """What each start leads to down the gradient, the best first: quick, and it comes near from far away."""
-
-    def choose(method: Any) -> None:
-        method.SetOptimizerAsRegularStepGradientDescent(
-            learningRate=step, minStep=0.004, numberOfIterations=200, relaxationFactor=0.7,
-            gradientMagnitudeTolerance=1e-7,
-        )  # fmt: skip
-
     images = _shrunk(still, spacing), _shrunk(moved, spacing)
-    return sorted((_optimised(*images, region, begin, choose) for begin in begins), key=lambda found: -found[1])
+    ends = [
+        _optimised(*images, region, begin, "RegularStepGradientDescent", learningRate=step, **DESCENT)
+        for begin in begins
+    ]
+    return sorted(ends, key=lambda found: -found[1])
 
 
 def _refined(still: Any, moved: Any, region: Any, begin: Any) -> tuple[Any, float]:
@@ -192,20 +194,14 @@ def _refined(still: Any, moved: Any, region: Any, begin: Any) -> tuple[Any, floa
     metric is lower than at the true place.
     """
 
-    def choose(method: Any) -> None:
-        method.SetOptimizerAsPowell(
-            numberOfIterations=20, maximumLineIterations=30, stepLength=1.0, stepTolerance=1e-3, valueTolerance=1e-5
-        )
-
-    return _optimised(_shrunk(still, FINE_MM), _shrunk(moved, FINE_MM), region, begin, choose)
+    return _optimised(_shrunk(still, FINE_MM), _shrunk(moved, FINE_MM), region, begin, "Powell", **POWELL)
 
 
-def _optimised(
-    still: Any, moved: Any, region: Any, begin: Any, choose_optimiser: Callable[[Any], None]
-) -> tuple[Any, float]:
+def _optimised(still: Any, moved: Any, region: Any, begin: Any, optimiser: str, **settings: float) -> tuple[Any, float]:
+    """`begin` improved by an optimiser of SimpleITK with its settings, and the mutual information there."""
     sitk = _sitk()
     method = _metric(still, region)
-    choose_optimiser(method)
+    getattr(method, f"SetOptimizerAs{optimiser}")(**settings)
     method.SetOptimizerScalesFromPhysicalShift()
     transform = sitk.Euler3DTransform(begin)
     method.SetInitialTransform(transform, inPlace=True)
