@@ -207,7 +207,7 @@ def _scores(results: Results) -> list[Passage]:
         passages += [table for table in tables if table is not None]
     if not passages:
         return []
-    interval = "in brackets the 95 % interval of the mean over persons (Student's t), from 6 persons on"
+    interval = "in brackets the 95 % interval of the mean over persons (studentised bootstrap), from 6 persons on"
     if warning_for(results.persons):
         interval = "no intervals, since there are too few persons"
     patterns = ""
