@@ -122,6 +122,8 @@ def parts(
         except (MemoryError, RuntimeError) as error:
             if len(batch) == 1 or not out_of_memory(error):
                 raise
+            made = None
+        if made is None:  # only here: until the error is let go its frames hold the memory
             size = len(batch) // 2
             log.warning("Memory ran out for %d slices at once; going on with %d.", len(batch), size)
             release_cache(how.device)
