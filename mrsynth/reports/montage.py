@@ -156,16 +156,13 @@ def preview(montages: Sequence[bytes], texts: Mapping[str, str]) -> bytes:
     """Montages one below the other in one PNG, which says `texts` of itself."""
     from PIL import Image
 
-    pictures = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in montages]
-    width = max(picture.shape[1] for picture in pictures)
-    paper = np.array([int(PAPER[n : n + 2], 16) for n in (1, 3, 5)], np.uint8)
-    sheet = np.empty((sum(len(picture) for picture in pictures), width, 3), np.uint8)
-    sheet[:] = paper
-    top = 0
+    pictures = [Image.open(io.BytesIO(one)) for one in montages]
+    size = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    sheet, top = Image.new("RGB", size, PAPER), 0
     for picture in pictures:
-        sheet[top : top + len(picture), : picture.shape[1]] = picture
-        top += len(picture)
-    return png(sheet, texts)
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    return png(np.asarray(sheet), texts)
 
 
 class _Layout:
