@@ -51,8 +51,9 @@ class Circumstances:
             return None
         usual = card.sampling.get("steps")
         drawn = (self.asked.mode or card.sampling.get("mode")) == "sample"
-        times = (self.asked.steps or usual) / usual if drawn and usual else 1.0
-        return card.cpu_seconds * times / self.processors
+        steps = (self.asked.steps or usual) / usual if drawn and usual else 1.0
+        chains = (self.asked.samples or 1) if drawn else 1
+        return card.cpu_seconds * steps * chains / self.processors
 
 
 AS_ALWAYS = Circumstances()

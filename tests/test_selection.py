@@ -383,14 +383,20 @@ def test_fast_takes_a_small_one_and_says_what_was_passed_over():
 
 
 @pytest.mark.parametrize(
-    ("processors", "steps", "name"),
-    [(1, None, "committee"), (2, None, "official-t1ce"), (2, 40, "committee"), (None, 400, "official-t1ce")],
+    ("processors", "asked", "name"),
+    [
+        (1, {}, "committee"),
+        (2, {}, "official-t1ce"),
+        (2, {"steps": 40}, "committee"),
+        (2, {"samples": 2}, "committee"),
+        (None, {"steps": 400}, "official-t1ce"),
+    ],
 )
-def test_what_takes_more_than_ten_minutes_is_passed_over(processors, steps, name):
-    """1,000 s of processor time in 10 steps; the committee 100. Steps are of mode sample only."""
+def test_what_takes_more_than_ten_minutes_is_passed_over(processors, asked, name):
+    """1,000 s of processor time for a sample in 10 steps; the committee 100. Steps and samples are of mode sample."""
     slow = fetched(T1CE, cpu_seconds=1000, sampling={"mode": "sample", "modes": ["sample"], "steps": 10})
     both = committee(cpu_seconds=100).model_copy(update={"sampling": {}})
-    given = Circumstances(asked=Sampling(steps=steps), processors=processors)
+    given = Circumstances(asked=Sampling(**asked), processors=processors)
     chosen = select([unified("ours"), both, slow], THREE, [T1CE], given=given)
 
     assert chosen.entry.name == name
