@@ -2,7 +2,7 @@
 
 Every method has two ends of one trade (Blau & Michaeli 2018, the perception-distortion trade-off):
 
-    mean    one call of the network that starts from zeros instead of noise: the conditional mean, whose squared error
+    mean    one call of the network that draws no noise: the conditional mean, whose squared error
             is the least; smooth, because what the inputs do not decide is averaged. Nothing is drawn
     sample  the paper's chain from noise: one image among those that fit the inputs, with texture as it occurs, and with
             more error. Samples differ from one another; where they do, the inputs do not decide
@@ -121,7 +121,7 @@ def in_words(mode: str, sampler: str, steps: int, samples: int) -> str:
         )
     if mode == "mean":
         return (
-            "The conditional mean, by one call of the network from zeros: closest to the truth on average, and "
+            "The conditional mean, by one call of the network without noise: closest to the truth on average, and "
             "smoother than a scan."
         )
     if mode == "sample":

@@ -303,7 +303,7 @@ class Method(Trainable):
         images     (B, C, H, W) or (B, C, D, H, W) in [-1, 1]; channels that are not available are never read
         available  (B, C) bool, at least one per row
         context    (B, C, N, H, W), see Batch
-        mode       mean: one call of the network from zeros; `noise`, `steps` and `sampler` play no part
+        mode       mean: one call of the network without noise; `noise`, `steps` and `sampler` play no part
         returns    like images, in [-1, 1]; available channels as given
         """
         if not bool(available.any(1).all()):
