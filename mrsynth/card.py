@@ -72,6 +72,11 @@ class Card(Plain):
         """The contrasts that no training subject had: the network never saw them, so they are not read."""
         return tuple(c for c in self.contrasts if c not in self.learnt)
 
+    @property
+    def learnt_from(self) -> int:
+        """How many subjects it was trained on; 0 where it does not say."""
+        return sum(source.subjects for source in self.training_data)
+
     def supports(self, available: frozenset[Contrast] | set[Contrast], target: Contrast) -> bool:
         """Whether this checkpoint can make `target` from exactly the contrasts at hand."""
         if target not in self.learnt or target in available or not available & set(self.learnt):

@@ -240,8 +240,7 @@ def has_mode(card: Card, asked: Sampling) -> bool:
 
 
 def _training(card: Card) -> str:
-    subjects = sum(source.subjects for source in card.training_data)
-    return f"trained on {subjects:,} subjects" if subjects else "trained on data it does not name"
+    return f"trained on {card.learnt_from:,} subjects" if card.learnt_from else "trained on data it does not name"
 
 
 def _duration(seconds: float) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any, Protocol
 
-from mrsynth.card import Card, ManifestEntry
+from mrsynth.card import MEDIAN, Card, ManifestEntry
 from mrsynth.contrasts import Contrast
 from mrsynth.sampling import default_in_words
 from mrsynth.scores.rows import Score
 
-FEW = 100  # subjects below which a card says that they are few
+ENOUGH = 100  # subjects, fewer than which a card calls few
 
 INTENDED = (
     "Research on adult brains with glioma or multiple sclerosis whose study lacks a contrast: to run a method that "
@@ -84,9 +84,8 @@ def failures(card: Card) -> list[str]:
             f"Scale and offset cost {mean(lost.values()):.1f} dB on average, most in {Contrast(most).label} "
             f"({lost[most]:.1f} dB): judge brightness least."
         )
-    subjects = sum(source.subjects for source in card.training_data)
-    if 0 < subjects < FEW:
-        told.append(f"It learnt from {subjects} subjects, which are few: expect less on any other scanner.")
+    if 0 < card.learnt_from < ENOUGH:
+        told.append(f"It learnt from {card.learnt_from} subjects, which are few: expect less on any other scanner.")
     if not card.scores:
         told.append("Nobody measured it here, so nothing is known of how well it does.")
     return told
@@ -112,8 +111,9 @@ def card_page(card: Card, known: Mapping[str, DataKnown]) -> str:
     entry = card if isinstance(card, ManifestEntry) else None
     if entry is not None and entry.committee is not None:
         rule = entry.committee
+        brightness = "the median brightness" if rule.brightness == MEDIAN else f"the brightness of {rule.brightness}"
         rows = [[member.name, f"{member.weight:g}"] for member in rule.members]
-        lines += ["", f"All get the brightness of {rule.brightness}.", "", *table(["member", "weight"], rows)]
+        lines += ["", f"All get {brightness}.", "", *table(["member", "weight"], rows)]
     lines += section("For", facts["intended_use"])
     lines += section("Not for", facts["not_intended_for"])
     lines += section("Known failures", facts["known_failures"])

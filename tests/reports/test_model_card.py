@@ -59,6 +59,8 @@ def test_a_committee_lists_its_members():
     page = card_page(entry(committee=rule), {})
 
     assert "| x | 2 |\n| y | 1 |" in page and "brightness of x" in page
+    median = card_page(entry(committee=rule.model_copy(update={"brightness": "median"})), {})
+    assert "All get the median brightness." in median
 
 
 def test_a_card_from_a_file_has_a_page_too():
