@@ -69,16 +69,7 @@ def read_tokens(path: Path) -> TokenTable:
                 raise ValueError("it would unpack into more than it is, which mrsynth never writes")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        LookupError,
-        SyntaxError,
-        TokenError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except DAMAGED as error:
         # a ValueError is also what an array of Python objects gives, which would have to be unpickled
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"{path} cannot be read as tokens: {reason[0].rstrip('.')}. Copy it again. {AGAIN}") from error
