@@ -21,6 +21,7 @@ from mrsynth.cli.options import (
     Steps,
     Threads,
     Viewer,
+    listed,
     lowered,
     use_threads,
 )
@@ -127,10 +128,10 @@ def benchmark(
         dataset=dataset,
         data=data,
         out=out,
-        methods=named(method),
+        methods=listed([method or ""]),
         weights=tuple(weights or ()),
         patterns=patterns,
-        protocols=tuple(PROTOCOLS) if protocol == "all" else named(protocol),
+        protocols=tuple(PROTOCOLS) if protocol == "all" else listed([protocol]),
         question=question,
         split=split,
         part=part,
@@ -181,8 +182,3 @@ def compare(
     print_result(comparison.text())
     if out is not None:
         task.write(comparison, out)
-
-
-def named(text: str | None) -> tuple[str, ...]:
-    """`a,b` as ("a", "b")."""
-    return tuple(dict.fromkeys(part.strip() for part in (text or "").split(",") if part.strip()))
