@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,13 +26,13 @@ class Packing:
     most: int
 
 
-class _Inflated(io.RawIOBase):
+class _Inflated:
     """What zlib packed, read from where a file stands."""
 
     def __init__(self, file: Any):
         self.file, self.inflater = file, zlib.decompressobj(wbits=47)  # with a header of zlib or of gzip
 
-    def read(self, count: int = -1) -> bytes:
+    def read(self, count: int) -> bytes:
         """The next bytes, fewer at the end only. Raises zlib.error, EOFError where it breaks off."""
         parts: list[bytes] = []
         while count > 0 and not self.inflater.eof:
