@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
+from mrsynth.io.bids import DESCRIPTION
 from mrsynth.io.formats import HEADERS, ending_of, how_to_convert, is_volume, stem_of
 from mrsynth.io.naming import ScanName, is_channel, read_names
 from mrsynth.io.provenance import says_synthetic
@@ -20,7 +21,7 @@ from mrsynth.io.sidecars import pointer_of, series_of, sidecar_of, weigh
 from mrsynth.io.vocabulary import UNNAMED, Verdict, contrast_in_name
 
 SKIPPED_FOLDERS = {"mrsynth", "derivatives", "labelsTr", "labelsTs", "labelsVal"}
-NO_RAW_DATA = {"sourcedata", "code", "phenotype", "stimuli"}  # beside a dataset_description.json
+NO_RAW_DATA = {"sourcedata", "code", "phenotype", "stimuli"}  # beside the description of a BIDS data set
 BIDS_DATATYPES = {"anat", "beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet"}
 FLAGS = " ".join(f"--{contrast} FILE" for contrast in STANDARD)
 RECOGNISED = "t1, t1n, t1w, mprage; t1ce, t1c, ct1, t1gd, t1_post; t2, t2w; flair, t2f, t2_flair"
@@ -196,7 +197,7 @@ def walk(root: Path, reasons: list[str]) -> Iterator[Path]:
     seen: set[str] = set()
     for path, below, files in os.walk(root, onerror=unreadable, followlinks=True):
         skipped = SKIPPED_FOLDERS | (BIDS_DATATYPES if "anat" in below else set())
-        skipped |= NO_RAW_DATA if "dataset_description.json" in files else set()
+        skipped |= NO_RAW_DATA if DESCRIPTION in files else set()
         below[:] = sorted(name for name in below if name not in skipped and not name.startswith("."))
         if (real := os.path.realpath(path)) in seen:
             below.clear()
