@@ -9,15 +9,16 @@ from pathlib import Path
 
 from mrsynth.errors import NotWritable, OutputError
 
-WHY = {
-    errno.EACCES: "no permission to write there; choose another output folder with --out or change its permissions",
-    errno.EPERM: "no permission to write there; choose another output folder with --out or change its permissions",
-    errno.EROFS: "the file system is read-only; choose another output folder with --out",
-    errno.ENOSPC: "the disk is full; free some space or choose another output folder with --out",
-    errno.EDQUOT: "your disk quota is used up; free some space or choose another output folder with --out",
+OUT = "choose another output folder with --out"
+WHY = {  # {elsewhere}: what to do to write to another place
+    errno.EACCES: "no permission to write there; {elsewhere} or change its permissions",
+    errno.EPERM: "no permission to write there; {elsewhere} or change its permissions",
+    errno.EROFS: "the file system is read-only; {elsewhere}",
+    errno.ENOSPC: "the disk is full; free some space or {elsewhere}",
+    errno.EDQUOT: "your disk quota is used up; free some space or {elsewhere}",
     errno.ENOENT: "the folder does not exist; create it first",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder with --out",
-    errno.EEXIST: "a file of that name is in the way; choose another output folder with --out",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; {elsewhere}",
+    errno.EEXIST: "a file of that name is in the way; {elsewhere}",
     errno.EISDIR: "a folder of that name is in the way; remove or rename it",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
 }
@@ -78,9 +79,10 @@ def to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def ensure_folder(path: Path) -> Path:
+def ensure_folder(path: Path, elsewhere: str = OUT) -> Path:
     """Create a folder and its parents if need be, and make sure that a file can be written into it.
 
+    elsewhere  how another folder is named, for the message
     Raises OutputError: better now than after the synthesis.
     """
     probe = path / f".{secrets.token_hex(8)}"
@@ -91,12 +93,12 @@ def ensure_folder(path: Path) -> Path:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, elsewhere) from error
     return path
 
 
-def cannot_write(path: Path, error: OSError) -> OutputError:
+def cannot_write(path: Path, error: OSError, elsewhere: str = OUT) -> OutputError:
     """What the system said of a place where something cannot be written, in the words of someone who has to mend it."""
-    why = WHY.get(error.errno or 0, error.strerror or str(error))
+    why = WHY.get(error.errno or 0, error.strerror or str(error)).replace("{elsewhere}", elsewhere)
     kind = NotWritable if error.errno in NOT_OURS else OutputError
     return kind(f"Cannot write {path}: {why}.")

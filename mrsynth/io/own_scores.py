@@ -13,7 +13,6 @@ from pathlib import Path
 import yaml
 from pydantic import AwareDatetime, ValidationError
 
-from mrsynth.errors import OutputError
 from mrsynth.io.checkpoint import problems
 from mrsynth.io.fetched import held
 from mrsynth.io.files import ensure_folder, write_text
@@ -72,10 +71,7 @@ def own_benchmarks() -> Sequence[OwnBenchmark]:
 def record_benchmark(benchmark: OwnBenchmark) -> Path:
     """Add a benchmark in the first place, in place of an earlier one of its data set. Raises OutputError."""
     path = own_scores_file()
-    try:
-        ensure_folder(path.parent)
-    except OutputError as error:
-        raise OutputError(f"{error} Your scores are kept there; MRSYNTH_HOME names another folder.") from error
+    ensure_folder(path.parent, "keep your scores elsewhere (MRSYNTH_HOME names another folder)")
     with held(path.parent, FILE):
         others = [b for b in own_benchmarks() if b.dataset != benchmark.dataset]
         kept = OwnFile(benchmarks=tuple([benchmark, *others][:MOST]))

@@ -24,7 +24,7 @@ import yaml
 from pydantic import ValidationError
 
 from mrsynth.card import Card, Committee, ManifestEntry
-from mrsynth.errors import OutputError, WeightsError
+from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.fetched import records
 from mrsynth.io.files import ensure_folder
@@ -151,10 +151,7 @@ def store_folder() -> Path:
 
 def writable_store() -> Path:
     """The store, created if need be. Raises OutputError when nothing can be written there, and says what to do."""
-    try:
-        return ensure_folder(store_folder())
-    except OutputError as error:
-        raise OutputError(f"{error} Checkpoints are kept there; MRSYNTH_HOME names another folder for them.") from error
+    return ensure_folder(store_folder(), "keep checkpoints elsewhere (MRSYNTH_HOME names another folder)")
 
 
 def members_of(entry: ManifestEntry, entries: Sequence[ManifestEntry] | None = None) -> list[ManifestEntry]:

@@ -1,7 +1,10 @@
 """Fetching into the store, with the hub replaced by files on this disk; the hub itself is in tests/io/test_hub.py."""
 
+import errno
 import sys
+from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,9 +15,11 @@ from safetensors.torch import save_file
 import mrsynth.io.store as weights
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.errors import OutputError, WeightsError
+from mrsynth.errors import NotWritable, OutputError, WeightsError
 from mrsynth.io import hub
 from mrsynth.io.checkpoint import Checkpoint, Header, read_header, write_checkpoint
+from mrsynth.io.own_scores import OwnBenchmark, record_benchmark
+from mrsynth.io.store import writable_store
 from mrsynth.preference import is_at_hand
 from mrsynth.scores.rows import Score
 from mrsynth.tasks.checkpoints.run import at_hand, card_text, fetch, listing, verify
@@ -22,6 +27,7 @@ from mrsynth.tasks.checkpoints.run import at_hand, card_text, fetch, listing, ve
 SCORE = Score(
     pattern="t1+t2+flair", target="t1ce", region="brain", metric="PSNR", value=20.0, subjects=3, protocol="brain3d"
 )
+BENCHMARK = OwnBenchmark(dataset="folder", recorded=datetime.now(UTC), checkpoints={})
 ENTRY = ManifestEntry(
     name="official",
     method="cwdm",
@@ -215,6 +221,17 @@ def test_a_store_that_cannot_be_written(store, published, tmp_path):
     with pytest.raises(OutputError, match=rf"Cannot write {store}: .*MRSYNTH_HOME names another folder"):
         fetch("official")
     assert published.asked == []
+
+
+@pytest.mark.parametrize("write", [writable_store, lambda: record_benchmark(BENCHMARK)], ids=["store", "scores"])
+def test_a_store_without_permission_is_status_6_and_names_its_own_way_out(store, monkeypatch, write):
+    def refuse(path, content):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(NotWritable, match=r"read-only; .*MRSYNTH_HOME names another folder") as caught:
+        write()
+    assert caught.value.exit_code == 6 and "--out" not in str(caught.value)
 
 
 def test_an_unknown_name_lists_those_known(store):
