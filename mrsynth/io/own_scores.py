@@ -13,16 +13,16 @@ from pathlib import Path
 import yaml
 from pydantic import AwareDatetime, ValidationError
 
+from mrsynth.errors import InputError
 from mrsynth.io.checkpoint import problems
 from mrsynth.io.fetched import held
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.store import store_folder
-from mrsynth.io.yaml_files import read_yaml
+from mrsynth.io.yaml_files import LONGEST_YAML, read_yaml
 from mrsynth.plain import Plain
 from mrsynth.scores.rows import Score
 
 FILE = "scores.yaml"
-MOST = 100  # benchmarks kept
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,29 @@ def own_scores_file() -> Path:
 
 def own_benchmarks() -> Sequence[OwnBenchmark]:
     """All that was recorded, the latest first. A file that cannot be used is logged as a warning and counts as none."""
+    try:
+        return _read(own_scores_file())
+    except InputError as error:
+        log.warning("%s", error)
+        return ()
+
+
+def record_benchmark(benchmark: OwnBenchmark) -> Path:
+    """Add a benchmark in the first place, in place of an earlier one of its data set; the last go where it grows long.
+
+    Raises OutputError, and InputError for a file that cannot be used: it is not replaced, since it may be mended.
+    """
     path = own_scores_file()
+    ensure_folder(path.parent, "keep your scores elsewhere (MRSYNTH_HOME names another folder)")
+    with held(path.parent, FILE):
+        kept = [benchmark, *(b for b in _read(path) if b.dataset != benchmark.dataset)]
+        while len(text := _text(kept)) > LONGEST_YAML:
+            kept.pop()
+        write_text(path, text)
+    return path
+
+
+def _read(path: Path) -> Sequence[OwnBenchmark]:
     try:
         return OwnFile.model_validate(read_yaml(path) or {}).benchmarks
     except FileNotFoundError:
@@ -64,16 +86,9 @@ def own_benchmarks() -> Sequence[OwnBenchmark]:
         wrong = problems(error)
     except (OSError, TypeError, ValueError) as error:
         wrong = str(error)
-    log.warning("Your own scores in %s are not used: %s. Correct the file, or delete it.", path, wrong)
-    return ()
+    raise InputError(f"Your own scores in {path} are not used: {wrong}. Correct the file, or delete it.")
 
 
-def record_benchmark(benchmark: OwnBenchmark) -> Path:
-    """Add a benchmark in the first place, in place of an earlier one of its data set. Raises OutputError."""
-    path = own_scores_file()
-    ensure_folder(path.parent, "keep your scores elsewhere (MRSYNTH_HOME names another folder)")
-    with held(path.parent, FILE):
-        others = [b for b in own_benchmarks() if b.dataset != benchmark.dataset]
-        kept = OwnFile(benchmarks=tuple([benchmark, *others][:MOST]))
-        write_text(path, yaml.safe_dump(kept.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-    return path
+def _text(benchmarks: Sequence[OwnBenchmark]) -> str:
+    """As it is written: in ASCII, so that a letter is a byte."""
+    return yaml.safe_dump(OwnFile(benchmarks=tuple(benchmarks)).model_dump(mode="json"), sort_keys=False)

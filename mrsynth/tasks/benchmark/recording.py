@@ -40,7 +40,7 @@ def keep(rows: Sequence[Score], labels: Mapping[str, str], sums: Mapping[str, st
     rows     of one benchmark
     labels   its `dataset` and `split`
     sums     checkpoint -> SHA-256, hexadecimal; others are left out
-    Raises UsageError when there is nothing to record, OutputError.
+    Raises UsageError when there is nothing to record, and what `record_benchmark` raises.
     """
     values: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:

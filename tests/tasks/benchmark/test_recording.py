@@ -3,7 +3,7 @@
 import pytest
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.errors import UsageError
+from mrsynth.errors import InputError, UsageError
 from mrsynth.io.own_scores import own_benchmarks, own_scores_file
 from mrsynth.io.store import Stock, sha256_of
 from mrsynth.sampling import Sampling
@@ -71,6 +71,24 @@ def test_a_damaged_file_is_told_of_and_counts_as_none(two, folder, caplog):
 
     assert chosen(folder).entry.name == "other"
     assert "Your own scores in" in caplog.text and "are not used" in caplog.text
+
+
+def test_a_damaged_file_is_not_replaced(two):
+    own_scores_file().parent.mkdir(exist_ok=True)
+    own_scores_file().write_text("benchmarks: [{dataset: 3}]")
+
+    with pytest.raises(InputError, match="Correct the file, or delete it"):
+        keep([row(20.0)], LABELS, two)
+    assert own_scores_file().read_text() == "benchmarks: [{dataset: 3}]"
+
+
+def test_the_file_grows_no_longer_than_it_can_be_read(two, monkeypatch):
+    monkeypatch.setattr("mrsynth.io.own_scores.LONGEST_YAML", 1000)
+    for number in range(9):
+        keep([row(20.0)], {**LABELS, "dataset": f"Müller {number}"}, two)
+        assert own_scores_file().stat().st_size <= 1000
+    assert 1 < len(own_benchmarks()) < 9
+    assert own_benchmarks()[0].dataset == "Müller 8, test@12345678"
 
 
 def test_a_checkpoint_that_is_gone_takes_its_scores_with_it(two, folder, tmp_path):
