@@ -15,6 +15,7 @@ METHODS: dict[str, str] = {
 }
 
 COMMITTEE = "committee"  # the mean of several (mrsynth/methods/committee.py): asked for as a method, trained never
+KINDS = (*METHODS, COMMITTEE)  # of which there are checkpoints
 
 
 def method_class(name: str) -> type[Method]:
@@ -56,6 +57,7 @@ def preset(method: str, name: str) -> dict[str, Any]:
 
 __all__ = [
     "COMMITTEE",
+    "KINDS",
     "METHODS",
     "Method",
     "MethodConfig",

@@ -9,14 +9,13 @@ from mrsynth.card import Card
 from mrsynth.contrasts import Contrast, contrasts_in, pattern_name, patterns
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.store import available_entries, resolve
-from mrsynth.methods import COMMITTEE, METHODS
+from mrsynth.methods import KINDS, METHODS
 from mrsynth.preference import has_mode, is_at_hand
 from mrsynth.sampling import Sampling
 from mrsynth.selection import select
 
 BRASYN = "brasyn"
 USUAL = Sampling()
-KINDS = (*METHODS, COMMITTEE)  # of which there are checkpoints
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mrsynth.io.images import subject_of
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, Stock, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
-from mrsynth.methods import COMMITTEE, METHODS
+from mrsynth.methods import KINDS
 from mrsynth.plain import Progress
 from mrsynth.preference import AUTO
 from mrsynth.sampling import Crop, Estimator, Sampling
@@ -70,7 +70,7 @@ def plan(options: CompleteOptions, files: SubjectFiles | None = None, stock: Sto
     stock  the checkpoints at hand, where they have been looked at before
     """
     check_request(options)
-    todo = choose(options, (*METHODS, COMMITTEE), files, stock)
+    todo = choose(options, KINDS, files, stock)
     if todo.selection is None:
         return todo
     if todo.out.resolve() in scan_folders(todo):
@@ -307,9 +307,8 @@ def check_on_itself(
 
 def check_request(options: CompleteOptions) -> None:
     """Raise UsageError for a method, sampler, device or precision that does not exist, before anything is read."""
-    if options.method not in (AUTO, *METHODS, COMMITTEE):
-        known = ", ".join((*METHODS, COMMITTEE))
-        raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {known}.")
+    if options.method not in (AUTO, *KINDS):
+        raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(KINDS)}.")
     check_sampling(options)
 
 
