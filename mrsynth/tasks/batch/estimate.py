@@ -69,14 +69,14 @@ def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
     reading = time.perf_counter() - clock
     before, network, passes = peak_memory_mb(how.device), 0.0, 0.0
     slices = FAST_SELF_CHECK_SLICES if request.fast else SELF_CHECK_SLICES
+    checked = 1 if how.mode == "sample" else how.samples  # images that a self-check makes of a hidden contrast
     for one in networks_of(trained, raw.subject, todo.targets, models):
-        how = replace(one.estimator(request.sampling), samples=1)
         one.method.to(how.device).optimise(how.precision)
         clock = time.perf_counter()
         prepared = one.prepare(raw.subject, request.crop)
         preparing = time.perf_counter() - clock
         try:
-            each, share = timed(one.method, prepared, raw.subject.name, how)
+            each, share = timed(one.method, prepared, raw.subject.name, replace(how, samples=1))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -88,7 +88,7 @@ def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
         check = each * slices / how.batch_size if in_2d else each / share
         checks = hidden_by(one, raw.subject) if request.self_check else 0
         checks = min(checks, FAST_SELF_CHECK_CONTRASTS) if request.fast else checks
-        network += preparing + (request.samples or 1) * each / share + checks * (preparing + check)
+        network += preparing + how.samples * each / share + checks * (preparing + checked * check)
     return Estimate(
         reading=reading,
         network=network,
