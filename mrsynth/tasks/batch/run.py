@@ -162,8 +162,7 @@ def same_batch(options: BatchOptions, out: Path) -> bool:
             before = None
         if not isinstance(before, dict):
             raise UsageError(f"{path} is damaged. Give another --out, or --overwrite to do everything again.")
-        if before != now:
-            changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
             raise UsageError(
                 f"{out} holds a batch that was begun with other options ({', '.join(changed)}). Give the same, another "
                 "--out, or --overwrite to do everything again."

@@ -227,6 +227,16 @@ def test_other_options_are_another_batch(cohort, tmp_path, stand_in, run_cli):
     assert status == 2 and "begun with other options (seed)" in err
 
 
+def test_an_option_that_there_was_not_yet_is_one_that_was_not_given(cohort, tmp_path, stand_in):
+    task.batch(options(cohort, tmp_path))
+    request = tmp_path / "batch.json"
+    known = json.loads(request.read_text())
+    request.write_text(json.dumps({key: value for key, value in known.items() if value is not None}))
+
+    task.batch(options(cohort, tmp_path))
+    assert json.loads(request.read_text()) == known
+
+
 def test_a_batch_may_change_its_mind_about_the_viewer(cohort, tmp_path, stand_in):
     asked = options(cohort, tmp_path, viewer=False)
     task.batch(asked)
