@@ -114,9 +114,8 @@ def workers_at(address: str | None, count: int | None, threads: int | None) -> I
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise UsageError("Workers need dask.distributed: pip install 'mrsynth[cluster]'") from error
-    quiet = (
-        logging.INFO if logging.getLogger().level <= logging.INFO else logging.CRITICAL
-    )  # it says much, also while it closes
+    # dask says much, also while it closes
+    quiet = logging.INFO if logging.getLogger().level <= logging.INFO else logging.CRITICAL
     for name in ("distributed", "tornado", "asyncio"):
         logging.getLogger(name).setLevel(quiet)
     with ExitStack() as stack:
