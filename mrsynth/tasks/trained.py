@@ -67,13 +67,9 @@ class TrainedMethod:
         how = Estimator(sampler=sampler, steps=steps, samples=samples, mode=mode or "draws", noise=noise)
         return settled(asked, how)
 
-    def prepared_with(self, crop: Crop | None) -> PreparationConfig:
-        """The preparation of the training data, with another crop where one is asked for."""
-        return self.preparation.model_copy(update={"crop": crop}) if crop else self.preparation
-
     def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:
-        """A subject as the network sees it, without the contrasts that no training subject had. Raises InputError."""
-        return prepare(subject.without(*self.card.unlearnt), self.contrasts, self.prepared_with(crop))
+        """A subject as the network sees it. Raises InputError."""
+        return seen(subject, self.card, self.contrasts, self.preparation, crop)
 
     def synthesise(
         self,
@@ -134,8 +130,7 @@ class TrainedCommittee:
 
     def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:
         """A subject as the leader sees it. Raises InputError."""
-        config = self.leader.model_copy(update={"crop": crop}) if crop else self.leader
-        return prepare(subject.without(*self.card.unlearnt), self.contrasts, config)
+        return seen(subject, self.card, self.contrasts, self.leader, crop)
 
     def synthesise(
         self,
@@ -205,6 +200,18 @@ def settled(asked: Sampling, how: Estimator) -> Estimator:
         precision=choose_precision(asked.precision, device),
         batch_size=32 if device.startswith("cuda") else 8,
     )
+
+
+def seen(
+    subject: Subject, card: Card, contrasts: Sequence[Contrast], config: PreparationConfig, crop: Crop | None
+) -> Prepared:
+    """A subject prepared as the training data, without the contrasts that no training subject had. Raises InputError.
+
+    crop   in place of that of the training data; None leaves it
+    """
+    if crop is not None:
+        config = config.model_copy(update={"crop": crop})
+    return prepare(subject.without(*card.unlearnt), contrasts, config)
 
 
 def same_planes(one: Prepared, other: Prepared) -> bool:
