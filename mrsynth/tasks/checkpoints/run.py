@@ -14,6 +14,7 @@ from mrsynth.io.data_sources import known_data
 from mrsynth.io.fetched import RECORDS, Fetched, held, record, records
 from mrsynth.io.files import atomic
 from mrsynth.io.store import (
+    Resolved,
     available_entries,
     locate,
     members_of,
@@ -61,21 +62,22 @@ def card_text(name_or_path: str) -> str:
 
 def card_markdown(name_or_path: str) -> str:
     """The model card of a checkpoint as a page of Markdown."""
-    card = known_card(name_or_path)
+    card, _ = known_card(name_or_path)
     return card_page(card, known_data(card))
 
 
-def known_card(name_or_path: str) -> Card:
-    """The card of a checkpoint on this machine, or of one that is only published. Raises WeightsError."""
+def known_card(name_or_path: str) -> tuple[Card, Resolved | None]:
+    """The card of a checkpoint, and where it is on this machine; None of one only published. Raises WeightsError."""
     elsewhere = {entry.name: entry for entry in available_entries() if not is_at_hand(entry)}
-    return elsewhere.get(name_or_path) or resolve(name_or_path).card
+    if name_or_path in elsewhere:
+        return elsewhere[name_or_path], None
+    found = resolve(name_or_path)
+    return found.card, found
 
 
 def card_fields(name_or_path: str) -> dict[str, Any]:
-    """The same as plain data."""
-    elsewhere = {entry.name: entry for entry in available_entries() if not is_at_hand(entry)}
-    found = None if name_or_path in elsewhere else resolve(name_or_path)
-    card = elsewhere[name_or_path] if found is None else found.card
+    """What `card_text` says, as plain data."""
+    card, found = known_card(name_or_path)
     fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     fields["images"] = default_in_words(card.sampling)
     fields |= card_facts(card, known_data(card))
