@@ -1,6 +1,5 @@
 """runs/gpu, rehearsed on the processor: what travels, what the device makes of it, and a run that is stopped."""
 
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -187,16 +186,7 @@ def test_segmentations_are_refused():
 # A run ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """One thread, and no pictures."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_a_run_that_was_stopped_and_brought_back_goes_on_as_if_it_had_not(quick, train_options, tmp_path):
+def test_a_run_that_was_stopped_and_brought_back_goes_on_as_if_it_had_not(one_thread, train_options, tmp_path):
     whole = train_options(tmp_path / "whole")
     assert train_for(whole, None)
     begun = train_options(tmp_path / "begun")
@@ -224,8 +214,7 @@ def test_the_time_given_ends_a_run_which_the_same_command_goes_on_with(training_
     first = subprocess.run([*command, "--minutes", "0.1"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-1] == "stopped; the same command goes on"
-    with (out / "losses.csv").open() as rows:
-        done = len(list(csv.reader(rows))) - 1
+    done = len(losses(out))
     assert 0 < done < 400
     command[-1] = f"training.iterations={done + 2}"
     second = subprocess.run([*command, "--no-state"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
@@ -236,7 +225,7 @@ def test_the_time_given_ends_a_run_which_the_same_command_goes_on_with(training_
     ).stat().st_size
 
 
-def test_the_unpacked_corpus_trains(quick, training_data, train_options, tmp_path):
+def test_the_unpacked_corpus_trains(one_thread, training_data, train_options, tmp_path):
     pack(tmp_path / "parts", [training_data], exclude=["secret"])
     out = tmp_path / "data"
     unpack(tmp_path / "parts", out)
