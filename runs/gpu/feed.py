@@ -17,10 +17,9 @@ from mrsynth.errors import UsageError
 from mrsynth.io.cache import LEVELS, CachedSubject
 from mrsynth.methods.base import Batch, Trainable
 from mrsynth.plain import Doubles
-from mrsynth.scans.hounsfield import window_of
 from mrsynth.tasks.train.sources import Boxes, Slices
 from mrsynth.training.augmentation import DEGREE, AugmentationConfig, legendre, theta_of, turned
-from mrsynth.training.batches import PositionSampler, StoppedWaiting, TrainingConfig
+from mrsynth.training.batches import Examples, PositionSampler, StoppedWaiting, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class DeviceFeed:
         self,
         method: Trainable,
         iteration: int,
-        source: Any,
+        source: Slices | Boxes,
         config: TrainingConfig,
         process: int = 0,
         processes: int = 1,
@@ -65,35 +64,27 @@ class DeviceFeed:
         """The batches still to be seen; StoppedWaiting once `stopped` says so. Raises UsageError for labels."""
         if source.labels:
             raise UsageError("Segmentations are not learnt from here: train this on a processor, with mrsynth train.")
-        yield self.batches(method, iteration, source, config, process, processes, stopped)
+        order = PositionSampler(len(source), config, iteration, process, processes)
+        yield self.batches(source, Examples(source, method, config, processes), order, stopped)
 
     def batches(
-        self,
-        method: Trainable,
-        iteration: int,
-        source: Slices | Boxes,
-        config: TrainingConfig,
-        process: int,
-        processes: int,
-        stopped: Callable[[], bool],
+        self, source: Slices | Boxes, rules: Examples, order: PositionSampler, stopped: Callable[[], bool]
     ) -> Iterator[Batch]:
-        """One after the other."""
-        total = config.iterations * config.batch_size * config.accumulation * processes
-        absolute = np.array([window_of(c) is not None for c in method.contrasts])
-        for keys in PositionSampler(len(source), config, iteration, process, processes):
+        """One after the other; what may be read, and what is left alone, as `rules` has it."""
+        for keys in order:
             if stopped():
                 raise StoppedWaiting
             slabs, present, available, randoms = [], [], [], []
             for position, index in keys:
                 slab, there = self.slab(source, index)
-                random = np.random.default_rng([config.seed, position])
+                random = np.random.default_rng([rules.config.seed, position])
                 slabs.append(slab)
                 present.append(there)
-                available.append(method.draw_available(there, position / total, random))
+                available.append(rules.draw_available(there, position / rules.total, random))
                 randoms.append(random)
             stack = stacked(slabs)  # (B, C, N, ...), one byte a voxel
-            inputs = np.stack(available) & ~absolute
-            drawn = draw(config.augmentation, randoms, inputs, stack.shape[3:]).to(self.device)
+            inputs = np.stack(available) & ~rules.absolute
+            drawn = draw(rules.config.augmentation, randoms, inputs, stack.shape[3:]).to(self.device)
             images = augmented(stack.float() / 255, drawn) * 2 - 1
             yield Batch(
                 images=images[:, :, 0],
