@@ -1,7 +1,9 @@
-"""What several test files do with folders, errors, headers and axes."""
+"""What several test files do with folders, errors, memory, headers and axes."""
 
 import re
-from collections.abc import Callable, Iterable
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +16,6 @@ GEOMETRY = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
-
 
 # How four vendors name and time the series of an examination: description, TR, TE, TI in ms, agent, contrast.
 VENDORS: dict[str, list[tuple[str, float, float, float | None, str, Contrast]]] = {
@@ -72,6 +73,17 @@ def raising(error: BaseException | type[BaseException]) -> Callable[..., NoRetur
         raise error
 
     return fail
+
+
+@contextmanager
+def at_most(most: float) -> Iterator[None]:
+    """No more memory of Python's is taken inside than so many bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < most
+    finally:
+        tracemalloc.stop()
 
 
 def moved_fields(one: Any, other: Any) -> list[str]:
