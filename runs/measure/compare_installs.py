@@ -1,6 +1,6 @@
 """Two installs of mrsynth, the same input files: are the voxels the same, bit for bit?
 
-usage: python runs/measure/compare_installs.py PYTHON_A PYTHON_B SUBJECT_DIR [SUBJECT_DIR ...]
+usage: python -m runs.measure.compare_installs PYTHON_A PYTHON_B SUBJECT_DIR [SUBJECT_DIR ...]
            [--weights FILE [FILE ...]] [--options="--steps 4 --seed 1"] [--threads 1]
 
 Each interpreter completes each subject with each checkpoint (`mrsynth complete --weights FILE`) in a process of its own
@@ -12,9 +12,7 @@ script lies in is not imported.
 
 import argparse
 import json
-import os
 import shlex
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,11 +21,10 @@ import nibabel as nib
 import numpy as np
 from safetensors import safe_open
 
-BESIDE = (
-    "_std.nii.gz",
-    "_spread.nii.gz",
-    "_mean.nii.gz",
-)  # what belongs to several samples, as 0.1.0 and as 0.2.0 call it
+from runs.measure.installs import environment, program, run, without
+
+# What belongs to several samples, as 0.1.0 and as 0.2.0 call it
+BESIDE = ("_std.nii.gz", "_spread.nii.gz", "_mean.nii.gz")
 SHIPPED = """
 import json, mrsynth, pathlib
 folder = pathlib.Path(mrsynth.__file__).parent / "weights"
@@ -45,9 +42,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
 
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": str(args.threads), "MKL_NUM_THREADS": str(args.threads)}
-    both = [weights_of(python, args.weights, environment) for python in args.python]
+    variables = environment(args.threads)
+    both = [weights_of(python, args.weights, variables) for python in args.python]
     print(*(f"{name}: {python}" for name, python in zip("AB", args.python, strict=True)), sep="\n")
     for name, own, other in (("A", both[0], both[1]), ("B", both[1], both[0])):
         if alone := sorted(own.keys() - other.keys()):
@@ -59,7 +55,7 @@ def main() -> None:
                 with tempfile.TemporaryDirectory() as scratch:
                     inputs = without(subject, target, Path(scratch))
                     made = [
-                        complete(python, inputs, files[weights], target, Path(scratch, name), args.options, environment)
+                        complete(python, inputs, files[weights], target, Path(scratch, name), args.options, variables)
                         for name, python, files in zip("AB", args.python, both, strict=True)
                     ]
                     verdict = difference(*made)
@@ -68,12 +64,12 @@ def main() -> None:
     sys.exit(failed)
 
 
-def weights_of(python: str, given: list[Path] | None, environment: dict[str, str]) -> dict[str, Path]:
+def weights_of(python: str, given: list[Path] | None, variables: dict[str, str]) -> dict[str, Path]:
     """Name -> file of what an install is to use."""
     if given:
         return {path.name: path.resolve() for path in given}
-    done = subprocess.run([python, "-c", SHIPPED], env=environment, cwd="/", capture_output=True, text=True, check=True)
-    return {Path(path).name: Path(path) for path in json.loads(done.stdout)}
+    paths = json.loads(run([str(Path(python).absolute()), "-c", SHIPPED], variables))
+    return {Path(path).name: Path(path) for path in paths}
 
 
 def targets_of(weights: Path) -> list[str]:
@@ -83,27 +79,16 @@ def targets_of(weights: Path) -> list[str]:
     return list(card.get("requires") or card["contrasts"])
 
 
-def without(subject: Path, target: str, scratch: Path) -> Path:
-    """A folder of links to the subject's files, less those of the target."""
-    folder = scratch / "inputs" / subject.name
-    folder.mkdir(parents=True)
-    for path in subject.iterdir():
-        if path.is_file() and not path.name.split(".")[0].endswith((f"_{target}", "_seg")):
-            (folder / path.name).symlink_to(path.resolve())
-    return folder
-
-
 def complete(
-    python: str, inputs: Path, weights: Path, target: str, out: Path, options: str, environment: dict[str, str]
+    python: str, inputs: Path, weights: Path, target: str, out: Path, options: str, variables: dict[str, str]
 ) -> Path:
     """The NIfTI that an install makes."""
-    program = str(Path(python).parent / "mrsynth")  # the module behind it need not have the same name in both
-    command = [program, "complete", str(inputs), "--weights", str(weights), "--target", target]
+    command = [program(python), "complete", str(inputs), "--weights", str(weights), "--target", target]
     command += ["--out", str(out), "--device", "cpu", "--no-self-check", "--no-progress", "-q", *shlex.split(options)]
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    run(command, variables)
     found = sorted(path for path in out.rglob(f"*{target}*.nii.gz") if not path.name.endswith(BESIDE))
-    if len(found) != 1 or done.returncode != 0:
-        raise SystemExit(f"{shlex.join(command)}\nstatus {done.returncode}, made {found}\n{done.stderr}")
+    if len(found) != 1:
+        raise SystemExit(f"{shlex.join(command)}\nmade {found}")
     return found[0]
 
 

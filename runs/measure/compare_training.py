@@ -1,6 +1,6 @@
 """Two installs of mrsynth, the same subjects: does an undisturbed training give the same losses and the same weights?
 
-usage: python runs/measure/compare_training.py PYTHON_A PYTHON_B DATA [--methods fgc2f cwdm ...] [--iterations 6]
+usage: python -m runs.measure.compare_training PYTHON_A PYTHON_B DATA [--methods fgc2f cwdm ...] [--iterations 6]
            [--options="--set training.seed=1"] [--options-b="--set method.seg=off"] [--threads 1]
 
 Each interpreter trains each method's preset tiny in fp32 without loader workers, and what --options adds, in a process
@@ -12,15 +12,15 @@ versions differ. Status 1 if anything differs. Interpreters are those of virtual
 import argparse
 import csv
 import hashlib
-import os
 import shlex
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
+
+from runs.measure.installs import environment, program, run
 
 METHODS = ("fgc2f", "cwdm", "msg-ldm", "dfbk")
 USUAL = {
@@ -54,41 +54,28 @@ def main() -> None:
     failed = False
     for method in args.methods:
         with tempfile.TemporaryDirectory() as scratch:
-            runs = [Path(scratch, name) for name in "AB"]
-            for python, run, said in zip(args.python, runs, more, strict=True):
-                train(python, method, args.data.resolve(), run, args.iterations, said, args.threads)
-            verdicts = {"losses": losses_differ(*runs), "weights": weights_differ(*runs)}
+            both = [Path(scratch, name) for name in "AB"]
+            for python, out, said in zip(args.python, both, more, strict=True):
+                train(python, method, args.data.resolve(), out, args.iterations, said, args.threads)
+            verdicts = {"losses": losses_differ(*both), "weights": weights_differ(*both)}
         for what, verdict in verdicts.items():
             print(f"{method} {what}: {verdict}", flush=True)
             failed |= not verdict.startswith("the same")
     sys.exit(failed)
 
 
-def train(python: str, method: str, data: Path, run: Path, iterations: int, said: str, threads: int) -> None:
+def train(python: str, method: str, data: Path, out: Path, iterations: int, said: str, threads: int) -> None:
     """One training, to its end."""
     settings = USUAL | {"training.iterations": iterations} | OF_METHOD.get(method, {})
-    command = [
-        str(Path(python).parent / "mrsynth"),
-        "train",
-        "--method",
-        method,
-        "--data",
-        str(data),
-        "--out",
-        str(run),
-    ]
+    command = [program(python), "train", "--method", method, "--data", str(data), "--out", str(out)]
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command += ["--device", "cpu", "--no-progress", *shlex.split(said)]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{shlex.join(command)}\nstatus {done.returncode}\n{done.stderr}")
+    run(command, environment(threads))
 
 
 def losses_differ(a: Path, b: Path) -> str:
     """Whether the two tables hold the same figures, as printed (six digits)."""
-    one, other = (table(run / "losses.csv") for run in (a, b))
+    one, other = (table(out / "losses.csv") for out in (a, b))
     if one == other:
         return f"the same in {len(one)} rows"
     if [list(row) for row in one] != [list(row) for row in other]:
@@ -110,7 +97,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def weights_differ(a: Path, b: Path) -> str:
     """Whether the tensors that both files hold are the same, byte for byte."""
-    one, other = (load_file(run / "checkpoint.safetensors") for run in (a, b))
+    one, other = (load_file(out / "checkpoint.safetensors") for out in (a, b))
     both = sorted(one.keys() & other.keys())
     alone = f", {len(one.keys() ^ other.keys())} more in one of the files" if one.keys() != other.keys() else ""
     sums = [hashlib.sha256() for _ in "AB"]
@@ -121,9 +108,8 @@ def weights_differ(a: Path, b: Path) -> str:
     if first == second:
         return f"the same in {len(both)} tensors, SHA-256 {first}{alone}"
     wrong = [n for n in both if one[n].shape != other[n].shape or not np.array_equal(one[n], other[n])]
-    gap = max(
-        float(np.abs(one[n].astype(np.float64) - other[n]).max()) for n in wrong if one[n].shape == other[n].shape
-    )
+    alike = [n for n in wrong if one[n].shape == other[n].shape]
+    gap = max((float(np.abs(one[n].astype(np.float64) - other[n]).max()) for n in alike), default=0)
     return f"{len(wrong)} of {len(both)} tensors differ, by {gap:.2g} at most{alone}"
 
 
