@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from mrsynth.io.store import manifest
-from runs.measure.publish import MANIFEST, comment, from_rows
+from runs.measure.publish import MANIFEST, from_rows, write_manifest
 
 
 def main() -> None:
@@ -31,8 +31,7 @@ def main() -> None:
     entry["scores"] = [score.model_dump(mode="json") for score in found]
     if args.cpu_seconds:
         entry["cpu_seconds"] = args.cpu_seconds
-    text = yaml.safe_dump({"weights": entries}, sort_keys=False, allow_unicode=True, width=120)
-    MANIFEST.write_text(comment() + text)
+    write_manifest(entries)
 
 
 if __name__ == "__main__":

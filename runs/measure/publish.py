@@ -135,13 +135,14 @@ def enter(card: Card, weights: Path) -> None:
     entry = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     entry |= {"file": weights.name, "sha256": sha256_of(weights), "size": weights.stat().st_size}
     entries = sorted([*entries, entry], key=lambda e: "repository" in e)  # first what is in the package
+    write_manifest(entries)
+
+
+def write_manifest(entries: list[dict[str, Any]]) -> None:
+    """These entries, below what the manifest says of itself at its head."""
+    head = "".join(line for line in MANIFEST.read_text().splitlines(keepends=True) if line.startswith("#"))
     text = yaml.safe_dump({"weights": entries}, sort_keys=False, allow_unicode=True, width=120)
-    MANIFEST.write_text(comment() + text)
-
-
-def comment() -> str:
-    """What the manifest says of itself, at its head."""
-    return "".join(line for line in MANIFEST.read_text().splitlines(keepends=True) if line.startswith("#"))
+    MANIFEST.write_text(head + text)
 
 
 if __name__ == "__main__":
