@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings
 
 @pytest.fixture
 def asked(tmp_path, write_subject_folder, write_series, only_tiny):
-    """asked(command): what is typed; results go to `out`."""
+    """asked[command]: what is typed; results go to `out`."""
     shape = (18, 24, 8)
     for seed, name in enumerate("ab"):
         write_subject_folder(tmp_path / "whole", name, seed=seed, shape=shape)
