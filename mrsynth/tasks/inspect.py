@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mrsynth.card import ManifestEntry
+from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, MrsynthError, WeightsError
 from mrsynth.io.store import Stock, located
@@ -122,21 +122,24 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
             for contrast, signs in signs_of_damage(subject).items()
         ]
         if selection is not None and isinstance(selection.entry, ManifestEntry) and is_at_hand(selection.entry):
-            preparation = usable_preparation(located(selection.entry).path)
-            read = subject.without(*selection.entry.unlearnt)
-            prepared = prepare(read, selection.entry.contrasts, preparation)
-            hints += unfamiliar(subject, prepared, selection.entry)
+            card, preparation = card_and_preparation(selection.entry, located(selection.entry).path)
+            prepared = prepare(subject.without(*card.unlearnt), card.contrasts, preparation)
+            hints += unfamiliar(subject, prepared, card)
     except InputError as error:
         return [str(error)], []
     return [], [*raw.notes, *hints]
 
 
-def usable_preparation(checkpoint: Path) -> "PreparationConfig":
-    """How a checkpoint's images are prepared. Raises WeightsError where this version cannot do that, as `complete`."""
-    from mrsynth.io.checkpoint import read_header
-    from mrsynth.tasks.models import preparation_of
+def card_and_preparation(entry: ManifestEntry, checkpoint: Path) -> "tuple[Card, PreparationConfig]":
+    """What a checkpoint knows of its training data, and how its images are prepared, as `complete` has both.
 
+    Raises WeightsError where this version cannot prepare them, as `complete`.
+    """
+    from mrsynth.io.checkpoint import read_header
+    from mrsynth.tasks.models import preparation_of, with_histograms
+
+    header = read_header(checkpoint)
     try:
-        return preparation_of(read_header(checkpoint))
+        return with_histograms(entry, header), preparation_of(header)
     except ValueError as error:
         raise WeightsError(f"{checkpoint}: this version of mrsynth cannot prepare images for it: {error}") from error

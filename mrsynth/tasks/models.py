@@ -61,8 +61,9 @@ def load(found: Resolved, models: Callable[[Resolved], TrainedMethod] | None = N
         return models(found)
     members = tuple(located(member) for member in members_of(entry))
     first = read_header(members[entry.committee.leader].path)
-    card = entry.model_copy(update={"intensity": first.card.intensity})
-    return TrainedCommittee(card, entry.committee, found.sha256, members, preparation_of(first), models)
+    return TrainedCommittee(
+        with_histograms(entry, first), entry.committee, found.sha256, members, preparation_of(first), models
+    )
 
 
 def build(found: Resolved) -> TrainedMethod:
@@ -102,9 +103,13 @@ def build(found: Resolved) -> TrainedMethod:
         )
     method.load_state_dict({**method.state_dict(), **checkpoint.tensors})  # it may lack what only training needs
     method.eval().requires_grad_(False)
-    # the manifest may leave the long histograms to the file
-    card = found.card.model_copy(update={"intensity": found.card.intensity or checkpoint.card.intensity})
+    card = with_histograms(found.card, checkpoint)
     return TrainedMethod(method, card, preparation, found.sha256, "v1" if checkpoint.format == 1 else "v2")
+
+
+def with_histograms(card: Card, header: Header) -> Card:
+    """A card with the long histograms of intensities, which the manifest may leave to the file."""
+    return card.model_copy(update={"intensity": card.intensity or header.card.intensity})
 
 
 def config_of(header: Header) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +14,11 @@ from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, WeightsError
 from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
+from mrsynth.io.subjects import load_subject
+from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scores.rows import Score
 from mrsynth.tasks.inspect import inspect
+from mrsynth.tasks.models import load_method
 
 HEAVY = ("torch", "monai", "matplotlib", "SimpleITK")
 FOR_HEADERS = ("numpy", "nibabel", "scipy")  # nibabel loads scipy
@@ -147,9 +152,6 @@ def test_answers_at_once_because_nothing_heavy_is_loaded(command, tiny_checkpoin
 
 
 def write(path, voxels, affine=None):
-    import nibabel as nib
-    import numpy as np
-
     nib.save(
         nib.Nifti1Image(np.asarray(voxels, np.float32), np.diag([-1.0, -1, 1, 1]) if affine is None else affine), path
     )
@@ -169,9 +171,6 @@ def test_every_unusable_file_is_listed_with_the_status_of_complete(only_tiny, ru
 
 
 def test_what_only_voxels_tell_is_told_by_deep(only_tiny, run_cli, write_subject_folder, tmp_path):
-    import nibabel as nib
-    import numpy as np
-
     folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE], shape=(24, 28, 20))
     path = folder / "p1_t2.nii.gz"
     image = nib.load(path)
@@ -186,6 +185,25 @@ def test_what_only_voxels_tell_is_told_by_deep(only_tiny, run_cli, write_subject
     write(path, np.full(spoiled.shape, np.nan), image.affine)
     assert inspect(folder).status == 0 and inspect(folder, deep=True).status == 4
     assert run_cli("inspect", folder, "--deep")[0] == run_cli("complete", folder)[0] == 4
+
+
+def test_intensities_unlike_the_training_data_are_told_as_complete_tells_them(
+    write_subject_folder, tmp_path, monkeypatch
+):
+    """The manifest leaves the histograms of the package's checkpoints to their files."""
+    monkeypatch.delenv("MRSYNTH_WEIGHTS_DIR", raising=False)
+    monkeypatch.setenv("MRSYNTH_HOME", str(tmp_path / "home"))
+    folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
+    path = folder / "p1_t1.nii.gz"
+    image = nib.load(path)
+    voxels = image.get_fdata(dtype=np.float32)
+    write(path, np.where(voxels, 9 * voxels.max() + voxels, 0).astype(np.float32), image.affine)
+
+    told = inspect(folder, deep=True).hints
+    subject, trained = load_subject(folder), load_method("committee-ship")
+    expected = unfamiliar(subject, trained.prepare(subject, None), trained.card)
+    assert any("The intensities of T1 are spread" in hint for hint in expected)
+    assert set(expected) <= set(told)
 
 
 def test_json_holds_what_is_printed(only_tiny, run_cli, write_subject_folder, tmp_path):
