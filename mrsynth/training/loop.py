@@ -149,8 +149,7 @@ def train(
             enter_stage(state, source, config, accelerator, place, may_stop, feed)
         except StoppedWaiting:
             callbacks.save(state)
-            done = f"0 of {config.iterations} iterations{state.of_stage}"
-            raise Interrupted(f"Stopped after {done}; --resume goes on.") from None
+            raise Interrupted(f"Stopped after {how_far(state, config)}; --resume goes on.") from None
     train_only_what_is_listed(state.method, state.stage)
     stopped = False
     if state.iteration and accelerator.is_main_process and config.due(config.validate_every, state.iteration):
@@ -166,8 +165,7 @@ def train(
                     callbacks.save(state)
                 if isinstance(reason, StoppedWaiting):
                     break
-                done = f"{state.iteration} of {config.iterations} iterations{state.of_stage}"
-                raise LoaderLost(f"{reason} Saved after {done}; --resume goes on.") from reason
+                raise LoaderLost(f"{reason} Saved after {how_far(state, config)}; --resume goes on.") from reason
             terms = descend(state, micro, config, accelerator)
             save_due = config.due(config.save_every, state.iteration)
             if accelerator.is_main_process:
@@ -189,9 +187,13 @@ def train(
                 break
     accelerator.wait_for_everyone()  # the first process to end takes the others with it, even one that is saving
     if state.iteration < config.iterations:
-        done = f"{state.iteration} of {config.iterations} iterations{state.of_stage}"
-        raise Interrupted(f"Stopped after {done}; --resume goes on.")
+        raise Interrupted(f"Stopped after {how_far(state, config)}; --resume goes on.")
     return stopped
+
+
+def how_far(state: TrainingState, config: TrainingConfig) -> str:
+    """`120 of 3000 iterations`, and of which stage."""
+    return f"{state.iteration} of {config.iterations} iterations{state.of_stage}"
 
 
 def enter_stage(
