@@ -59,6 +59,16 @@ def test_a_file_of_somebody_else_stays(asked, run_cli, tmp_path, command, name, 
     assert path.read_bytes() == b"somebody else's work" and path.is_symlink() == (kind == "link")
 
 
+def test_a_sidecar_that_is_left_over_makes_no_scan_ours(asked, run_cli, tmp_path):
+    words, image = asked("dicom", tmp_path / "out"), tmp_path / "out" / "P1_t1.nii.gz"
+    assert run_cli("dicom", *words)[0] == 0
+    image.write_bytes(b"somebody else's work")
+
+    status, _, err = run_cli("dicom", *words)
+    assert status == 2 and "holds P1_t1.nii.gz, which mrsynth did not write" in " ".join(err.split()), err
+    assert image.read_bytes() == b"somebody else's work"
+
+
 def test_what_an_earlier_run_wrote_is_replaced(asked, run_cli, tmp_path):
     for _ in range(2):
         status, _, err = run_cli("dicom", *asked("dicom", tmp_path / "out"))

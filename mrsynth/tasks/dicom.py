@@ -14,9 +14,11 @@ from mrsynth.errors import InputError, UsageError
 from mrsynth.io.dicom import Guess, Series, guess, read_series, series_below, unpack, unused
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.nifti import write_volume
-from mrsynth.io.provenance import refuse_others
+from mrsynth.io.provenance import description, refuse_others
 from mrsynth.io.reading import read_json
 from mrsynth.plain import Plain
+
+DESCRIPTION = "DICOM series, converted by mrsynth"
 
 
 class DicomOptions(Plain):
@@ -67,15 +69,15 @@ def _convert(folder: Path, options: DicomOptions) -> Converted:
         raise InputError("None of the series is a T1, T1ce, T2 or FLAIR:\n  " + "\n  ".join(unused(guesses)))
     name = options.name or options.source.expanduser().resolve().name.removesuffix(".zip")
     out = ensure_folder(options.out.expanduser())
-    beside = [f"{name}_{contrast}.nii.gz" for contrast in taken], [f"{name}_{contrast}.json" for contrast in taken]
-    refuse_others(out, beside[0], lambda path: _of_ours(path.with_name(path.name.replace(".nii.gz", ".json"))))
-    refuse_others(out, beside[1], _of_ours)
     files = {contrast: out / f"{name}_{contrast}.nii.gz" for contrast in taken}
-    new = [out / file for file in (*beside[0], *beside[1]) if not (out / file).exists()]
+    sidecars = {contrast: out / f"{name}_{contrast}.json" for contrast in taken}
+    refuse_others(out, [path.name for path in files.values()], lambda path: description(path) == DESCRIPTION)
+    refuse_others(out, [path.name for path in sidecars.values()], _of_ours)
+    new = [path for path in (*files.values(), *sidecars.values()) if not path.exists()]
     try:
         for contrast, (series, reason) in taken.items():
-            write_text(out / f"{name}_{contrast}.json", _sidecar(series, contrast, reason))
-            write_volume(files[contrast], read_series(series))
+            write_text(sidecars[contrast], _sidecar(series, contrast, reason))
+            write_volume(files[contrast], read_series(series), description=DESCRIPTION)
     except BaseException:
         for path in new:  # all of it, or nothing
             path.unlink(missing_ok=True)
