@@ -1,8 +1,8 @@
 """What mrsynth costs beside version 0.1.0: CPU seconds and peak memory of whole processes, one contrast of a subject.
 
-usage: python runs/measure/speed.py PYTHON_OLD [SUBJECT_DIR] [--new PYTHON] [--target t1ce] [--rounds 3] [--threads 1]
+usage: python -m runs.measure.speed PYTHON_OLD [SUBJECT_DIR] [--new PYTHON] [--target t1ce] [--rounds 3] [--threads 1]
            [--set plain avx2] [--only fgc2f ...] [--out FILE.md]
-       python runs/measure/speed.py --official [--steps 10] [--rounds 1]
+       python -m runs.measure.speed --official [--steps 10] [--rounds 1]
 
 PYTHON_OLD is the interpreter of an environment with mrsynth 0.1.0, PYTHON (this one) of one with what is judged, to
 which PYTHONPATH, if it is set, belongs too. SUBJECT_DIR holds four contrasts of 240x240x155 voxels; without it a
@@ -26,8 +26,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from runs.measure import installs
+from runs.measure.installs import program, without
+
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 SETS: dict[str, tuple[dict[str, str], list[str]]] = {"plain": ({}, []), "avx2": (AVX2, ["--precision", "fp32"])}
+OFFICIAL = Path(__file__).with_name("official_volume.py")
 OFFICIAL_BAR, DEVIATION_BAR = 1.5, 0.015
 SHAPE = (240, 240, 155)
 
@@ -91,11 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a Markdown file for what is printed")
     parser.add_argument("--official", action="store_true")
     parser.add_argument("--steps", type=int, default=10, help="of --official")
-    parser.add_argument("--form", nargs=2, metavar=("FORM", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.form:
-        form, file = args.form
-        return official_volume(form, file, args.steps)
     if not args.official and args.old is None:
         parser.error("give PYTHON_OLD, the interpreter of an environment with mrsynth 0.1.0, or --official")
 
@@ -183,15 +183,7 @@ def show(text: list[str], *lines: str) -> None:
 def environment(args: argparse.Namespace, variables: dict[str, str], *, path: bool) -> dict[str, str]:
     """That of a run; PYTHONPATH for the new install alone. Bytecode is kept, or one of the two would compile anew."""
     dropped = {"PYTHONDONTWRITEBYTECODE", *(() if path else ("PYTHONPATH",))}
-    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    return (
-        {k: v for k, v in os.environ.items() if k not in dropped} | threads | {"OMP_WAIT_POLICY": "passive"} | variables
-    )
-
-
-def program(python: str) -> str:
-    """The command `mrsynth` of an environment."""
-    return str(Path(python).absolute().parent / "mrsynth")
+    return installs.environment(args.threads, dropped) | {"OMP_WAIT_POLICY": "passive"} | variables
 
 
 def completion(python: str, inputs: Path, target: str, options: str, scratch: Path) -> list[str]:
@@ -254,16 +246,6 @@ def phantom(args: argparse.Namespace, scratch: Path) -> Path:
     return folder
 
 
-def without(subject: Path, target: str, scratch: Path) -> Path:
-    """A folder of links to the subject's files, less those of the target and segmentations."""
-    folder = scratch / "inputs" / subject.name
-    folder.mkdir(parents=True)
-    for path in subject.iterdir():
-        if path.is_file() and not path.name.split(".")[0].endswith((f"_{target}", "seg")):
-            (folder / path.name).symlink_to(path.resolve())
-    return folder
-
-
 # Official cWDM -------------------------------------------------------------------------------------------------------
 
 
@@ -275,7 +257,7 @@ def official(args: argparse.Namespace, scratch: Path, text: list[str]) -> bool:
     missed = False
     for form in ("plain", "fast-fp32", "fast-auto"):
         file = scratch / f"{form}.safetensors"
-        command = [args.new, __file__, "--form", form, str(file), "--steps", str(args.steps)]
+        command = [args.new, str(OFFICIAL), form, str(file), str(args.steps)]
         costs[form] = Cost()
         for _ in range(rounds_of(args)):
             costs[form] = costs[form].least(run(command, environment(args, {}, path=True)))
@@ -289,44 +271,6 @@ def official(args: argparse.Namespace, scratch: Path, text: list[str]) -> bool:
             f"{away['deviation']:.2e} | {'**missed**' if bad else ''} |",
         )
     return missed
-
-
-def official_volume(form: str, file: str, steps: int) -> None:
-    """In a process of its own: a volume with random weights, and how far it lies from the plain one."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from mrsynth.devices import choose_precision
-    from mrsynth.diffusion.noise import SeededNoise
-    from mrsynth.methods.cwdm.method import Cwdm, CwdmConfig
-
-    torch.manual_seed(0)
-    method = Cwdm(CwdmConfig(target="t1ce"))
-    for name, parameter in method.network.named_parameters():  # keep the variance, none zero
-        with torch.no_grad():
-            if parameter.dim() > 1:
-                parameter.normal_(std=parameter[0].numel() ** -0.5)
-            else:
-                parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.05)
-    method.eval().requires_grad_(False)
-    precision = "fp32" if form != "fast-auto" else choose_precision("auto", "cpu")
-    if form != "plain":
-        method.optimise(precision)
-    grid = (224, 224, 160)
-    images = torch.rand(1, len(method.contrasts), *grid) * 2 - 1
-    available = torch.tensor([[c not in method.targets for c in method.contrasts]])
-    made = method.synthesise(
-        images,
-        available,
-        context=torch.empty(1, len(method.contrasts), 0, *grid),
-        noise=SeededNoise(0, "random", method.targets).volume(),
-        steps=steps,
-    )
-    image = (made[:, ~available[0]] + 1) / 2
-    save_file({"image": image.contiguous()}, file)
-    plain = load_file(Path(file).with_name("plain.safetensors"))["image"]
-    deviation = float((image - plain).norm() / plain.norm())
-    Path(file).with_suffix(".json").write_text(json.dumps({"deviation": deviation, "precision": precision}))
 
 
 if __name__ == "__main__":
