@@ -12,16 +12,10 @@ import pytest
 
 from mrsynth.io.splits import write_split
 from tests.kill import leftovers, not_whole
+from tests.tasks.train.runs import ONE_ITERATION
 
 MAIN = "from mrsynth.cli.app import main; main()"
 QUICK = ("--no-self-check", "--fast", "--precision", "fp32", "--no-progress")
-RUN_FILE = """
-name: small
-method: {method: fgc2f, preset: tiny, network: {width: 8, groups: 4, multipliers: [1, 2], attention: []}, T: 8,
-         sampler: ddim, steps: 1}
-training: {iterations: 1, batch_size: 1, learning_rate: 1e-3, log_every: 1, save_every: 1, validate_every: 1,
-           precision: fp32}
-"""
 
 pytestmark = [pytest.mark.usefixtures("no_pictures"), pytest.mark.filterwarnings("default")]
 
@@ -34,7 +28,7 @@ def asked(tmp_path, write_subject_folder, write_series, only_tiny):
         write_subject_folder(tmp_path / "whole", name, seed=seed, shape=shape)
         write_subject_folder(tmp_path / "lacking", name, seed=seed, shape=shape, without=["t1ce"])
     write_split(tmp_path / "split.yaml", {"train": ["a"], "test": ["b"]})
-    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    (tmp_path / "run.yaml").write_text(ONE_ITERATION)
     for number, timing in ((1, ("t1_se_tra", 500, 10)), (2, ("t2_tse_tra", 5000, 100))):
         write_series(tmp_path / "dicom", number, *timing)
     out = tmp_path / "out"

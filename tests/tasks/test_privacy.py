@@ -9,14 +9,9 @@ import pytest
 
 from mrsynth.contrasts import Contrast
 from mrsynth.io.splits import write_split
+from tests.tasks.train.runs import ONE_ITERATION
 
 SECRET = re.compile(rb".{0,30}(?:DOE|JANE|SMITH|ROE|MILLER|pytest-).{0,20}")
-RUN_FILE = """
-name: small
-method: {method: fgc2f, preset: tiny, network: {width: 8, groups: 4, multipliers: [1, 2], attention: []}, T: 8,
-         sampler: ddim, steps: 1}
-training: {iterations: 1, batch_size: 1, learning_rate: 1e-3, log_every: 1, save_every: 1, validate_every: 1}
-"""
 
 
 @pytest.fixture
@@ -28,7 +23,7 @@ def home(tmp_path, write_subject_folder):
     (data / "c" / "c_t2.nii.gz").write_bytes(b"\x1f\x8b damaged")
     (tmp_path / "ROE").mkdir()
     write_split(tmp_path / "ROE" / "split.yaml", {"train": ["a"], "test": ["b", "c"]})
-    (tmp_path / "ROE" / "run.yaml").write_text(RUN_FILE)
+    (tmp_path / "ROE" / "run.yaml").write_text(ONE_ITERATION)
     return data
 
 

@@ -13,6 +13,13 @@ from mrsynth.tasks.train.run import TrainOptions
 
 MakeOptions = Callable[..., TrainOptions]
 CLOCKS = ("seconds_per_iteration", "cpu_seconds")
+ONE_ITERATION = """
+name: small
+method: {method: fgc2f, preset: tiny, network: {width: 8, groups: 4, multipliers: [1, 2], attention: []}, T: 8,
+         sampler: ddim, steps: 1}
+training: {iterations: 1, batch_size: 1, learning_rate: 1e-3, log_every: 1, save_every: 1, validate_every: 1,
+           precision: fp32}
+"""
 
 
 def request_maker(method: str, data: Path, file: Path, text: str) -> MakeOptions:
