@@ -3,7 +3,7 @@
 import pytest
 
 from mrsynth.card import AuthorsFigure, Card, Committee, DataSource, ManifestEntry, Member
-from mrsynth.contrasts import STANDARD, Contrast, pattern_name
+from mrsynth.contrasts import STANDARD, pattern_name
 from mrsynth.io.data_sources import data_facts, known_data
 from mrsynth.io.store import manifest
 from mrsynth.reports.model_card import card_facts, card_page, failures
@@ -72,7 +72,7 @@ def test_a_card_from_a_file_has_a_page_too():
 def test_every_data_set_of_the_manifest_is_known():
     for card in manifest():
         assert set(known_data(card)) == {source.name for source in card.training_data}
-    assert all(set(facts.contrasts) <= set(Contrast) for facts in data_facts())
+    assert all(len(facts.contrasts) > 1 for facts in data_facts()), "or nothing could be learnt from it"
 
 
 @pytest.mark.parametrize("name", [*(f"{e.name}.md" for e in manifest()), "README.md"])
