@@ -272,6 +272,20 @@ def seeded() -> Iterator[None]:
         yield
 
 
+# Threads -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny networks are quicker on one thread, and bitwise the same from run to run."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 # A trained method, and the command line ------------------------------------------------------------------------------
 
 

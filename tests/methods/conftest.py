@@ -1,6 +1,6 @@
 """One small brain as batches of slices or boxes, and methods whose zero-initialised layers have been woken."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,8 @@ BOX = (16, 16, 8)
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Slices this small only wait for other threads, and sums come out the same on every machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def sums_are_the_same_on_every_machine(one_thread: None) -> None:
+    """No test of a method has more than one thread."""
 
 
 @pytest.fixture(scope="session")

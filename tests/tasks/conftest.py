@@ -1,6 +1,6 @@
 """A tiny training run, made once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,15 +64,6 @@ data:
   validation: [judge]
   exclude: [secret]
 """
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny networks are quicker on one thread, and bitwise the same from run to run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -23,12 +23,7 @@ NO_CHANGES = AugmentationConfig(flip=0)
 EVERYTHING = AugmentationConfig(affine=0.5, gamma=0.2, gain=0.1, bias_field=0.1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # so small that threads only wait for each other
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def slabs(count=10, neighbours=0, size=16, absent=None, seed=0):

@@ -14,13 +14,7 @@ from mrsynth.training.augmentation import AugmentationConfig
 from mrsynth.training.batches import Slab, TrainingConfig
 from mrsynth.training.loop import Callbacks, begin, train
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Steps(Method):
