@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects, load_subject
+from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects, load_raw, load_subject
 from tests.helpers import touch
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -587,10 +587,6 @@ def test_a_brain_mask_may_cover_all_of_its_volume(tmp_path: Path, write_subject_
 
 
 def test_a_header_without_codes_is_told(write_subject_folder: Any, tmp_path: Path) -> None:
-    import nibabel as nib
-
-    from mrsynth.io.subjects import load_raw
-
     folder = write_subject_folder(tmp_path, "p1")
     assert not [note for note in load_raw(find_subject(folder)).notes if "left and right" in note]
     for path in folder.glob("*.nii.gz"):
@@ -605,10 +601,6 @@ def test_a_header_without_codes_is_told(write_subject_folder: Any, tmp_path: Pat
 
 
 def test_a_unit_in_which_it_would_be_no_head_is_told(write_subject_folder: Any, tmp_path: Path) -> None:
-    import nibabel as nib
-
-    from mrsynth.io.subjects import load_raw
-
     folder = write_subject_folder(tmp_path, "p1")
     for path in folder.glob("*t2.nii.gz"):
         image = nib.load(path)
