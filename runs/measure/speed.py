@@ -101,7 +101,7 @@ def main() -> None:
 
     text = [
         f"{processor()}, {args.threads} thread{'s' * (args.threads > 1)} a process, "
-        f"least of {rounds_of(args)} round{'s' * (rounds_of(args) > 1)}; {' '.join(os.uname()[::2][:2])}."
+        f"least of {rounds_of(args)} round{'s' * (rounds_of(args) > 1)}."
     ]
     print(text[0], flush=True)
     with tempfile.TemporaryDirectory() as scratch:
