@@ -16,7 +16,10 @@ FEW = 6  # persons: below this no two-sided signed-rank test can fall under 0.05
 LEVEL = 0.95
 POWER = 0.8
 ALARM = 1 - LEVEL
-RESAMPLES = 1999  # so that 2.5 and 97.5 % of them are whole ranks
+RESAMPLES = 1999  # so that the tails below are whole ranks
+TAIL = (
+    0.01  # of resampled means on either side of the interval of a mean: wider than 0.025, so that skewed ones cover too
+)
 
 
 def signed_rank(differences: Doubles) -> float | None:
@@ -70,8 +73,10 @@ def skewed_interval(values: Doubles) -> tuple[float | None, float | None]:
 
     The studentised bootstrap (Efron 1979, Ann. Statist. 7; Hall 1988, Ann. Statist. 16): how far the means of RESAMPLES
     lie from the mean, in their own standard errors, takes the place of Student's t. Of t, BCa and this, this covers
-    best: `runs/measure/false_alarms.py`. Resamples without any spread say nothing and are left out; where there are no
-    others all values are equal, and the interval is a point. The same values always have the same interval.
+    best: `runs/measure/false_alarms.py`. With TAIL on either side it covers 93 % of the means of six lognormal values,
+    and 98 % of six normal ones: too wide where nothing is skewed, which so few values cannot tell. Resamples without
+    any spread say nothing and are left out; where there are no others all values are equal, and the interval is a
+    point. The same values always have the same interval.
     """
     n = len(values)
     if n < FEW:
@@ -82,7 +87,7 @@ def skewed_interval(values: Doubles) -> tuple[float | None, float | None]:
     off = (drawn.mean(axis=1) - mean)[spread > 0] / spread[spread > 0]
     if off.size == 0:
         return mean, mean
-    left, right = np.quantile(off, [ALARM / 2, 1 - ALARM / 2]) * values.std(ddof=1)
+    left, right = np.quantile(off, [TAIL, 1 - TAIL]) * values.std(ddof=1)
     return mean - float(right), mean - float(left)
 
 

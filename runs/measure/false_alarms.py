@@ -1,6 +1,6 @@
 """How often the statistics of the benchmark err: false alarms and coverage where there is no true difference.
 
-usage: python -m runs.measure.false_alarms [--runs 40000] [--seed 0]
+usage: python -m runs.measure.false_alarms [--runs 40000] [--seed 0] [--only tests|means]
 
 Prints the tables of docs/protocols.md, "How often it errs". Differences between two methods vary between persons with
 deviation 1 and between the examinations of one person with 0.5. `lognormal`: what a method does for a person is
@@ -21,7 +21,7 @@ PERSONS, STUDIES = (3, 6, 10, 30), (1, 3, 6)
 BETWEEN, WITHIN = 1.0, 0.5
 LEVEL = 0.05
 CHECKED = 3  # runs of each line
-MEAN_RUNS, BCA_RUNS, BCA_RESAMPLES = 10_000, 500, 999  # at most
+BCA_RUNS, BCA_RESAMPLES = 500, 999  # at most
 
 
 def main() -> None:
@@ -29,9 +29,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("tests", "means"))
     args = parser.parse_args()
-    random = np.random.default_rng(args.seed)
-    head: tuple[str, ...] = (
+    if args.only != "means":
+        tests_table(np.random.default_rng(args.seed), args.runs)
+        print()
+    if args.only != "tests":
+        means_table(np.random.default_rng([args.seed, 1]), args.runs)
+
+
+def tests_table(random: np.random.Generator, runs: int) -> None:
+    """False alarms and coverage of differences."""
+    head = (
         *("scores", "persons", "examinations of each", "false alarms, two methods", "three methods", "coverage"),
         "false alarms if examinations counted",
     )
@@ -39,17 +48,18 @@ def main() -> None:
     for kind in ("normal", "lognormal"):
         for persons in PERSONS:
             for studies in STUDIES:
-                found = simulated(random, kind, persons, studies, args.runs)
+                found = simulated(random, kind, persons, studies, runs)
                 print(line((kind, persons, studies, *map(percent, found))), flush=True)
-    print()
-    head = ("mean of one method", "persons", "coverage", "of t", "of BCa")
+
+
+def means_table(random: np.random.Generator, runs: int) -> None:
+    """Coverage of the mean of one method, and how wide its interval is."""
+    head = ("mean of one method", "persons", "coverage", "of t", "of BCa", "width, t = 1")
     print(line(head) + "\n" + "|---" * len(head) + "|")
     for name, spread in (("normal", 0.0), ("lognormal, 0.5", 0.5), ("lognormal, 1", 1.0)):
         for persons in PERSONS[1:]:
-            print(
-                line((name, persons, *map(percent, means(random, spread, persons, min(args.runs, MEAN_RUNS))))),
-                flush=True,
-            )
+            *found, width = means(random, spread, persons, runs)
+            print(line((name, persons, *map(percent, found), f"{width:.2f}")), flush=True)
 
 
 def simulated(
@@ -112,23 +122,26 @@ def check(scores: Doubles, tests: list[float | None], ends: tuple[float | None, 
         np.testing.assert_allclose(np.array([family[0].low, family[0].high], float), np.array(ends, float))
 
 
-def means(random: np.random.Generator, spread: float, persons: int, runs: int) -> tuple[float, float, float]:
-    """How often the interval of one method's mean holds the true one: the benchmark's, Student's t, and BCa."""
+def means(random: np.random.Generator, spread: float, persons: int, runs: int) -> tuple[float, float, float, float]:
+    """How often the interval of one method's mean holds the true one: the benchmark's, Student's t, and BCa.
+
+    The last is the median width of the benchmark's, that of Student's t being 1.
+    """
     from scipy.stats import bootstrap
 
     hits = np.zeros(3)
+    widths = np.zeros(runs)
     for run in range(runs):
         values = random.standard_normal(persons)
         values = standard_lognormal(values, spread) if spread else values
-        hits[:2] += [
-            low is not None and high is not None and low <= 0 <= high
-            for low, high in (skewed_interval(values), interval(values))
-        ]
+        both = np.array([skewed_interval(values), interval(values)], float)  # (2, low and high)
+        hits[:2] += (both[:, 0] <= 0) & (both[:, 1] >= 0)
+        widths[run] = np.divide(*np.diff(both)[:, 0])
         if run < BCA_RUNS:
             found = bootstrap((values,), np.mean, n_resamples=BCA_RESAMPLES, method="BCa", rng=random)
             hits[2] += found.confidence_interval.low <= 0 <= found.confidence_interval.high
     ours, student, bca = (hits / (runs, runs, min(runs, BCA_RUNS))).tolist()
-    return ours, student, bca
+    return ours, student, bca, float(np.median(widths))
 
 
 def line(cells: tuple[object, ...]) -> str:
