@@ -26,7 +26,7 @@ from mrsynth.io.nifti import LONGEST_SIDE_MM, MOST_VOXELS
 from mrsynth.io.other_formats import affine_of
 from mrsynth.io.reading import open_regular
 from mrsynth.io.sidecars import names_an_agent
-from mrsynth.io.vocabulary import contrast_in_name
+from mrsynth.io.vocabulary import UNNAMED, judge_name
 from mrsynth.plain import Doubles
 from mrsynth.scans.volume import Volume
 
@@ -66,6 +66,7 @@ DERIVED = re.compile(
     r"bold|rest|spectro\w*|t2\W?star|gre|hemo|map|mpr|mag|pha\w*|field.?map|angio|tof|mra|mrv)\b",
     re.IGNORECASE,
 )
+SLICES = re.compile(r"slices (?:are missing|lie where)")  # a scan that was there, and did not come whole
 UNLIKE_A_SCAN = {"ADC", "FA", "PHASE", "P", "PHASE MAP", "SUBTRACT", "MIN IP", "MINIP", "PROJECTION IMAGE", "REAL"}
 UNLIKE_A_SCAN |= {"IMAGINARY", "R", "I", "VELOCITY", "SECONDARY CAPTURE", "SCREEN SAVE"}
 
@@ -103,10 +104,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Guess:
-    """What a series is taken for, or None, and why."""
+    """What a series is taken for, or None, and why.
+
+    could_be  the contrasts between which it leaves the choice, or that of a scan that is not whole
+    """
 
     contrast: Contrast | None
     reason: str
+    could_be: tuple[Contrast, ...] = ()
 
 
 def is_dicom(path: Path) -> bool:
@@ -170,16 +175,24 @@ def unpack(archive: Path, into: Path) -> None:
 
 def guess(series: Series) -> Guess:
     """What contrast a series is, from its description, its timing and the agent; the two must not disagree."""
+    said = judge_name(re.sub(r"[^\w+*-]+", "_", f"{series.description or series.protocol}").strip("_"))
     if series.trouble:
-        return Guess(None, series.trouble)
-    named = contrast_in_name(re.sub(r"[^A-Za-z0-9+]+", "_", f"{series.description or series.protocol}").strip("_"))
-    timed = _by_timing(series)
+        lost = (said.contrast,) if said.contrast and SLICES.search(series.trouble) else ()
+        return Guess(None, series.trouble, lost)
+    named, timed = said.contrast, _by_timing(series)
+    if said.why and said.why != UNNAMED and not said.could_be:
+        return Guess(None, said.why)
+    if Contrast.T1CE in said.could_be and names_an_agent(series.agent) and timed in (None, Contrast.T1):
+        named = Contrast.T1CE
+    elif said.could_be and (timed not in said.could_be or Contrast.T1CE in said.could_be):
+        return Guess(None, f"it could be the {' or the '.join(c.label for c in said.could_be)}", said.could_be)
     if named is None and timed is None:
         return Guess(None, "neither its description nor its timing tells a T1, T1ce, T2 or FLAIR")
     contrast = named or timed
     family = {Contrast.T1CE: Contrast.T1}
     if named and timed and family.get(named, named) is not family.get(timed, timed):
-        return Guess(None, f"its description says {named.label}, its timing ({_timing(series)}) says {timed.label}")
+        why = f"its description says {named.label}, its timing ({_timing(series)}) says {timed.label}"
+        return Guess(None, why, (named, timed))
     reason = f'"{series.description or series.protocol}"' if named else _timing(series)
     if named and timed:
         reason += f" and {_timing(series)}"

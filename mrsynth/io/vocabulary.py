@@ -4,13 +4,15 @@ Judged from one name alone; what a folder's names have in common is weighed in `
 """
 
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 
 from mrsynth.contrasts import Contrast
+from mrsynth.io.agents import Agent, agent_named, agent_of, of_agent, spelt_out
 from mrsynth.io.formats import stem_of
+from mrsynth.io.no_scans import is_difference, why_no_scan
 
 MANY = 2**14  # words and names whose meaning is kept: a cohort has few words, and each name is judged twice
 
@@ -20,13 +22,14 @@ _PLANE = r"(?:[23]d|ax(?:ial)?|sag(?:ittal)?|cor(?:onal)?|tra(?:nsversal|ns)?|is
 _SEQUENCE = rf"(?:mpr(?:age?)?|f?spgr|bravo|vibe|t?fe|t?ffe|tfl|t?se|fse|spa?ce?|flash|cube|vista|fs|{_PLANE})"
 _T1 = r"t1(?:n|wi?|native|weighted)?"
 _AGENT = r"(?:c|ce|gd|gad|gado|gadolinium|km|ks|cm|mdc|inj|enh|contrast)"  # km, ks, mdc: in German, Slovene, Italian
-_BEFORE = r"(?:pre(?:gd|gad|gado|km|contrast)?)"
+_BEFORE = r"(?:pre(?:gd|gad|gado|km|con(?:trast)?)?)"
 _MOVED = r"[smruw]{1,3}"  # prefixes of SPM (r: resliced, w: warped, m: bias corrected) and of Philips (s)
+_GLUED = re.compile(r"(.+?)(reg|coreg|brain|bet|raw|orig|norm|stripped|warped|post|pre|with|without|no)")
 
 _WORDS = {
     Contrast.T1: rf"{_PLANE}*(?:{_T1}{_BEFORE}?{_SEQUENCE}*|(?:me)?mprage|f?spgr|bravo){_BEFORE}?|{_MOVED}t1w?",
     Contrast.T1CE: rf"{_PLANE}*(?:(?:c|ce|gd|gad|gado|km){_T1}{_SEQUENCE}*|"
-    rf"(?:{_T1}{_SEQUENCE}*|mprage)(?:post|pc|(?:post)?{_AGENT}){_SEQUENCE}*)|{_MOVED}t1(?:c|ce|gd)",
+    rf"(?:{_T1}{_SEQUENCE}*|mprage)(?:post(?:con)?|pc|(?:post)?{_AGENT}){_SEQUENCE}*)|{_MOVED}t1(?:c|ce|gd)",
     Contrast.FLAIR: rf"t2f|{_PLANE}*(?:t2(?:wi?)?)?(?:flair|fla|darkfluid)(?:t2w?|wi?)?(?:post|gd|ce)?{_PLANE}*"
     rf"|{_MOVED}flair|fl",
     Contrast.T2: rf"{_PLANE}*t2(?:wi?|weighted)?{_SEQUENCE}*|{_MOVED}t2w?",
@@ -35,38 +38,12 @@ _EXACT = {"pd": Contrast.PD, "pdw": Contrast.PD, "dp": Contrast.PD, "dwi": Contr
 _ACCELERATED = r"p\d|pat\d?|grappa\d?|sense|clear|caipi\w*|t?fl[23]d|nd|dis[23]d|wip|n[45]"  # how, in names of vendors
 _HOW = rf"{_SEQUENCE}|wi?|weighted|ima?ge?|with|mri?|\d+mm"
 _ACQUIRED = re.compile(rf"(?:{_HOW})+")
-_BETWEEN = re.compile(rf"(?:{_HOW}|{_ACCELERATED})+")  # words that part T1 from "post"; alone, p1 may be a patient
+_FURTHER = r"blade|propeller|dixon|mdixon|spir|spair|fatsat|bb|hr|stealth|nav|navi\w*|neuronav\w*|brain|head|\d{3}"
+_BETWEEN = re.compile(
+    rf"(?:{_HOW}|{_ACCELERATED})+|{_FURTHER}"
+)  # words that part T1 from "post"; alone, p1 may be a patient
 _TOWARDS = {"to", "in", "on", "onto", "into", "regto"}  # "flair_to_t1": the T1 is the reference
-
-# Contrast agent ------------------------------------------------------------------------------------------------------
-
-_ENHANCED = {
-    *("ce", "gd", "gad", "gado", "gadolinium", "gbca", "enhanced", "plusc", "pluscontrast", "withcontrast"),
-    *(
-        "postgd",
-        "postgad",
-        "postgado",
-        "postce",
-        "postcontrast",
-        "postkm",
-        "mitkm",
-        "nachkm",
-        "contrastenhanced",
-        "mkm",
-    ),
-    *("withgd", "withgad", "wgd", "wgad", "gdpost", "gddtpa", "dtpa", "gadavist", "gadovist", "gadobutrol", "dotarem"),
-    *("wcontrast", "magnevist", "multihance", "prohance", "omniscan", "clariscan", "gadoterate", "vueway", "elucirem"),
-}
-_ENHANCED_AFTER_T1 = {
-    *("c", "km", "ks", "cm", "contrast", "contraste", "kontrast", "post", "pc", "mdc", "enh", "inj", "injected"),
-}  # too common to count elsewhere
-_AFTER = {"post", "with", "w", "plus", "mit", "nach", "after", "avec", "con", "dopo", "na", "po", "apres", "iv"}
-_SUBSTANCE = {"contrast", "contraste", "kontrast", "km", "ks", "cm", "mdc", "c", "gd", "gad", "gado", "inj"}
-_WITHOUT = {
-    *("pre", "no", "non", "none", "without", "wo", "native", "nativ", "ohne", "sans", "sin", "senza", "bez", "vor"),
-    "before",
-}
-_AFTER_TREATMENT = re.compile(r"op.*|surg.*|treat.*|therap.*|chemo.*|radi.*|rt|tx")
+_MOVED_ONTO = {"reg", "registered", "coreg", "coregistered", "aligned", "warped"}  # and with no "to": which of the two?
 
 # What is no scan -----------------------------------------------------------------------------------------------------
 
@@ -76,26 +53,13 @@ _OF_AN_EXPERT = {
     *("pred", "preds", "prediction", "predicted", "prob", "probs", "probability"),
 }
 _LABELS = {
-    *("label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "segm"),
-    *("pve", "pveseg", "parc", "parcellation", "atlas"),
+    *("label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "segm", "gtv", "ctv", "ptv", "contour"),
+    *("pve", "pveseg", "parc", "parcellation", "atlas", "aparc", "wmparc", "ribbon", "tissue", "tissues", "5tt"),
+    *("contours", "lesionprob", "lesionprobability"),
 }
-_MAP = "a map computed from scans"
-_NO_SCAN = {  # word -> what such a file is
-    **dict.fromkeys(("adc", "eadc", "cbf", "cbv", "mtt", "ttp", "tmax", "qsm", "mtr", "pvemap", "probmap"), _MAP),
-    **dict.fromkeys(("prob", "probability", "jacobian", "mip", "minip", "subtraction", "probseg"), _MAP),
-    **dict.fromkeys(("warpfield", "deformation", "displacement", "biasfield"), "a field, not an image"),
-    **dict.fromkeys(("scout", "localizer", "localiser", "survey", "3plane"), "a scout"),
-    **dict.fromkeys(("swi", "megre", "mra", "tof", "asl"), "of no contrast that mrsynth knows"),
-}
-_PARTS = {
-    **dict.fromkeys(("phase", "pha", "ph", "phs"), "a phase image"),
-    **dict.fromkeys(("real", "imag", "imaginary"), "the real or imaginary part of an image"),
-}
-_NOT_A_SCAN_AFTER = {
-    **dict.fromkeys(("map", "mapping", "rho", "relaxation", "gm", "wm", "csf"), _MAP),
-    **dict.fromkeys(("star", "ffe", "gre", "hemo", "haemo", "heme", "medic", "merge", "swan", "fl2d"), "T2*-weighted"),
-}
-_NOT_A_SCAN_BEFORE = {"q": _MAP, "inplane": "an in-plane reference"}
+_OF_A_PART = {"tumor", "tumour", "edema", "oedema", "necrosis", "core", "et", "tc", "cavity", "hippocampus"}
+_UNIFORM = {"uni", "unit1", "uniden"}  # what Siemens calls the image made of both inversions
+_LETTERS = str.maketrans({"ı": "i", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ß": "ss"})
 UNNAMED = "its name states no contrast"
 _MADE = {"synthetic", "synth", "synthsr", "pseudo", "fake"}
 _MADE_OF = re.compile(  # T2Synth, pseudoT1
@@ -133,15 +97,17 @@ def judge_name(filename: str) -> Verdict:
         return Verdict(why="a mask or segmentation", label=True)
     if _COMPUTED.match(stem.lower()):
         return Verdict(why="made by SPM from a scan")
-    if any(chunk in _MADE or _MADE_OF.fullmatch(chunk) for chunk in map(str.lower, _chunks(stem))):
+    chunks = [chunk.lower() for chunk in _chunks(stem)]
+    if any(chunk in _MADE or _MADE_OF.fullmatch(chunk) for chunk in chunks):
         return Verdict(why="its name says that it is synthetic")
+    if any(map(is_difference, chunks)):
+        return Verdict(why="the difference of two scans")
     candidates = [i for i in range(len(words)) if _word_at(words, i - 1) not in _TOWARDS]
     hits = {i: contrast for i in candidates if (contrast := contrast_of_word(words[i]))}
-    if reason := _why_no_scan(words, hits):
+    if reason := why_no_scan(words, hits):
         return Verdict(why=reason)
     if not hits:
-        faint = _faint_contrast(words)
-        return Verdict(faint, why="" if faint else UNNAMED)
+        return _faint(words)
     last = max(hits)
     if set(words[last + 1 :]) & _OF_AN_EXPERT:
         return Verdict(why="drawn on a scan, or predicted from one", label=True)
@@ -149,16 +115,19 @@ def judge_name(filename: str) -> Verdict:
     for i in range(last - 1, -1, -1):
         if i in hits:
             first, together = i, together | {hits[i]}
-        elif not (_BETWEEN.fullmatch(words[i]) or words[i] in _ENHANCED | _ENHANCED_AFTER_T1 | _WITHOUT):
+        elif not (_passes(words[i]) or of_agent(words[i])):
             break
+    if open_ := _open(words, first, last, hits):
+        return either(*open_)
     if Contrast.FLAIR in together:
         t1 = [c for c in (Contrast.T1, Contrast.T1CE) if c in together]
         return either(t1[-1], Contrast.FLAIR) if t1 else Verdict(Contrast.FLAIR)
     if hits[last] is Contrast.T2:
         return Verdict(Contrast.T2)
-    if Contrast.T1CE in together or _is_enhanced(words, first):
-        return Verdict(Contrast.T1CE)
-    return either(Contrast.T1, Contrast.T1CE) if _after_something(words, first) else Verdict(Contrast.T1)
+    agent = Agent.GIVEN if Contrast.T1CE in together else agent_of(words, first, _passes)
+    if agent is Agent.OPEN:
+        return either(Contrast.T1, Contrast.T1CE)
+    return Verdict(Contrast.T1CE if agent is Agent.GIVEN else Contrast.T1)
 
 
 def contrast_in_name(filename: str) -> Contrast | None:
@@ -168,6 +137,9 @@ def contrast_in_name(filename: str) -> Contrast | None:
 
 def either(*contrasts: Contrast) -> Verdict:
     """The verdict that leaves the choice between contrasts, with what to do."""
+    if len(contrasts) == 1:
+        why = f"it could be the {contrasts[0].label}, or another image; if it is, say so with --{contrasts[0]} FILE"
+        return Verdict(could_be=contrasts, why=why)
     names = " or the ".join(c.label for c in contrasts)
     flags = " or ".join(f"--{c} FILE" for c in contrasts)
     return Verdict(could_be=contrasts, why=f"it could be the {names}; say which with {flags}")
@@ -226,20 +198,24 @@ def is_label_word(word: str) -> bool:
 
 def is_acquisition(word: str) -> bool:
     """Whether a lower-case word only says how a scan was made: a plane, a sequence, contrast agent."""
-    return bool(_ACQUIRED.fullmatch(word)) or word in _ENHANCED | _ENHANCED_AFTER_T1 | _WITHOUT
+    return bool(_ACQUIRED.fullmatch(word)) or of_agent(word)
 
 
 def _plain(filename: str) -> str:
     """The name without its ending, and with the signs that are words written as words."""
-    stem = stem_of(re.split(r"[\\/]", filename)[-1])
+    stem = _in_ascii(stem_of(re.split(r"[\\/]", filename)[-1]))
     if stem.lower().startswith("sub-"):
         stem = re.sub(r"(?i)(^sub|(?<=_)ses|(?<=_)space)-[a-z0-9]+", "", stem)
     stem = re.sub(r"(?i)t2\*", "t2_star_", stem)
     stem = re.sub(r"(?i)mp[^a-z0-9]rage", "mprage", stem)
     stem = re.sub(r"(?i)dark[^a-z0-9]fluid", "darkfluid", stem)
-    stem = re.sub(r"(?i)(?<=t1)(w?)c-(?![a-z0-9-])", r"\1_native_", stem)  # T1C-: the usual counterpart of T1C+
-    stem = re.sub(r"(?i)\+ ?(?:c|gd|gad|gado|km|contrast)(?![a-z])|c\+(?![a-z0-9])", "_plusc_", stem)
-    return re.sub(r"(?i)(?<=t1)(w?)\+(?![a-z0-9])", r"\1_plusc_", stem)
+    return spelt_out(stem)
+
+
+def _in_ascii(text: str) -> str:
+    """Latin letters without their marks, and the Cyrillic T that looks like one before a digit."""
+    text = re.sub(r"[Тт](?=[12])", "T", text.translate(_LETTERS))
+    return unicodedata.normalize("NFC", re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", text)))
 
 
 def _chunks(stem: str) -> list[str]:
@@ -251,78 +227,77 @@ def _split_chunk(chunk: str) -> list[str]:
     word = chunk.lower()
     if contrast_of_word(word) or is_label_word(word):
         return [word]
+    if word == "t1flair":
+        return ["t1", "flair"]
     moved = re.fullmatch(r"(.+?)(?:to|2)(?:t[12]|flair).*", word)  # flair2t1, regtoT1: moved onto that scan
     if moved and (contrast_of_word(moved[1]) or moved[1].endswith("reg")):
         return [moved[1]]
     humps = re.split(r"(?<=[a-z])(?=[A-Z])|(?<=\d)(?=[A-Z][a-z]|T[12])", chunk)
     if len(humps) == 1:
-        return [chunk.lower()]
-    return [hump.lower() for hump in humps if hump.lower() not in _EXACT]  # "McDonaldPD" is a name
+        return _unglued(word)
+    words = [hump.lower() for hump in humps if hump.lower() not in _EXACT]  # "McDonaldPD" is a name
+    return [part for word in words for part in _unglued(word)]
+
+
+def _unglued(word: str) -> list[str]:
+    """A lower-case word, parted if it begins with a contrast and ends with what was done to it: FLAIRreg, T1with."""
+    glued = _GLUED.fullmatch(word)
+    return [glued[1], glued[2]] if glued and not contrast_of_word(word) and contrast_of_word(glued[1]) else [word]
 
 
 def _word_at(words: Sequence[str], i: int) -> str:
     return words[i] if 0 <= i < len(words) else ""
 
 
-def _why_no_scan(words: Sequence[str], hits: dict[int, Contrast]) -> str:
-    """What else than a scan of a contrast the words say; "" where they say nothing of that kind."""
-    for word in words:
-        if word in _NO_SCAN:
-            return _NO_SCAN[word]
-        if re.fullmatch(r"(?:t1|t2|t2star|r1|r2|r2star|pd|mtr)(?:map|rho)s?", word):
-            return _MAP
-        if re.fullmatch(r"t2w?(?:star|s)w?", word):
-            return "T2*-weighted"
-    for i, word in enumerate(words):
-        if word in _PARTS and (_word_at(words, i - 1) == "part" or (hits and i > min(hits)) or word == words[-1]):
-            return _PARTS[word]
-    if hits:
-        last = max(hits)
-        before, after = _word_at(words, last - 1), _word_at(words, last + 1)
-        if hits[last] is not Contrast.T2 and after in _NOT_A_SCAN_AFTER and _NOT_A_SCAN_AFTER[after] != _MAP:
-            after = "star" if after == "star" else ""  # T1 FFE is a T1
-        if re.fullmatch(r".*t2w?t?ffe", words[last]):
-            after = "ffe"
-        return _NOT_A_SCAN_BEFORE.get(before, "") or _NOT_A_SCAN_AFTER.get(after, "")
-    return ""
+def _passes(word: str) -> bool:
+    """Whether a word may stand between a contrast and what belongs to it."""
+    return bool(_BETWEEN.fullmatch(word)) or contrast_of_word(word) is not None
 
 
-def _is_enhanced(words: Sequence[str], t1: int) -> bool:
-    """Whether contrast agent is named anywhere, or by one of the shorter words after the T1 at position `t1`."""
-    for i, word in enumerate(words):
-        if word in _ENHANCED and not _WITHOUT & {_word_at(words, i - 1), _word_at(words, i + 1)}:
-            return True
-    if any(one in _AFTER and other in _SUBSTANCE for one, other in pairwise(words)):
-        return True
-    for i in range(t1 + 1, len(words)):
-        if words[i] in _ENHANCED_AFTER_T1:
-            return not (words[i] == "post" and _AFTER_TREATMENT.fullmatch(_word_at(words, i + 1)))
-        if not (_BETWEEN.fullmatch(words[i]) or contrast_of_word(words[i])):
-            return False
-    return False
+def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contrast]) -> tuple[Contrast, ...]:
+    """The contrasts between which other words than those for contrast agent leave the choice; empty where they do not.
+
+    first, last   the words that name the contrast
+    """
+    contrast, behind = hits[last], words[last + 1 :]
+    earlier = [hits[i] for i in hits if i < last and hits[i] is not contrast]
+    onto = set(words[min(hits) : last]) & _MOVED_ONTO or words[last].endswith("space") or behind[:1] == ["space"]
+    if (
+        earlier
+        and onto
+        and (earlier[-1], contrast) not in ((Contrast.T2, Contrast.FLAIR), (Contrast.T1, Contrast.T1CE))
+    ):
+        return tuple(c for c in Contrast if c in (earlier[-1], contrast))  # FLAIR_reg_T1, T2_T1space
+    if _OF_A_PART & set(behind) or (any(w.startswith("mp2rage") for w in words) and any(w in _UNIFORM for w in words)):
+        return (contrast,)
+    if contrast is Contrast.T2 and Contrast.FLAIR not in earlier:
+        around = set(words[max(first - 1, 0) : first]) | set(behind)
+        if "tirm" in around:
+            return (Contrast.T2, Contrast.FLAIR)
+        if around & {"stir", "ge"} - {w for w in words[:first] if w == "ge"} or "pd" in {*around} - set(behind[1:]):
+            return (Contrast.T2,)
+    return ()
 
 
-def _after_something(words: Sequence[str], t1: int) -> bool:
-    """Whether the T1 at position `t1` is called `post`, and not after what: contrast agent, or an operation."""
-    for i in range(t1 - 1, -1, -1):
-        if words[i] == "post":
-            return not _AFTER_TREATMENT.fullmatch(words[i + 1])
-        if not _BETWEEN.fullmatch(words[i]):
-            return False
-    return False
-
-
-def _faint_contrast(words: Sequence[str]) -> Contrast | None:
+def _faint(words: Sequence[str]) -> Verdict:
     """Words that count only where no clearer one is: pd, dwi, ct, tse and agents anywhere, mr and ce at the end.
 
-    Agent alone is given for a T1 (`GADO_preprocessed`), unless the name says perfusion.
+    Agent alone is given for a T1 (`GADO_preprocessed`).
     """
     if exact := [_EXACT[word] for word in words if word in _EXACT]:
-        return exact[-1]
+        return Verdict(exact[-1])
+    if "stir" in words or any(re.fullmatch("pdt2w?", word) for word in words):
+        return either(Contrast.T2)
+    if any(word.startswith("mp2rage") or word == "unit1" for word in words):
+        return either(Contrast.T1)
     if "tse" in words:
-        return Contrast.T2
+        return Verdict(Contrast.T2)
     if {"gad", "gado", "gadolinium", "postgad", "postgado", "postcontrast"} & set(words):
-        return (
-            None if {"perf", "perfusion", "dsc", "dce", "dyn", "dynamic", "mra", "swi"} & set(words) else Contrast.T1CE
-        )
-    return {"mr": Contrast.MR, "ce": Contrast.T1CE}.get(words[-1]) if words else None
+        return Verdict(Contrast.T1CE)
+    if words and (faint := {"mr": Contrast.MR, "ce": Contrast.T1CE}.get(words[-1])):
+        return Verdict(faint)
+    if agent_named(words) or words[-1:] in (["km"], ["mdc"]):
+        return either(Contrast.T1CE)
+    if words[-1:] in (["pre"], ["post"]):
+        return either(Contrast.T1, Contrast.T1CE)
+    return Verdict(why=UNNAMED)

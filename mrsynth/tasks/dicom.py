@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import Field
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.dicom import Guess, Series, guess, read_series, series_below, unpack, unused
 from mrsynth.io.files import ensure_folder, write_text
@@ -117,6 +117,13 @@ def _one_each(
             named = "; ".join(f"{series.label} ({reason})" for series, reason in several)
             raise InputError(f"{len(several)} series could be the {contrast.label}: {named}. Give --{contrast} NUMBER.")
         taken[contrast] = several[0]
+    for series, found in guesses:
+        if series not in _used(taken) and any(c in STANDARD and c not in taken for c in found.could_be):
+            flags = " or ".join(f"--{contrast} NUMBER" for contrast in found.could_be)
+            raise InputError(
+                f"{series.label}: {found.reason}. What is there is not made again: name a series with {flags}, or move "
+                "this one elsewhere."
+            )
     return {c: taken[c] for c in Contrast if c in taken}
 
 

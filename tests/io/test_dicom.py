@@ -69,6 +69,28 @@ def test_what_is_no_scan_or_no_whole_one_is_named(description, options, reason, 
     assert reason in guess(series).reason
 
 
+@pytest.mark.parametrize(
+    ("description", "options", "could_be"),
+    [
+        ("AX T1 STEALTH POST", {"tr": 500, "te": 10}, T1CE),
+        ("T1 tra nach KM", {"tr": 500, "te": 10}, T1CE),
+        ("T1 po kontraście", {"tr": 500, "te": 10}, T1CE),
+        ("AX T1 FLAIR", {"tr": 2000, "te": 10, "ti": 860}, T1),
+        ("POST AX T1", {"tr": 500, "te": 10}, (T1, T1CE)),
+        ("POST AX T1", {"tr": 500, "te": 10, "agent": "Gadovist"}, T1CE),
+        ("AX T1 FLAIR", {"tr": 1500, "te": 40}, (T1, FLAIR)),
+        ("t2_tra", {"skip": (4, 5)}, (T2,)),
+        ("t2_tra", {"tr": 500, "te": 10}, (T2, T1)),
+        ("t1_mp2rage_INV1", {"tr": 500, "te": 10}, ()),
+        ("T1 DCE", {"tr": 5, "te": 2}, ()),
+    ],
+)
+def test_a_series_that_could_be_either_is_not_guessed(description, options, could_be, tmp_path, write_series):
+    write_series(tmp_path, 1, description, **options)
+    found = guess(series_below(tmp_path)[0])
+    assert (found.contrast or found.could_be) == could_be
+
+
 def test_a_series_with_a_gap_is_not_read(tmp_path, write_series):
     write_series(tmp_path, 7, "t1_tra", skip=(6,))
     with pytest.raises(InputError, match=r'series 7 "t1_tra": 1 slices are missing'):

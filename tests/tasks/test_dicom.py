@@ -42,6 +42,17 @@ def test_two_series_for_one_contrast_must_be_chosen_between(examination, tmp_pat
     assert status == 0 and 'not used: series 3 "t2_tse_tra": another series was named' in out + err
 
 
+def test_a_contrast_that_is_there_and_not_whole_or_not_clear_is_not_passed_over(
+    examination, tmp_path, run_cli, write_series
+):
+    write_series(examination / "c", 9, "AX FLAIR", 9000, 120, 2500, skip=(5,))
+    status, out, err = run_cli("dicom", examination, "-o", tmp_path / "out")
+    assert status == 4 and 'series 9 "AX FLAIR": 1 slices are missing' in out + err and "--flair NUMBER" in out + err
+
+    write_series(examination / "d", 10, "AX FLAIR again", 9000, 120, 2500)
+    assert run_cli("dicom", examination, "-o", tmp_path / "out")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--flair", "17"], "There is no series 17"), (["--flair", "1"], 'series 1 "localizer": a localiser')],

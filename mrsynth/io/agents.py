@@ -1,0 +1,133 @@
+"""Whether the words of a file name say that a T1 was taken after contrast agent, in the languages that users write."""
+
+import re
+from collections.abc import Callable, Sequence
+from enum import Enum
+from itertools import pairwise
+
+_KONTRAST = r"(?:contrast(?:e|ed|ado|media|medium)?|kontrast(?:e|em|u|om|li|mittel)?|kontrascie)"
+_SUBSTANCE = rf"(?:{_KONTRAST}|km|mdc|gd|gad|gado|gadolin\w*|gbca|inj|injected|injection|injekt\w*)"
+_SHORT = {"c", "cm", "ks", "kl", "pc", "enh", "post"}  # too common to count anywhere; ks, kl: Slovene, Czech
+_PRODUCTS = {
+    *("dtpa", "gddtpa", "gadavist", "gadovist", "gadobutrol", "dotarem", "magnevist", "multihance", "prohance"),
+    *("omniscan", "clariscan", "gadoterate", "vueway", "elucirem"),
+}
+_AFTER = {
+    *("post", "with", "w", "plus", "mit", "nach", "after", "avec", "con", "dopo", "na", "po", "apres", "iv", "pos"),
+    *("com", "med", "efter", "etter", "met", "s", "z", "m"),
+}
+_WITHOUT = {
+    *(
+        "pre",
+        "no",
+        "non",
+        "none",
+        "without",
+        "wo",
+        "native",
+        "nativ",
+        "ohne",
+        "o",
+        "sans",
+        "sin",
+        "senza",
+        "bez",
+        "vor",
+    ),
+    *("before", "sem", "utan", "uten", "zonder", "plain", "unenhanced"),
+}
+_NONE = {"pre", "no", "non", "none", "without"}  # behind an agent; `native` there may be the space
+_ANYWHERE = re.compile(
+    rf"(?:post|with|w|plus|mit|m|nach|avec|con|dopo|med|efter|etter|met|com|pos)(?:{_SUBSTANCE}|ce)"
+    r"|ce|gd|gad|gado|gadolin\w*|gbca|gdpost|postcon|plusc|(?:contrast)?enhanced"
+)
+_LONG = re.compile(_SUBSTANCE)
+_AFTER_TREATMENT = re.compile(r"op.*|surg.*|treat.*|therap.*|chemo.*|radi.*|rt|tx")
+_ABROAD = (  # what is written in other letters; without comes first, since it contains the other
+    (
+        re.compile(r"平扫|平掃|非造影|造影前|単純|조영 ?전|비조영|без ?контраст\w*|до ?контраст\w*", re.IGNORECASE),
+        "_native_",
+    ),
+    (
+        re.compile(
+            r"增强|增強|造影[後后]?|조영 ?후|조영(?: ?증강)?|с ?контраст\w*|с ?ку(?!\w)|контраст\w*", re.IGNORECASE
+        ),
+        "_plusc_",
+    ),
+)
+_SIGNS = (
+    (re.compile(r"(?<=t1)(w?)c-(?![a-z0-9-])", re.IGNORECASE), r"\1_native_"),  # T1C-: the usual counterpart of T1C+
+    (re.compile(r"\+ ?(?:c|k|gd|gad|gado|km|kl|contrast)(?![a-z])|c\+(?![a-z0-9])", re.IGNORECASE), "_plusc_"),
+    (re.compile(r"(?<=t1)(w?)\+(?![a-z0-9])", re.IGNORECASE), r"\1_plusc_"),
+)
+
+
+class Agent(Enum):
+    """What is said of contrast agent; OPEN: something was before the scan, and it is not said what."""
+
+    GIVEN, OPEN, UNSAID = range(3)
+
+
+def spelt_out(text: str) -> str:
+    """A name with the signs and the words in other letters for contrast agent in plain ones: `t1+c` -> `t1_plusc_`."""
+    for pattern, word in (*_ABROAD, *_SIGNS):
+        text = pattern.sub(word, text)
+    return text
+
+
+def of_agent(word: str) -> bool:
+    """Whether a lower-case word may speak of contrast agent, given or not."""
+    return word in _SHORT | _PRODUCTS | _WITHOUT or bool(_ANYWHERE.fullmatch(word) or _LONG.fullmatch(word))
+
+
+def agent_named(words: Sequence[str]) -> bool:
+    """Whether contrast agent is named so clearly that the place in the name does not matter."""
+    for i, word in enumerate(words):
+        if (word in _PRODUCTS or _ANYWHERE.fullmatch(word)) and not _denied(words, i):
+            return True
+    return any(one in _AFTER and _substance(other) and (one, other) != ("s", "c") for one, other in pairwise(words))
+
+
+def agent_of(words: Sequence[str], first: int, passes: Callable[[str], bool]) -> Agent:
+    """What a name says of contrast agent for the T1 whose words begin at `first`.
+
+    passes  whether a word only says how the scan was made, so that what stands beyond it still belongs to the T1
+    """
+    if agent_named(words):
+        return Agent.GIVEN
+    near, found = True, Agent.UNSAID
+    for i in range(first + 1, len(words)):
+        said = _said(words, i)
+        if _LONG.fullmatch(said) or (said and near):
+            return Agent.GIVEN
+        if said:
+            found = Agent.OPEN
+        near = near and passes(words[i]) and not (words[i] == "post" and not said)
+    near = True
+    for i in range(first - 1, -1, -1):
+        said = _said(words, i)
+        if _LONG.fullmatch(said) and near:
+            return Agent.GIVEN
+        if said and (near or said == "post" or _LONG.fullmatch(said)):
+            found = Agent.OPEN
+        near = near and passes(words[i])
+    return found
+
+
+def _said(words: Sequence[str], i: int) -> str:
+    """The word at a place if it speaks of contrast agent that was given; else empty."""
+    word = words[i]
+    if not (word in _SHORT or _LONG.fullmatch(word)) or _denied(words, i):
+        return ""
+    treated = word == "post" and i + 1 < len(words) and _AFTER_TREATMENT.fullmatch(words[i + 1])
+    return "" if treated else word
+
+
+def _substance(word: str) -> bool:
+    return bool(_LONG.fullmatch(word)) or word in _SHORT - {"post", "pc", "enh"}
+
+
+def _denied(words: Sequence[str], i: int) -> bool:
+    """Whether a word beside says that there was none: `ohne KM`, `contrast none`, `pre gad`."""
+    before, after = words[max(i - 1, 0) : i], words[i + 1 : i + 2]
+    return bool(_WITHOUT.intersection(before) or _NONE.intersection(after)) or [*before, words[i]] == ["s", "c"]

@@ -1,0 +1,68 @@
+"""Names in the many spellings of vendors, converters and languages: what a scan is taken for by its name alone."""
+
+import pytest
+
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.io.vocabulary import judge_name
+
+T1, T1CE, T2, FLAIR = STANDARD
+
+ENHANCED = """
+    T1_MPRAGE_SAG_GD|BRAVO +C|BRAVO_C|T1W_3D_TFE_KM|t1_tse_tra_KM|FSPGR post gado|AX T1 POST|T1.post.gd|T1(+C)
+    T1 (post contrast)|T1WI+C|T1_CONTRAST|T1c+|T1PostContrast|PostContrastT1|T1withContrast|T1postcon|T1_postcon
+    ceT1w|CET1|T1_Gd-DOTA|MPRAGEGD|MPRAGE+C|SPGR_C|T1VIBE_KM|T1_DIXON_W_GD|T1_SPIR_GD|T1_STEALTH_POST|STEALTH_T1_POST
+    BRAINLAB_T1_KM|T1_navigation_KM|T1_BLADE_POST|T1_PROPELLER_POST|T1_BB_KM|t1_se_tra_320_km|AX_T1_BRAIN_POST
+    t1_vibe_fs_tra_p2_post|3D_FSPGR_POST|WIP_sT1W_3D_TFE_KM|T1FE_CE|KM_T1|KM_T1_mprage|Contrast_T1|inj_T1|MDC_T1
+    T1 nach KM|T1 mit KM|T1_mit_Kontrastmittel|T1_Kontrastmittel|T1 avec injection|T1 inj gado|T1 après gado|T1 EG inj
+    T1 con contraste|T1 con gadolinio|post gadolinio T1|T1_contrastado|T1 pós contraste|T1 com contraste|T1 dopo mdc
+    T1 postmdc|T1 po kontraście|T1 z kontrastem|T1 po kontrastu|T1 po KL|T1 na gado|T1 met contrast|T1 efter kontrast
+    T1 med kontrast|T1 etter kontrast|T1 kontrastlı|T1_postkontrast|T1 с контрастом|Т1 с КУ|T1增强|T1_增强|T1造影
+    T1造影後|T1 조영증강|T1 조영 후|T1+K|T1 +KM|T1 MPR +GD|T1_gd_native_space|3D_AX_T1_postcontrast"""
+NATIVE = """
+    T1 ohne KM|T1 o KM|T1 o.KM|T1 nativ|T1 sans injection|T1 sin contraste|T1 sem contraste|T1 senza mdc
+    T1 bez kontrastu|T1 zonder contrast|T1 utan kontrast|T1 uten kontrast|T1 prekontrast|T1precon|T1 s c|T1NoContrast
+    T1WithoutContrast|T1_NONCONTRAST|T1_unenhanced|T1平扫|T1造影前|T1 조영 전|T1 без контраста|T1_PRE_GD|T1_w_o_contrast
+    T1_preop|T1_post_op2|T1_followup|T1_brain_reg_MNI|T1_N4_SS|T1_to_MNI|T1_reg2MNI|T1_std|T1_on_FLAIR|T1_in_T2_space
+    MPRAGE_SENSE2|isoMPRAGE|csT1W_3D_TFE|T1w_MPR1|reg_T1|T1prereg|T1reg|T1brain|sub-01_acq-mp2rage_T1w|t1_mp2rage_sag
+    患者1_T1|Müller_T1|3D_AX_T1_precontrast|T1_injury|T1_low_field"""
+OF_T2 = """
+    t2_spc_ns_sag_p2_iso|T2W_DRIVE|crossMoDA_105_hrT2|COR_T2_FRFSE_FS|t2_haste|T2_BLADE_post|T2_KM|T2w_SPC1|T2_SPIR
+    3D_BrainVIEW_T2|T2_mDIXON_W|T2post|T2raw|T2.prenorm|T2_regToT1_Warped|T2reg|GE_T2|T1_T2|T1study_sub3_T2"""
+OF_FLAIR = """
+    T2_TIRM_DARK-FLUID|t2_spc_da-fl_irprep_sag_p2|VISTA_3D_FLAIR|3D_Brain_VIEW_FLAIR|sT2W_FLAIR|Sag_CUBE_T2_FLAIR
+    FLAIRreg|FLAIR_in_T1_space|sub-01_acq-FLAIR_T2w|flair_time01_on_middle_space|AX_T2_FLAIR_FS_+C|1_FLAIR_isovox"""
+NONE_AT_ALL = """
+    T1wDividedByT2w|T1wDividedByT2w_ribbon|T1_T2_ratio|T1_over_T2|dT1|mp2rage_INV1|t1_mp2rage_sag_p3_iso_INV2
+    t1_mp2rage_sag_p3_iso_T1_Images|sub-01_IRT1|T1_brain_mixeltype|T1_brain_overlay|T1_1Warp|T1_1InverseWarp
+    T1_InverseWarped|T1_to_MNI_warp|T1_to_MNI_nonlin_field|T1_jac|ples_lpa_mFLAIR|T1_thickness|T1_difference|T1_diff
+    T1post_minus_T1pre|T1_DCE|DCE_T1|T1_perfusion|t1_twist_dyn|T1_loc|t1_loc_3pl|T1_calibration|T2_EPI|ep2d_t2|T2_MPGR
+    GRE_T2|T2_flash|t2_fl3d_tra|T2_ax_GRE|SWAN_T2|FILT_PHA_AX_SWAN_T2|T1_angio|T1_MRV|T1_uncertainty|T1_zscore
+    T1_checkerboard|T1_wmparc|T1_ribbon|T1_GMprob|T1_5tt|T1_gtv|BraTS-MEN-RT-0001-1_gtv|T1_contour|FLAIR_lesionprob
+    T2_phasemap|T1_b1map|T1_MOLLI"""
+OPEN = [
+    ("POST_AX_STEALTH_T1|POST_STEALTH_T1|C_T1|T1_resampled_post|PRE|YG_2012-03-23_POST|AX_SE_POST", (T1, T1CE)),
+    ("AX_T1_FLAIR|Sag_T1_FLAIR|T1FLAIR|FLAIR_reg_T1", (T1, FLAIR)),
+    ("T2_T1space|T2_coreg_T1", (T1, T2)),
+    ("MP2RAGE_UNI|sub-01_UNIT1|mp2rage_UNI-DEN|t1_mp2rage_sag_UNI_Images|T1_tumor|T1_hippocampus_L", (T1,)),
+    ("VIBE_KM|T1c_tumor|T1ce_ET", (T1CE,)),
+    ("STIR|T2_STIR|cor_STIR|PD_T2|PD+T2|PDT2|AX_PD_T2_FSE|T2_GE", (T2,)),
+    ("t2_tirm_cor_fs", (T2, FLAIR)),
+]
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for line in text.strip().splitlines() for name in line.split("|")]
+
+
+@pytest.mark.parametrize(
+    ("text", "contrast"), [(ENHANCED, T1CE), (NATIVE, T1), (OF_T2, T2), (OF_FLAIR, FLAIR), (NONE_AT_ALL, None)]
+)
+def test_one_contrast_or_none(text: str, contrast: Contrast | None) -> None:
+    wrong = {name: judge_name(f"{name}.nii.gz") for name in names(text)}
+    assert not {name: v for name, v in wrong.items() if v.contrast is not contrast or v.could_be}
+    assert all(verdict.why for verdict in wrong.values()) == (contrast is None)
+
+
+@pytest.mark.parametrize(("text", "could_be"), OPEN)
+def test_what_leaves_the_choice_is_not_guessed(text: str, could_be: tuple[Contrast, ...]) -> None:
+    assert not {name: v for name in names(text) if (v := judge_name(f"{name}.nii.gz")).could_be != could_be}
