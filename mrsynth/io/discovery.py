@@ -16,6 +16,7 @@ from mrsynth.errors import InputError
 from mrsynth.io.folders import FLAGS, Content, entries, few, is_synthetic, listed, nothing_found, read_folder, walk
 from mrsynth.io.formats import how_to_convert, is_volume, stem_of
 from mrsynth.io.naming import ScanName, layout_of, mask_name, output_name, read_name
+from mrsynth.io.occasions import occasion_in
 from mrsynth.io.sidecars import pointer_of
 from mrsynth.io.vocabulary import is_anatomy, is_brain_mask, is_lesion_map, name_words
 
@@ -177,17 +178,22 @@ def check_names(subjects: Sequence[SubjectFiles]) -> None:
 
 
 def _subjects_among(scans: Mapping[Path, ScanName]) -> dict[str, dict[Path, ScanName]]:
-    """Scans by subject. One subject, unless the names clearly tell several apart."""
+    """Scans by subject. One subject, unless the names clearly tell several apart, or several occasions."""
     groups: dict[str, dict[Path, ScanName]] = {}
+    occasions = {name.occasion for name in scans.values() if name.occasion}
     for path, name in scans.items():
-        groups.setdefault(name.subject, {})[path] = name
+        key = name.subject
+        if len(occasions) > 1 and name.occasion and occasion_in(key) != name.occasion:
+            key = f"{key or path.parent.name}_{name.occasion}"  # what says when stands behind the contrast
+            name = replace(name, subject=key)
+        groups.setdefault(key, {})[path] = name
     contrasts = [name.contrast for name in scans.values()]
     twice = len(set(contrasts)) < len(contrasts)
     formal = all(name.layout in ("bids", "nnunet") for name in scans.values())
-    number = r"\d" if twice else r"\d\d"  # `ax_t1` and `3d_flair` are one subject, `p01_t1` and `p02_flair` are not
-    if len(groups) > 1 and not formal and not all(re.search(number, subject) for subject in groups):
-        return {"": dict(scans)}
-    return groups
+    numbered = len({re.sub(r"\d+", "1", key) for key in groups}) == 1  # p1_t1 and p2_flair, but not ax_t1 and w2_flair
+    number = r"\d" if twice or numbered else r"\d\d"
+    apart = formal or len(occasions) > 1 or all(re.search(number, subject) for subject in groups)
+    return groups if len(groups) == 1 or apart else {"": dict(scans)}
 
 
 def _subject(

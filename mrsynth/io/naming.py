@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.io.formats import stem_of
+from mrsynth.io.occasions import occasion_in
 from mrsynth.io.vocabulary import (
     Verdict,
     contrast_in_name,
@@ -38,6 +39,7 @@ class ScanName:
     layout   brats21, brats23, bids, nnunet or free
     subject  the part that identifies the subject, "" if there is none: sub-X[_ses-Y], the nnU-Net case, what stands
              before the contrast
+    occasion when it was made: a date, a visit; "" where that is not said
     pattern  prefix and suffix around the word for the contrast, where it is a single plain word: ("p1_", "_brain")
     """
 
@@ -45,6 +47,7 @@ class ScanName:
     layout: str = "free"
     subject: str = ""
     pattern: tuple[str, str] | None = None
+    occasion: str = ""
 
 
 def read_names(filenames: Collection[str], channels: Mapping[int, Contrast]) -> dict[str, ScanName | Verdict]:
@@ -86,12 +89,12 @@ def _read(filename: str, said: str, channels: Mapping[int, Contrast]) -> ScanNam
         return ScanName(contrast, "bids", bids[1])
     for layout, known in (("brats21", _BRATS21), ("brats23", _BRATS23)):
         if brats := known.fullmatch(stem):
-            return ScanName(contrast, layout, _without_series(brats[1], said))
+            return ScanName(contrast, layout, _without_series(brats[1], said), occasion=occasion_in(stem))
     start = _start_of_contrast(said, contrast)
     word = _SEPARATOR.split(stem[start:])[0]
     plain = contrast_in_name(word) is contrast and _PLAIN_WORD.fullmatch(word)
     pattern = (stem[:start], stem[start + len(word) :]) if plain else None
-    return ScanName(contrast, "free", _without_series(stem[:start], said), pattern)
+    return ScanName(contrast, "free", _without_series(stem[:start], said), pattern, occasion_in(stem))
 
 
 def _without_series(before: str, said: str) -> str:
@@ -160,7 +163,8 @@ def _agree(word: Contrast | None, contrast: Contrast | None) -> bool:
 def _series(names: list[list[str]]) -> bool:
     """Whether the names begin with numbers of series, as dcm2niix writes them, and not with those of subjects."""
     if not all(
-        re.fullmatch(r"(?:s|se|ser|series|scan|im)?\d{1,5}[a-z]?", found[0]) and len(found) > 1 for found in names
+        re.fullmatch(r"(?:s|se|ser|series|scan|im|run|seq)?\d{1,5}[a-z]?", found[0]) and len(found) > 1
+        for found in names
     ):
         return False
     rests = {tuple(found[1:]) for found in names}

@@ -25,7 +25,7 @@ _BEHIND = {  # anywhere after the contrast
     **dict.fromkeys(("thickness", "difference", "diff", "subtracted", "minus", "zscore", "variance", "texture"), _MAP),
     **dict.fromkeys(("uncertainty", "entropy", "residual", "residuals", "jac", "logjac", "b1", "b1map", "molli"), _MAP),
     **dict.fromkeys(("overlay", "outline", "edges", "checkerboard"), "a picture made from scans"),
-    **dict.fromkeys(("warp", "inverse", "field"), _FIELD),
+    **dict.fromkeys(("warp", "inverse", "field", "coef", "coeff"), _FIELD),
     **dict.fromkeys(("loc", "calibration"), _SCOUT),
 }
 _OF_T2 = {  # beside T2

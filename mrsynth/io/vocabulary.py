@@ -36,7 +36,7 @@ _WORDS = {
 }
 _EXACT = {"pd": Contrast.PD, "pdw": Contrast.PD, "dp": Contrast.PD, "dwi": Contrast.DWI, "ct": Contrast.CT}
 _ACCELERATED = r"p\d|pat\d?|grappa\d?|sense|clear|caipi\w*|t?fl[23]d|nd|dis[23]d|wip|n[45]"  # how, in names of vendors
-_HOW = rf"{_SEQUENCE}|wi?|weighted|ima?ge?|with|mri?|\d+mm"
+_HOW = rf"{_SEQUENCE}|wi?|weighted|ima?ge?|with|mri?|\d+mm|\dt|accelerated"
 _ACQUIRED = re.compile(rf"(?:{_HOW})+")
 _FURTHER = r"blade|propeller|dixon|mdixon|spir|spair|fatsat|bb|hr|stealth|nav|navi\w*|neuronav\w*|brain|head|\d{3}"
 _BETWEEN = re.compile(
@@ -64,7 +64,7 @@ UNNAMED = "its name states no contrast"
 _MADE = {"synthetic", "synth", "synthsr", "pseudo", "fake"}
 _MADE_OF = re.compile(  # T2Synth, pseudoT1
     r"(?:t1|t2|flair|t1ce)\w{0,3}?(?:synth|synthetic|synthesi[sz]ed|pseudo|fake)"
-    r"|(?:synth|synthetic|pseudo|fake)(?:t1|t2|flair)\w{0,3}"
+    r"|(?:syn|synth|synthetic|pseudo|fake)(?:t1|t2|flair)\w{0,3}"
 )
 _COMPUTED = re.compile(  # by SPM and CAT
     r"(?:[rwm]*c[1-6]|m?wp[0-3]|m?wrp[0-3])(?=[rwmsu]{0,3}(?:t1|t2|flair|mprage))|(?:i?y|u|wj)_"
@@ -147,11 +147,13 @@ def either(*contrasts: Contrast) -> Verdict:
 
 def is_label_map(filename: str) -> bool:
     """Whether the name says mask, segmentation, label, lesion or region: not an image of any contrast."""
-    for chunk in _chunks(_plain(filename)):
+    chunks = _chunks(_plain(filename))
+    filled = "filled" in map(str.lower, chunks)  # T1_lesion_filled shows the brain
+    for chunk in chunks:
         words = _split_chunk(chunk)
         for word, following in zip(words, [*words[1:], ""], strict=True):
             # of words run together, the last tells: BrainSeg is a mask, VesSegTrial a study
-            if is_label_word(word) and (not following or contrast_of_word(following)):
+            if is_label_word(word) and (not following or contrast_of_word(following)) and not filled:
                 return True
     return False
 
@@ -288,7 +290,7 @@ def _faint(words: Sequence[str]) -> Verdict:
         return Verdict(exact[-1])
     if "stir" in words or any(re.fullmatch("pdt2w?", word) for word in words):
         return either(Contrast.T2)
-    if any(word.startswith("mp2rage") or word == "unit1" for word in words):
+    if any(word.startswith("mp2rage") or word in ("unit1", "mpr") for word in words):
         return either(Contrast.T1)
     if "tse" in words:
         return Verdict(Contrast.T2)

@@ -133,6 +133,55 @@ ARCHIVES = {  # archive -> the files of a subject ({} stands for the prefix they
         "t1={}brain_t1n t1ce={}brain_t1c t2={}brain_t2w flair={}brain_t2f",
     ),
     "ADNI": ("ADNI_002_S_0295_MR_", "{}MP-RAGE_raw {}FLAIR_raw", "t1={}MP-RAGE_raw flair={}FLAIR_raw"),
+    "BraTS-MEN-RT": ("BraTS-MEN-RT-0001-1_", "{}t1c {}gtv", "t1ce={}t1c"),
+    "BraTS 2018": ("Brats18_2013_2_1_", "{}t1 {}t1ce {}flair {}seg", "t1={}t1 t1ce={}t1ce flair={}flair"),
+    "TCGA": (
+        "TCGA-02-0006_1996-08-23_",
+        "{}flair {}t1 {}t1Gd {}t2 {}GlistrBoost {}GlistrBoost_ManuallyCorrected",
+        "t1={}t1 t1ce={}t1Gd t2={}t2 flair={}flair",
+    ),
+    "Brain-Tumor-Progression": (
+        "",
+        "T1post T1prereg FLAIRreg ADCreg sRCBVreg nRCBVreg nCBFreg dT1 MaskTumor",
+        "t1=T1prereg t1ce=T1post flair=FLAIRreg",
+    ),
+    "crossMoDA": ("crossMoDA_1_", "{}ceT1 {}hrT2 {}Label", "t1ce={}ceT1 t2={}hrT2"),
+    "ReMIND": (
+        "ReMIND-001-preop-",
+        "{}3D_AX_T1_precontrast {}3D_AX_T1_postcontrast {}AX_T2_BLADE {}SEG-tumor",
+        "t1={}3D_AX_T1_precontrast t1ce={}3D_AX_T1_postcontrast t2={}AX_T2_BLADE",
+    ),
+    "ISBI 2015": (
+        "training01_01_",
+        "{}flair_pp {}mprage_pp {}pd_pp {}t2_pp {}mask1 {}mask2",
+        "t1={}mprage_pp t2={}t2_pp flair={}flair_pp",
+    ),
+    "Shifts": (
+        "_isovox",
+        "1_FLAIR{} 1_T1{} 1_T1ce{} 1_T2{} 1_PD{} 1_gt{} 1_fg_mask{}",
+        "t1=1_T1{} t1ce=1_T1ce{} t2=1_T2{} flair=1_FLAIR{}",
+    ),
+    "ADNI 3": (
+        "ADNI_002_S_0295_MR_",
+        "{}Accelerated_Sagittal_MPRAGE_br_1 {}Sagittal_3D_FLAIR_br_2 {}Axial_T2_STAR_br_3 {}HighResHippocampus_br_4",
+        "t1={}Accelerated_Sagittal_MPRAGE_br_1 flair={}Sagittal_3D_FLAIR_br_2",
+    ),
+    "HCP, all of it": (
+        "_acpc_dc_restore_brain",
+        "T1w{} T2w{} T1wDividedByT2w T1wDividedByT2w_ribbon aparc+aseg BiasField_acpc_dc ribbon wmparc brainmask_fs",
+        "t1=T1w{} t2=T2w{}",
+    ),
+    "UK Biobank": ("_brain", "T1{} T2_FLAIR{} T1{}_mask bianca_mask", "t1=T1{} flair=T2_FLAIR{}"),
+    "CaPTk": (
+        "_to_SRI_brain",
+        "T1{} T1GD{} T2{} FL{} brainTumorMask_SRI",
+        "t1=T1{} t1ce=T1GD{} t2=T2{} flair=FL{}",
+    ),
+    "Chinese": ("", "T1平扫 T1增强 T2 FLAIR", "t1=T1平扫 t1ce=T1增强 t2=T2 flair=FLAIR"),
+    "a study called Perf": ("PERF_012_", "{}T1 {}T2 {}FLAIR", "t1={}T1 t2={}T2 flair={}FLAIR"),
+    "SyMRI": ("", "T1 synT2 FLAIR", "t1=T1 flair=FLAIR"),
+    "one visit": ("_tp1", "T1{} T2{} FLAIR{}", "t1=T1{} t2=T2{} flair=FLAIR{}"),
+    "one day": ("", "T1_20200101101010 T2_20200101103010", "t1=T1_20200101101010 t2=T2_20200101103010"),
     "pre and post": ("", "PRE_T1 T1_POST T2", "t1=PRE_T1 t1ce=T1_POST t2=T2"),
 }
 
@@ -188,6 +237,29 @@ def test_time_points_called_like_contrasts_are_not_mixed(tmp_path: Path) -> None
         "flair": "T2_FLAIR",
     }
     assert find_subject(touch(tmp_path / "one", "T2_FLAIR T2_TSE T1_SE T1_GD")).available == STANDARD
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "P1_tp1_T1 P1_tp2_T2",
+        "P1_baseline_T1 P1_followup_FLAIR",
+        "preop_T1 postop_FLAIR",
+        "V1_T1 V2_T2 V1_FLAIR",
+        "p1_t1 p2_flair",
+        "T1_visit1 T2_visit2",
+        "T1_baseline FLAIR_follow-up",
+        "T1_20200101 T2_20210101",
+        "T1_2010-03-02 T2_20110302101010",
+        "P1_time01_T1 P1_time02_T2",
+    ],
+)
+def test_occasions_are_not_mixed_though_no_contrast_is_there_twice(tmp_path: Path, names: str) -> None:
+    home = touch(tmp_path / "p", names)
+    with pytest.raises(InputError, match="holds the scans of 2 subjects"):
+        find_subject(home)
+    apart, _ = find_subjects(home)
+    assert sorted(len(subject.files) for subject in apart) in ([1, 1], [1, 2])
 
 
 def test_time_points_are_not_mixed(tmp_path: Path) -> None:
