@@ -1,8 +1,14 @@
 """Where a network runs, in what precision, and whether memory ran out: one answer for every command."""
 
+import ctypes
+import sys
+
 import torch
 
 from mrsynth.errors import MrsynthError, UsageError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+BLOCK, KEPT = 2**25, 2**27  # bytes: of one request that is mapped by itself; of freed memory that is kept
 
 
 def choose_device(wanted: str) -> str:
@@ -36,6 +42,18 @@ def choose_precision(wanted: str, device: str) -> str:
 def limit_threads(count: int) -> None:
     """Let torch use so many processor threads, from now on."""
     torch.set_num_threads(count)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, for what it needs next: on glibc; elsewhere nothing happens.
+
+    glibc gives the end of its heap back at once, and a network asks for it again in its next layer, to be cleared page
+    by page: measured on dfbk, 0.7 of 11 CPU seconds a volume. Volumes are above BLOCK and still go back at once.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, BLOCK)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def out_of_memory(error: BaseException) -> bool:

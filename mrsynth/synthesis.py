@@ -1,7 +1,7 @@
 """A method over a whole volume, at once or in batches of slices; samples reduced to their mean and spread."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrsynth.contrasts import Contrast
 from mrsynth.devices import out_of_memory, release_cache
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import WeightsError
@@ -41,14 +42,16 @@ def synthesise_volume(
     how: Estimator,
     *,
     available: Sequence[bool] | None = None,
+    targets: Collection[Contrast] | None = None,
     slices: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Synthesis:
-    """Fill in every contrast that is not available; available contrasts come back as they are.
+    """Fill in every contrast that is not available, or at least the targets; available ones come back as they are.
 
     prepared    images of the method's contrasts, in its order
     subject     its name, which seeds the noise
     available   (C,) what the method may read; None for all that the subject has. Hiding a contrast makes a self-check
+    targets     missing contrasts that are wanted; None for all
     slices      indices along K to make, by a method that works on slices; None for all with foreground. The rest stay 0
     Raises WeightsError when the network gives numbers that are not finite.
     """
@@ -64,7 +67,7 @@ def synthesise_volume(
             if progress is not None:
                 progress(f"synthesising {what}", sample * total + done, how.samples * total)
 
-        for where, made in parts(method, prepared, flags, slices, noise, how, tell):
+        for where, made in parts(method, prepared, flags, targets, slices, noise, how, tell):
             if not bool(made[missing][:, torch.from_numpy(prepared.mask[..., where])].isfinite().all()):
                 raise WeightsError(
                     f"What the network makes of {subject} is not finite, so nothing was kept. "
@@ -97,6 +100,7 @@ def parts(
     method: Method,
     prepared: Prepared,
     available: NDArray[np.bool_],
+    targets: Collection[Contrast] | None,
     slices: Sequence[int] | None,
     noise: SeededNoise,
     how: Estimator,
@@ -118,7 +122,7 @@ def parts(
     while start < len(slices):
         batch = list(slices[start : start + size])
         try:
-            made = synthesise_slices(method, images, available, batch, noise, how)
+            made = synthesise_slices(method, images, available, batch, noise, how, targets)
         except (MemoryError, RuntimeError) as error:
             if len(batch) == 1 or not out_of_memory(error):
                 raise
@@ -162,6 +166,7 @@ def synthesise_slices(
     indices: Sequence[int],
     noise: SeededNoise,
     how: Estimator,
+    targets: Collection[Contrast] | None = None,
 ) -> torch.Tensor:
     """Axial slices `indices` of images (C, I, J, K) in [-1, 1], made on the device: (B, C, I, J) float32 on the CPU."""
     device = torch.device(how.device)
@@ -179,6 +184,7 @@ def synthesise_slices(
             flags.to(device),
             context=around.to(device),
             noise=noise.slices(indices),
+            targets=targets,
             **options(how),
         )
     return made.float().cpu()

@@ -1,11 +1,13 @@
 """Where networks run: devices and precisions that are there, and errors that mean that memory ran out."""
 
 import mmap
+import sys
 
+import numpy as np
 import pytest
 import torch
 
-from mrsynth.devices import choose_device, choose_precision, out_of_memory
+from mrsynth.devices import choose_device, choose_precision, keep_freed_memory, out_of_memory
 from mrsynth.errors import MemoryExhausted, UsageError
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 
@@ -92,3 +94,16 @@ def test_the_peak_of_memory_is_that_since_it_was_asked_to_begin_anew():
     reset_peak_memory()
 
     assert 50 < peak_memory_mb() < after_big - 50
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="malloc of glibc")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    from resource import RUSAGE_SELF, getrusage
+
+    keep_freed_memory()
+    np.ones(2_000_000)  # 16 MB: a layer of a network
+    before = getrusage(RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(2_000_000)
+
+    assert getrusage(RUSAGE_SELF).ru_minflt - before < 4_000  # pages of one such array

@@ -120,10 +120,11 @@ def contrasts_listed(option: str, values: Sequence[str] | None) -> tuple[Contras
 
 
 def use_threads(count: int | None) -> None:
-    """Let torch and what it calls use so many threads; None leaves it to them."""
-    if count is None:
-        return
-    os.environ["OMP_NUM_THREADS"] = str(count)
-    from mrsynth.devices import limit_threads
+    """Let torch and what it calls use so many threads; None leaves it to them. For commands that run networks."""
+    if count is not None:
+        os.environ["OMP_NUM_THREADS"] = str(count)
+    from mrsynth.devices import keep_freed_memory, limit_threads
 
-    limit_threads(count)
+    keep_freed_memory()
+    if count is not None:
+        limit_threads(count)

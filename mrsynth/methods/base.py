@@ -1,7 +1,7 @@
 """What every method offers to the rest of mrsynth: configuration, objectives and synthesis; and what can be trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, ClassVar, Self
@@ -111,7 +111,8 @@ class Batch:
 class Wish:
     """How a synthesis is to be made: the options of `Method.synthesise`. None leaves it to the configuration.
 
-    mean   one call, from the noisiest level; `noise` gives zeros
+    mean      one call, from the noisiest level; `noise` gives zeros
+    targets   all that anybody wants of what is missing; None for all
     """
 
     context: Tensor
@@ -120,6 +121,11 @@ class Wish:
     sampler: str | None
     progress: Callable[[int, int], None] | None
     mean: bool = False
+    targets: Collection[Contrast] | None = None
+
+    def wants(self, contrast: Contrast) -> bool:
+        """Whether somebody will look at it: a method that makes contrasts one by one may leave the others out."""
+        return self.targets is None or contrast in self.targets
 
     def counter(self, total: int) -> Callable[[], None]:
         """To be called after each of `total` network calls, which `progress` then hears of."""
@@ -297,20 +303,22 @@ class Method(Trainable):
         sampler: str | None = None,
         progress: Callable[[int, int], None] | None = None,
         mode: Mode = "sample",
+        targets: Collection[Contrast] | None = None,
     ) -> Tensor:
-        """Fill in every contrast that is not available.
+        """Fill in every contrast that is not available, or at least the targets.
 
         images     (B, C, H, W) or (B, C, D, H, W) in [-1, 1]; channels that are not available are never read
         available  (B, C) bool, at least one per row
         context    (B, C, N, H, W), see Batch
         mode       mean: one call of the network without noise; `noise`, `steps` and `sampler` play no part
+        targets    what must be made; None for all. What else is made, or stays grey, is the method's affair
         returns    like images, in [-1, 1]; available channels as given
         """
         if not bool(available.any(1).all()):
             raise ValueError("every row of `available` needs at least one contrast")
-        wish = Wish(context, noise, steps, sampler, progress)
+        wish = Wish(context, noise, steps, sampler, progress, targets=targets)
         if mode == "mean":
-            wish = Wish(context, torch.zeros_like, 1, None, progress, mean=True)
+            wish = Wish(context, torch.zeros_like, 1, None, progress, mean=True, targets=targets)
         return self.fill_in(images, available, wish)
 
     @abstractmethod

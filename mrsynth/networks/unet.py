@@ -139,7 +139,8 @@ class UNet(nn.Module):
         embedding = self.embed_level(level)
         if self.embed_condition is not None and condition is not None:
             embedding = embedding + self.embed_condition(condition.to(embedding.dtype))
-        h = self.stem(self.fold(x))
+        folded = self.fold(x)
+        h = self.stem(folded)
         skips = [h]
         for stage in cast("Sequence[Stage]", self.down):
             for residual, attention in zip(stage.blocks, stage.attention, strict=True):
@@ -159,7 +160,10 @@ class UNet(nn.Module):
         if self.input_gate is not None and self.input_head is not None:
             # which channels are noise depends on the level and on what is available: the embedding knows both
             gate = 1 + self.input_gate(F.silu(embedding))
-            out = out + self.input_head(self.fold(x * gate[:, :, None, None].to(x.dtype)))
+            every_place = gate.repeat_interleave(self.config.fold**2, 1)[
+                :, :, None, None
+            ]  # of the pixels folded into channels
+            out = out + self.input_head(folded * every_place.to(x.dtype))
         return F.pixel_shuffle(out, self.config.fold)
 
     def fold(self, x: Tensor) -> Tensor:

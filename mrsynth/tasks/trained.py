@@ -87,7 +87,8 @@ class TrainedMethod:
         """
         self.method.to(how.device).optimise(how.precision)
         only = slices if self.method.dimensions == 2 else None
-        return synthesise_volume(self.method, prepared, subject.name, how, slices=only, progress=progress)
+        about = (self.method, prepared, subject.name, how)
+        return synthesise_volume(*about, targets=targets, slices=only, progress=progress)
 
     def taking_part(self, available: Collection[Contrast], target: Contrast) -> tuple[Resolved, ...]:
         """The members of a committee that make a contrast; none of a single method."""
@@ -163,6 +164,7 @@ class TrainedCommittee:
                 subject,
                 own,
                 replace(how, sampler=ONE_CALL),
+                targets=own_targets,
                 slices=slices if same_planes(own, prepared) else None,
                 progress=named(progress, member.card.name),
             ).image

@@ -311,6 +311,17 @@ def test_configuration_and_weights_survive_json_and_a_state_dict(config, wake, b
 
 
 @every_variant
+def test_a_contrast_that_is_wanted_alone_is_the_same_as_among_others(config, wake, batch_for):
+    method = wake(config)
+    for pattern in usable(method, [(T1, T2), (FLAIR,)]):
+        batch = batch_for(method, [pattern])
+        everything = run(method, batch)
+        for target in (c for c in method.targets if c not in pattern):
+            alone, channel = run(method, batch, targets=[target]), method.contrasts.index(target)
+            assert torch.equal(alone[:, channel], everything[:, channel])
+
+
+@every_variant
 def test_it_makes_what_it_says_it_supports(config, wake, batch_for):
     method = wake(config)
     for pattern in [STANDARD, *patterns(STANDARD), ()]:

@@ -236,9 +236,10 @@ class Dfbk(Method):
     # --- Sampling -------------------------------------------------------------------------------------------------
 
     def fill_in(self, images: Tensor, available: Tensor, wish: Wish) -> Tensor:
-        """Fill in every contrast that is not available, each in its own chain.
+        """Fill in every contrast that is not available and that somebody wants, each in its own chain.
 
-        Targets that this network does not make keep 0 (mid-grey). Noise is asked for (B, targets, H, W).
+        The others, and those that this network does not make, keep 0 (mid-grey). What a later one is to be made from is
+        made too. Noise is asked for (B, targets, H, W).
         """
         if (wish.sampler or SAMPLER) != SAMPLER:
             raise UsageError(f"dfbk samples with {SAMPLER} only, not with {wish.sampler}; leave --sampler out.")
@@ -246,6 +247,8 @@ class Dfbk(Method):
         missing = [t for t in self.targets if not bool(available[:, self.contrasts.index(t)].all())]
         if not missing and not self.config.unified:
             raise ValueError(f"this network makes {', '.join(self.targets)}, which no row lacks")
+        last = max((n for n, t in enumerate(missing) if wish.wants(t)), default=-1)
+        missing = missing[: last + 1] if self.config.chain else [t for t in missing if wish.wants(t)]
         result = torch.where(available[:, :, None, None], images, ABSENT)
         # drawn for all targets at once, so that a contrast has its noise whatever else is missing
         fields = result[:, [self.contrasts.index(t) for t in self.targets]]

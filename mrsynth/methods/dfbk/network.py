@@ -172,7 +172,8 @@ class SwinUNet(nn.Module):
         if self.embed_target is not None and target is not None:
             embedding = embedding + self.embed_target(target)
         text = (tokens, valid)
-        h = self.stem(self.fold(x))
+        folded = self.fold(x)
+        h = self.stem(folded)
         skips = [h]
         for stage in cast("Sequence[Stage]", self.down):
             for number, block in enumerate(stage.blocks):
@@ -196,7 +197,10 @@ class SwinUNet(nn.Module):
         if self.config.input_skip:
             # which channels are noise depends on the level and the target: the embedding knows both
             gate = 1 + self.input_gate(F.silu(embedding))
-            out = out + self.input_head(self.fold(x * gate[:, :, None, None].to(x.dtype)))
+            every_place = gate.repeat_interleave(self.config.fold**2, 1)[
+                :, :, None, None
+            ]  # of the pixels folded into channels
+            out = out + self.input_head(folded * every_place.to(x.dtype))
         return F.pixel_shuffle(out, self.config.fold)
 
     def fold(self, x: Tensor) -> Tensor:

@@ -151,7 +151,8 @@ class MsgLdm(Method):
         images = torch.where(available[:, :, None, None], images, ABSENT)
         found: Structures = self.structure(images, wish.context, available)
         if self.diffusion is None or sampler == DIRECT:
-            made = self.structure.direct(found, ~available)
+            wanted = torch.tensor([wish.wants(c) for c in self.contrasts], device=available.device)
+            made = self.structure.direct(found, ~available & wanted)
             wish.counter(1)()
         else:
             drafts = self.structure.direct(found, ~available) if self.config.known == "draft" else None

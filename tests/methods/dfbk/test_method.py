@@ -370,6 +370,16 @@ def test_in_a_chain_a_contrast_that_was_made_is_read_for_the_next(wake):
     assert torch.equal(third[:, 1], made[:, 2])  # flair begins from the t2 that was made
 
 
+def test_the_network_is_not_called_for_a_contrast_that_nobody_wants(wake):
+    for chain, asked, calls in ((False, T2, 1), (True, T1CE, 1), (True, T2, 2), (False, T1, 0)):
+        method = wake(config(chain=chain))
+        watcher = Watcher(method)
+        made = run(method, batch_of("t1"), steps=1, targets=[asked])
+
+        assert len(watcher.calls) == calls
+        assert not made[:, 3].any()  # flair, the last, stays grey
+
+
 def test_every_contrast_has_its_own_chain_and_its_own_noise(wake):
     """What else is missing does not matter, as long as the same is read."""
     method = wake(config(sources="single"))
