@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from mrsynth.card import Card
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import WeightsError
+from mrsynth.io.yaml_files import read_own_yaml
 from mrsynth.plain import Plain
 
 FILE = Path(__file__).resolve().parents[1] / "weights" / "data_sources.yaml"
@@ -32,7 +33,7 @@ class DataFacts(Plain):
 def data_facts(file: Path = FILE) -> Sequence[DataFacts]:
     """All data sets that are known. Raises WeightsError when the file is missing or malformed."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_own_yaml(file)
         return tuple(DataFacts.model_validate(fields) for fields in content["sources"])
     except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError) as error:
         raise WeightsError(f"Cannot use {file}: {error}. Correct it, or install mrsynth again.") from error

@@ -6,6 +6,7 @@ import yaml
 from pydantic import ValidationError
 
 from mrsynth.errors import InputError
+from mrsynth.io.yaml_files import read_own_yaml
 from mrsynth.scores.published_figures import PublishedFigures
 
 FILE = Path(__file__).resolve().parents[1] / "scores" / "published_results.yaml"
@@ -17,7 +18,7 @@ def read_published(file: Path = FILE) -> PublishedFigures:
     Raises InputError when it is missing, is no YAML, or holds a row that does not follow `PublishedRow`.
     """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = read_own_yaml(file)
         return PublishedFigures.model_validate(content)
     except ValidationError as error:
         wrong = error.errors()[0]

@@ -28,6 +28,7 @@ from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.fetched import records
 from mrsynth.io.files import ensure_folder
+from mrsynth.io.yaml_files import read_own_yaml
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.yaml"
@@ -56,7 +57,7 @@ def manifest() -> list[ManifestEntry]:
     if path is None:
         raise WeightsError(f"No {MANIFEST}: looked for {places[0]} and {places[1]}. Install mrsynth again.")
     try:
-        content = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # ten times faster
+        content = read_own_yaml(path)
     except (OSError, yaml.YAMLError) as error:
         raise WeightsError(f"Cannot read {path}: {error}. Correct it, or install mrsynth again.") from error
     if not isinstance(content, dict) or set(content) != {"weights"} or not isinstance(content["weights"], list):
