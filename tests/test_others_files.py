@@ -13,7 +13,7 @@ from mrsynth.tasks.train.run import WRITTEN as OF_A_TRAINING
 NAMES = {
     "benchmark": OF_A_BENCHMARK,
     "train": OF_A_TRAINING,
-    "batch": ("summary.csv", "index.html"),
+    "batch": ("batch.json", "summary.csv", "index.html", "journal.jsonl", "journal-of-mine.jsonl"),
     "dicom": ("P1_t1.nii.gz", "P1_t2.json"),
     "phantom": ("phantom-000/phantom-000_t1.nii.gz", "phantom-000/phantom-000_seg.nii.gz"),
 }
@@ -33,7 +33,7 @@ def asked(tmp_path, write_subject_folder, write_series, only_tiny):
         return {
             "benchmark": (*data, "--no-pictures", "--no-baselines", "-o", out),
             "train": ("--method", "fgc2f", "--data", tmp_path / "data", "--out", out),
-            "batch": (tmp_path / "data", "-o", out),
+            "batch": (tmp_path / "data", "-o", out, "--overwrite"),
             "dicom": (tmp_path / "dicom", "-o", out, "--name", "P1"),
             "phantom": (out,),
         }[command]

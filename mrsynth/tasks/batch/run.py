@@ -33,19 +33,22 @@ from mrsynth.io.store import Stock
 from mrsynth.io.subjects import SubjectFiles, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
+from mrsynth.scores.rows import csv_text
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models, attempt, failed
 from mrsynth.tasks.batch.estimate import Estimate, estimate, in_words
-from mrsynth.tasks.batch.journal import Journal, Record, part_name, records_of
+from mrsynth.tasks.batch.journal import PATTERN, Journal, Record, part_name, records_of
 from mrsynth.tasks.batch.tree import Tree, of_participants
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, SubjectOptions, header_problems
 from mrsynth.tasks.complete.run import plan
 from mrsynth.tasks.privacy import Places
+from mrsynth.texts import visible
 
 if TYPE_CHECKING:
     from mrsynth.tasks.batch.cluster import Workers
 
 log = logging.getLogger(__name__)
 
+OF_ANY = {"targets", "weights", "method"}  # what the request of every batch says
 TRIES = 3  # subjects to estimate by, before there is no estimate
 
 
@@ -148,27 +151,30 @@ def write_summary(tree: Tree, records: Mapping[str, Record], left_out: Sequence[
 def same_batch(options: BatchOptions, out: Path) -> bool:
     """Note the request in the folder; whether it held this batch already.
 
-    Raises UsageError when it holds a batch of another request, one whose request cannot be read, or files of others.
+    Raises UsageError when it holds a batch of another request, or files of others, whatever `options.overwrite` says.
     """
     path = out / "batch.json"
-    now = options.lasting()
-    there = path.exists()
-    if not there:
-        refuse_others(out, ("summary.csv", "index.html"), lambda _: False)
-    if there and not options.overwrite:
-        try:
-            before = read_json(path)
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict):
-            raise UsageError(f"{path} is damaged. Give another --out, or --overwrite to do everything again.")
-        if changed := sorted(key for key in {*before, *now} if before.get(key) != now.get(key)):
-            raise UsageError(
-                f"{out} holds a batch that was begun with other options ({', '.join(changed)}). Give the same, another "
-                "--out, or --overwrite to do everything again."
-            )
+    now, before = options.lasting(), request_in(path)
+    there = before is not None
+    if before is None:  # whatever lies there is of others, journals too, to which a line would be added
+        names = ("batch.json", "summary.csv", "index.html", *sorted(journal.name for journal in out.glob(PATTERN)))
+        refuse_others(out, names, lambda _: False)
+    elif not options.overwrite and (changed := [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]):
+        raise UsageError(
+            f"{out} holds a batch that was begun with other options ({', '.join(changed)}). Give the same, another "
+            "--out, or --overwrite to do everything again."
+        )
     write_text(path, json.dumps(now, indent=2) + "\n")
     return there
+
+
+def request_in(path: Path) -> dict[str, Any] | None:
+    """The request of a batch that was noted in a file; None where there is none."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and set(content) >= OF_ANY else None
 
 
 class Work:
@@ -319,10 +325,6 @@ def summary_csv(records: Mapping[str, Record]) -> str:
     for name in sorted(records):
         row = records[name].model_dump()
         row |= {"made": ";".join(row["made"]), "warnings": len(row["warnings"])}
-        writer.writerow({key: "" if row[key] is None else _harmless(row[key]) for key in COLUMNS})
+        cells = {key: visible(row[key]) if isinstance(row[key], str) else row[key] for key in COLUMNS}
+        writer.writerow({key: "" if cell is None else csv_text(cell) for key, cell in cells.items()})
     return text.getvalue()
-
-
-def _harmless(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from mrsynth import __version__
@@ -68,7 +69,15 @@ class Tree:
         return inside or Path(subject)
 
     def refuse_strangers(self, files: SubjectFiles) -> None:
-        """Raise InputError for scans in a BIDS data set whose names are not those of BIDS."""
+        """Raise InputError for a subject whose results have no place here.
+
+        Of a BIDS data set one whose scans are not named as in BIDS; else one that is called as a file of the batch is.
+        """
+        if self.dataset is None and any(fnmatch(files.name.casefold(), name) for name in NO_BIDS):
+            raise InputError(
+                f"{files.name}: the batch keeps a file of that name, so that results have no place beside it. Rename "
+                "the subject's folder, or complete it by itself."
+            )
         if self.dataset is not None and (files.layout != "bids" or home_in_tree(files.name) is None):
             raise InputError(
                 f"{files.name}: its scans are not named as in BIDS, so that results have no place in a derivative. "

@@ -179,7 +179,7 @@ def make(
             log.note(warning, "WARNING")
         log.note(f"done in {report.timings['total']:.1f} s")
         write_text(folder / LOG, todo.places.text(log.text))
-    images = {output.contrast: todo.out / output.file for output in report.outputs}
+    images = {target: todo.out / todo.output_name(target) for target in done.volumes}  # not as the report spells them
     return todo, Saved(todo.out, images, report, todo.out / "report.html")
 
 

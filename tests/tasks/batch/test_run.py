@@ -275,11 +275,22 @@ def test_a_request_that_is_wrong_for_everyone_ends_at_once(arguments, status, me
 @pytest.mark.parametrize("request_kept", ["{", "[]", '{"seed": ' + "[" * 1000 + "]" * 1000 + "}"])
 def test_a_damaged_request_is_not_passed_over(request_kept, cohort, tmp_path, stand_in):
     (tmp_path / "batch.json").write_text(request_kept)
-    with pytest.raises(UsageError, match=r"batch\.json is damaged"):
-        task.batch(options(cohort, tmp_path))
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match=r"holds batch\.json, which mrsynth did not write"):
+            task.batch(options(cohort, tmp_path, overwrite=overwrite))
+    assert (tmp_path / "batch.json").read_text() == request_kept and not stand_in[0]
 
-    task.batch(options(cohort, tmp_path, overwrite=True))
-    assert sorted(stand_in[0]) == ["p1", "p2"]
+
+@pytest.mark.parametrize("name", ["Index.html", "summary.csv", "journal-x.jsonl", "batch.json"])
+def test_a_subject_that_is_called_as_a_file_of_the_batch_fails_and_the_rest_is_done(name, cohort, tmp_path, stand_in):
+    shutil.copytree(cohort / "p1", tmp_path / "in" / "p1")
+    shutil.copytree(cohort / "p1", tmp_path / "in" / name)
+    for path in (tmp_path / "in" / name).iterdir():
+        path.rename(path.with_name(path.name.replace("p1", name)))
+    done = task.batch(options(tmp_path / "in", tmp_path / "out"))
+
+    assert stand_in[0] == ["p1"] and [record.subject for record in done.failed] == [name]
+    assert (tmp_path / "out" / "summary.csv").is_file()
 
 
 def test_grids_that_complete_refuses_are_told_before_any_sampling(cohort, tmp_path, stand_in, brain_volumes):
