@@ -22,13 +22,13 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.dicom_elements import fits
 from mrsynth.io.folders import few
-from mrsynth.io.nifti import LONGEST_SIDE_MM, MOST_VOXELS
+from mrsynth.io.nifti import LONGEST_SIDE_MM
 from mrsynth.io.other_formats import affine_of
 from mrsynth.io.reading import open_regular
 from mrsynth.io.sidecars import names_an_agent
 from mrsynth.io.vocabulary import UNNAMED, judge_name
 from mrsynth.plain import Doubles
-from mrsynth.scans.volume import Volume
+from mrsynth.scans.volume import MOST_VOXELS, Volume
 
 log = logging.getLogger(__name__)
 

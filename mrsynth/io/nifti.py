@@ -22,10 +22,9 @@ from mrsynth.io.other_formats import read_header
 from mrsynth.io.sidecars import pointer_of
 from mrsynth.io.streams import Stream, skip, stream_of
 from mrsynth.scans.headers import Forms
-from mrsynth.scans.volume import SPACING_RANGE_MM, Volume, same_grid
+from mrsynth.scans.volume import MOST_VOXELS, SPACING_RANGE_MM, Volume, same_grid
 
 SUFFIXES = (".nii", ".nii.gz")
-MOST_VOXELS = 2**28  # of an image that is read: a head at 0.25 mm has as many
 LONGEST_SIDE_MM = 600.0  # of an image along each axis: a head with neck, and room around it
 UNITS_MM = {1: 1000.0, 2: 1.0, 3: 1e-3}  # low bits of xyzt_units: metre, millimetre, micrometre
 LARGEST_OFFSET = 2**26  # bytes before the voxels: header and extensions

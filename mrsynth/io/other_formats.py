@@ -99,7 +99,10 @@ def read_header(path: Path) -> Foreign:
 def _of_freesurfer(path: Path) -> Foreign:
     stream = stream_of(path)
     begin = stream.begin(FREESURFER_BYTES)
-    header: Any = nib.freesurfer.mghformat.MGHHeader.from_fileobj(BytesIO(begin.ljust(FREESURFER_BYTES, b"\0")))
+    try:
+        header: Any = nib.freesurfer.mghformat.MGHHeader.from_fileobj(BytesIO(begin.ljust(FREESURFER_BYTES, b"\0")))
+    except LookupError as error:
+        raise ValueError(f"its header names a kind of voxels that there is not: {error}") from error
     if int.from_bytes(begin[FREESURFER_PLACED], "big") != 1:
         raise InputError(f"{path}: its header does not say how the image lies in space. Export it again.")
     shape, affine = tuple(map(int, header["dims"])), np.asarray(header.get_affine())

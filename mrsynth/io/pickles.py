@@ -22,6 +22,7 @@ from mrsynth.io.reading import open_regular
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # what training scripts call the network's part
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+MOST_AXES = 16  # of a tensor; torch itself works with 64
 LONGEST_PROGRAM = 2**25  # bytes of data.pkl: a hundred thousand tensors have a third
 EXPECTED = "Expected a dictionary of tensors by name, as torch.save(model.state_dict(), FILE) writes it"
 
@@ -181,6 +182,8 @@ def _strange(tensor: Tensor) -> str:
         return "is sparse, nested or quantized"
     if tensor.device.type != "cpu":
         return "has no data"
+    if tensor.dim() > MOST_AXES:
+        return f"has {tensor.dim()} axes"
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         return f"claims {tensor.numel()} numbers, more than are there"  # a few bytes could fill the memory
     return ""

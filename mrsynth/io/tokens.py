@@ -69,6 +69,8 @@ def read_tokens(path: Path) -> TokenTable:
                 raise ValueError("it would unpack into more than it is, which mrsynth never writes")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
+    except MemoryError as error:  # what is there is short, so an array claims to be longer
+        raise InputError(f"{path} cannot be read as tokens: it claims more than it holds. {AGAIN}") from error
     except DAMAGED as error:
         # a ValueError is also what an array of Python objects gives, which would have to be unpickled
         reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -10,6 +10,8 @@ from mrsynth.io.reading import DEEPEST, decoded, read_bounded
 
 LONGEST_YAML = 2**20  # bytes; the longest that mrsynth writes, the list of a cohort, has a tenth
 MOST_NODES = 200_000  # each alias counted with all that it stands for
+LONGEST_NUMBER = 100  # characters: a longer one takes time that grows with its square
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def read_own_yaml(path: Path) -> Any:
@@ -81,7 +83,10 @@ def _weight(node: Any, known: dict[int, int], depth: int) -> int:
         return weight
     known[id(node)] = 0
     weight = 1
-    if not isinstance(node, yaml.ScalarNode):
+    if isinstance(node, yaml.ScalarNode):
+        if node.tag in NUMBERS and len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"it holds a number of {len(node.value)} characters")
+    else:
         for child in node.value:
             weight += sum(_weight(c, known, depth + 1) for c in (child if isinstance(child, tuple) else (child,)))
             if weight > MOST_NODES:

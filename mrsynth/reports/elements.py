@@ -1,6 +1,7 @@
 """The templates of the pages that mrsynth writes, and what a cell of their tables can hold.
 
-Templates, styles and scripts are the files in `templates/`. Every text is escaped; a page links to nothing outside.
+Templates, styles and scripts are the files in `templates/`. Every text is escaped, and what would turn its letters
+is spelt out; a page links to nothing outside.
 """
 
 from base64 import b64encode
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mrsynth.texts import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -43,6 +46,7 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.globals["file"] = _text
     environment.filters["base64"] = lambda data: b64encode(data).decode("ascii")

@@ -1,5 +1,6 @@
 """Grids: which way array axes point, turning them, and interpolating between spacings."""
 
+import math
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any, TypeVar
@@ -7,7 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsynth.errors import InputError
 from mrsynth.plain import Array
+from mrsynth.scans.volume import MOST_VOXELS
 
 AXIS_LETTERS = ("LR", "PA", "IS")  # negative and positive end of x, y, z in RAS+ millimetres
 
@@ -90,6 +93,15 @@ class Resampling:
     def back(self, array: Array) -> Array:
         """From the new grid to the old."""
         return _interpolate(array, self.new_spacing, self.shape, self.spacing) if self.needed else array
+
+
+def check_room(name: str, shape: tuple[int, ...]) -> None:
+    """Raise InputError for a grid that no image has, before memory is taken for it."""
+    if math.prod(shape) > MOST_VOXELS:
+        raise InputError(
+            f"{name}: prepared as the checkpoint asks for, it would have {'x'.join(map(str, shape))} voxels, more than "
+            f"{MOST_VOXELS}. Use another checkpoint."
+        )
 
 
 def _world(letter: str) -> int:

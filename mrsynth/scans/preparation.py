@@ -13,7 +13,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask, Plain
 from mrsynth.scans.foreground import same_image, shown_by_any
-from mrsynth.scans.grid import Orientation, Resampling, is_axis_code
+from mrsynth.scans.grid import Orientation, Resampling, check_room, is_axis_code
 from mrsynth.scans.hounsfield import (
     HOUNSFIELD,
     Window,
@@ -61,7 +61,7 @@ class PreparationConfig(Plain):
     """
 
     axes: str = "LPS"
-    spacing: float = Field(1.0, gt=0)
+    spacing: float = Field(1.0, ge=SPACING_RANGE_MM[0], le=SPACING_RANGE_MM[1])
     spacing_tolerance: float = Field(0.05, ge=0)
     quantile: float = Field(0.995, gt=0, le=1)
     multiple: int = Field(16, gt=0)
@@ -175,6 +175,7 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
         orientation.apply(foreground).shape,
         orientation.spacing(reference.spacing),
     )
+    check_room(subject.name, resampling.new_shape)
     weight = resampling.forward(orientation.apply(foreground).astype(np.float32))
     mask = weight >= 0.5
     if not mask.any():
@@ -186,6 +187,7 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
     box = tuple(p.kept for p in placements)
     inside = tuple(slice(p.before, p.before + p.kept.stop - p.kept.start) for p in placements)
     shape = tuple(i.stop + p.after for i, p in zip(inside, placements, strict=True))
+    check_room(subject.name, shape)
 
     images = np.zeros((len(contrasts), *shape), dtype=np.float32)
     model_mask = np.zeros(shape, dtype=bool)

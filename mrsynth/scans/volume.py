@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 GRID_TOLERANCE_MM = 1e-3
 SPACING_RANGE_MM = (0.05, 20.0)  # of a head's voxels
+MOST_VOXELS = 2**28  # of an image, read or prepared: a head at 0.25 mm has as many
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from mrsynth.card import Card
 from mrsynth.errors import WeightsError
+from mrsynth.io.pickles import MOST_AXES
 from mrsynth.methods import sampler_names
 
 LARGEST_SETTING = 65536  # of a configuration: channels, steps of a chain, codes
@@ -47,8 +48,13 @@ def check_card(where: Path, card: Card) -> None:
 
 
 def check_finite(where: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise WeightsError for weights that are not finite: whatever they make would be none either."""
+    """Raise WeightsError for weights that are not finite: whatever they make would be none either.
+
+    Nor can there be tensors of more axes than torch works with.
+    """
     for name, tensor in tensors.items():
+        if tensor.dim() > MOST_AXES:
+            raise WeightsError(f"{where}: the tensor '{name}' has {tensor.dim()} axes, which none of a network has.")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())
             raise WeightsError(

@@ -316,6 +316,15 @@ def test_freesurfer_without_directions_is_refused(tmp_path: Path) -> None:
         read_volume(tmp_path / "T1.mgh")
 
 
+def test_a_kind_of_voxels_that_freesurfer_does_not_have_is_refused(tmp_path: Path) -> None:
+    nib.save(nib.MGHImage(voxels(), np.eye(4)), tmp_path / "T1.mgh")
+    data = bytearray((tmp_path / "T1.mgh").read_bytes())
+    data[20:24] = (99).to_bytes(4, "big")
+    (tmp_path / "T1.mgh").write_bytes(data)
+    with pytest.raises(InputError, match="kind of voxels"):
+        read_volume(tmp_path / "T1.mgh")
+
+
 @pytest.mark.parametrize("ending", sorted(TO_CONVERT))
 def test_formats_that_are_not_read_are_never_missing(tmp_path: Path, ending: str) -> None:
     """A wanted contrast in such a file ends the run, with the way to convert it; any other is only named."""

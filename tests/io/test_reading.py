@@ -45,16 +45,18 @@ HOSTILE_YAML = {
     "bytes": b"\xff\xfe\xfa",
     "control": "a: \x00",
     "digits": "a: " + "9" * 5000,
+    "digits of another base": "a: 0x" + "f" * 500_000,
+    "minutes": "a: 1" + ":59" * 100_000,
     "two documents": "--- a\n--- b",
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE_YAML)
 def test_hostile_yaml_ends_soon_and_as_one_error(name):
-    began = time.perf_counter()
+    began = time.process_time()
     with at_most(300e6), pytest.raises(ValueError, match=r"."):
         parse_yaml(HOSTILE_YAML[name])
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_what_people_write_is_read_as_before():

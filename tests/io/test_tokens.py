@@ -103,12 +103,24 @@ class Evil:
         return print, ("evil",)
 
 
+CLAIMS = {  # what an array says of itself, of which thirty bytes are there
+    "many numbers": {"descr": "<f2", "shape": (10**12, 5)},
+    "large numbers": {"descr": [("a", "<f2", (10**9,))], "shape": (300_000, 5)},
+    "no rows": {"descr": "<f2", "shape": (0, 2**63 - 1)},
+    "long text": {"descr": "<U500000000", "shape": ()},
+}
+
+
 def harmed(whole, harm):
     buffer = io.BytesIO()
     if harm == "objects":
         np.savez(buffer, mrsynth=np.array([Evil()], dtype=object))
     elif harm == "npy":
         np.save(buffer, np.zeros(3))
+    elif harm in CLAIMS:
+        with zipfile.ZipFile(buffer, "w") as archive, archive.open("mrsynth.npy", "w") as array:
+            np.lib.format.write_array_header_1_0(array, {"fortran_order": False, **CLAIMS[harm]})
+            array.write(bytes(30))
     elif harm == "zip":
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("readme.txt", "hello")
@@ -124,7 +136,7 @@ def harmed(whole, harm):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("harm", ["empty", "text", "pickle", "cut", "flipped", "objects", "npy", "zip"])
+@pytest.mark.parametrize("harm", ["empty", "text", "pickle", "cut", "flipped", "objects", "npy", "zip", *CLAIMS])
 def test_what_is_no_file_of_tokens_is_named_and_not_run(harm, file, capsys):
     file.write_bytes(harmed(file.read_bytes(), harm))
     with pytest.raises(InputError, match=r"tokens\.npz.*embed-text"):

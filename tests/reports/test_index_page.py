@@ -45,3 +45,9 @@ def test_names_and_reasons_are_escaped():
     page = index_html([record('<b>"x"', "failed", reason="<script>alert(1)</script>", score=None)], [])
 
     assert "<script>alert" not in page and '<b>"x"' not in page
+
+
+def test_what_turns_letters_is_spelt_out():
+    page = index_html([record("a\u202egnp.exe", "failed", reason="\x1b[2J", score=None)], ["b\u2066"])
+
+    assert not {"\u202e", "\u2066", "\x1b"} & set(page) and r"a\u202egnp.exe" in page

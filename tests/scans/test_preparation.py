@@ -2,6 +2,7 @@
 
 import json
 from itertools import permutations, product
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,7 @@ from mrsynth.errors import InputError
 from mrsynth.scans.preparation import BRATS_SHAPE, CWDM_GRID, PreparationConfig, Prepared, fit_to_grid, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
-from tests.helpers import turned
+from tests.helpers import at_most, turned
 
 CODES = ["".join(letters) for axes in permutations(("LR", "PA", "IS")) for letters in product(*axes)]
 SMALL = PreparationConfig(multiple=4)
@@ -362,6 +363,16 @@ def test_spacings_that_are_no_millimetres_of_a_head_are_refused(spacing: float) 
 
     with pytest.raises(InputError, match="affine and its units"):
         prepare(s, STANDARD, SMALL)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"spacing": 0.05}, {"multiple": 60_000}, {"crop": "full", "multiple": 1, "grid": (9000, 9000, 9000)}],
+    ids=str,
+)
+def test_a_grid_larger_than_any_image_is_refused_before_memory_is_taken(asked: dict[str, Any]) -> None:
+    with at_most(100e6), pytest.raises(InputError, match="more than 268435456"):
+        prepare(subject(Contrast.T1, affine=lps((8, 8, 8))), STANDARD, PreparationConfig(**asked))
 
 
 def test_none_of_the_models_contrasts() -> None:

@@ -197,6 +197,19 @@ def test_weights_that_are_not_finite_are_refused(tiny_checkpoint, rewritten, val
         load_method(path)
 
 
+def test_tensors_of_more_axes_than_torch_works_with_are_refused(rewritten):
+    path = rewritten()
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    end = len(content) - 8 - length
+    header["x"] = {"dtype": "F32", "shape": [1] * 70 + [0], "data_offsets": [end, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(WeightsError, match="'x' has 71 axes"):
+        load_method(path)
+
+
 @pytest.mark.parametrize(
     "sampling",
     [
@@ -240,7 +253,7 @@ def test_configurations_of_networks_that_nobody_has(rewritten, config):
 @pytest.mark.parametrize(
     "preparation",
     [
-        *({"spacing": v} for v in (0, -1, 1e9, "x")),
+        *({"spacing": v} for v in (0, -1, 1e-9, 0.01, 50, 1e9, "x")),
         *({"multiple": v} for v in (0, 10**9, -8)),
         {"quantile": 7},
         {"axes": "XYZ"},
