@@ -383,13 +383,16 @@ def test_a_tiny_model_learns_one_slice_or_box(config, batch_for):
     """Loss below a third of where it began, and each contrast better than the constant mean of its brain.
 
     Of several stages each begins where the one before it ended, and brings its own loss down. Learning ends as soon as
-    that is reached, and after 120 steps at the latest.
+    that is reached, and after 120 steps at the latest. Of a slice a quarter of the brain is shown, soon learnt.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         method = build_method(config)
     wanted = [pattern for pattern, target in zip(OTHERS, STANDARD, strict=True) if target in method.targets]
     batch = batch_for(method, wanted, same=True)
+    if method.dimensions == 2:
+        shown = {name: getattr(batch, name)[..., :24, 8:32].contiguous() for name in ("images", "context")}
+        batch = replace(batch, **shown)
 
     def mean_loss(stage):
         with torch.no_grad():
@@ -419,7 +422,7 @@ def test_a_tiny_model_learns_one_slice_or_box(config, batch_for):
                 optimiser.zero_grad()
                 objective.loss(batch, torch.Generator().manual_seed(step))["loss"].backward()
                 optimiser.step()
-            if step % 20 == 19 and mean_loss(stage) < before / 3 and (not last or better_than_the_mean()):
+            if step % 10 == 9 and mean_loss(stage) < before / 3 and (not last or better_than_the_mean()):
                 break
         assert mean_loss(stage) < (before / 3 if len(method.stages) == 1 else before)
     assert better_than_the_mean()
