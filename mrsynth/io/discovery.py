@@ -59,19 +59,35 @@ class SubjectFiles:
 
     def with_files(self, files: Mapping[Contrast, Path]) -> "SubjectFiles":
         """The same subject with these files for their contrasts; a file serves one contrast only."""
-        taken = {path.resolve() for path in files.values()}
-        others = {c: path for c, path in self.files.items() if c not in files and path.resolve() not in taken}
+        taken = {os.path.realpath(path) for path in files.values()}
+        others = {c: path for c, path in self.files.items() if c not in files and os.path.realpath(path) not in taken}
         both = {**others, **files}
-        left_out = {path: why for path, why in self.left_out.items() if path.resolve() not in taken}
+        left_out = {path: why for path, why in self.left_out.items() if os.path.realpath(path) not in taken}
         return replace(self, files={c: both[c] for c in Contrast if c in both}, left_out=left_out)
+
+    def only(self, contrasts: Collection[Contrast]) -> "SubjectFiles":
+        """The same subject with the scans of these contrasts; the others are left out, whether they can be read or not.
+
+        Where none would be left, all stay.
+        """
+        if not (files := {c: path for c, path in self.files.items() if c in contrasts}):
+            return self
+        others = {p: f"{c.label}, which the checkpoint does not use" for c, p in self.files.items() if c not in files}
+        return replace(self, files=files, left_out={**self.left_out, **others}) if others else self
 
     def with_mask(self, mask: Path) -> "SubjectFiles":
         """The same subject with this brain mask, instead of any other."""
-        others = {path for path in (*self.masks, self.mask) if path is not None and path.resolve() != mask.resolve()}
-        left_out = {p: why for p, why in self.left_out.items() if p.resolve() != mask.resolve()}
+        others = {
+            path
+            for path in (*self.masks, self.mask)
+            if path is not None and os.path.realpath(path) != os.path.realpath(mask)
+        }
+        left_out = {p: why for p, why in self.left_out.items() if os.path.realpath(p) != os.path.realpath(mask)}
         left_out |= dict.fromkeys(others, "a brain mask, and another was named")
         segmentation = (
-            None if self.segmentation and self.segmentation.resolve() == mask.resolve() else self.segmentation
+            None
+            if self.segmentation and os.path.realpath(self.segmentation) == os.path.realpath(mask)
+            else self.segmentation
         )
         return replace(self, mask=mask, masks=(), left_out=left_out, segmentation=segmentation)
 
@@ -108,8 +124,8 @@ def subject_among_files(
             raise InputError(f"{folder}: there is no such folder.")
         folder, wanted = folder.parent, folder.name
     content = read_folder(folder, sessions=wanted is None)
-    taken = {path.resolve() for path in given.values()}
-    others = {p: n for p, n in content.scans.items() if n.contrast not in given and p.resolve() not in taken}
+    taken = {os.path.realpath(path) for path in given.values()}
+    others = {p: n for p, n in content.scans.items() if n.contrast not in given and os.path.realpath(p) not in taken}
     groups = _subjects_among(others)
     if wanted is not None:
         if wanted not in groups:
@@ -209,11 +225,11 @@ def _subject(
     needed  the contrasts about which there may be no doubt
     alone   there is no other subject in it, so that everything there belongs to this one
     """
-    taken = {path.resolve() for path in given.values()}
+    taken = {os.path.realpath(path) for path in given.values()}
 
     def own(path: Path) -> bool:
         named = alone or re.match(rf"{re.escape(key)}(?![A-Za-z0-9])", path.name) is not None
-        return named and path.resolve() not in taken
+        return named and os.path.realpath(path) not in taken
 
     candidates: dict[Contrast, list[Path]] = {contrast: [path] for contrast, path in given.items()}
     for path, name in scans.items():
@@ -282,14 +298,16 @@ def _refuse_doubt(
 
 def _further_down(content: Content, found: SubjectFiles) -> dict[Path, str]:
     """Images in the folders of a subject's folder, into which nobody looks; what mrsynth made there left out."""
-    used = {path.resolve() for path in (*found.files.values(), *found.masks, found.segmentation, found.mask) if path}
+    used = {
+        os.path.realpath(path) for path in (*found.files.values(), *found.masks, found.segmentation, found.mask) if path
+    }
     below: dict[Path, str] = {}
     for name in content.others:
         if name.endswith("/") and name not in ("anat/", "mrsynth/", "derivatives/") and not name.startswith("ses-"):
             with suppress(InputError):
                 images, broken, _ = entries(content.folder / name[:-1])
                 below |= dict.fromkeys([*images, *broken], "in a folder that is not looked into; name it by option")
-    return {p: why for p, why in below.items() if p.resolve() not in used and not is_synthetic(p)}
+    return {p: why for p, why in below.items() if os.path.realpath(p) not in used and not is_synthetic(p)}
 
 
 def _derived(paths: Sequence[Path]) -> dict[Path, str]:
@@ -313,12 +331,12 @@ def check_mask(mask: Path) -> Path:
 def check_overrides(overrides: Mapping[Contrast, Path]) -> dict[Contrast, Path]:
     """Files named by the user: they exist, are NIfTI, and none is named twice."""
     given = {Contrast(contrast): Path(path).expanduser() for contrast, path in overrides.items()}
-    taken: dict[Path, Contrast] = {}
+    taken: dict[str, Contrast] = {}
     for contrast, path in given.items():
         _check_file(f"--{contrast}", path)
-        if other := taken.get(path.resolve()):
+        if other := taken.get(os.path.realpath(path)):
             raise InputError(f"{path} was given for both --{other} and --{contrast}; give two different files.")
-        taken[path.resolve()] = contrast
+        taken[os.path.realpath(path)] = contrast
     return given
 
 

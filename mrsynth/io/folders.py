@@ -15,7 +15,7 @@ from mrsynth.errors import InputError
 from mrsynth.io.bids import DESCRIPTION
 from mrsynth.io.formats import HEADERS, ending_of, how_to_convert, is_volume, stem_of
 from mrsynth.io.naming import ScanName, is_channel, read_names
-from mrsynth.io.provenance import says_synthetic
+from mrsynth.io.provenance import begins_as_nifti, says_synthetic
 from mrsynth.io.reading import read_json
 from mrsynth.io.sidecars import pointer_of, series_of, sidecar_of, weigh
 from mrsynth.io.vocabulary import UNNAMED, Verdict, contrast_in_name
@@ -146,20 +146,59 @@ def entries(folder: Path) -> Entries:
                 path = folder / entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir():
-                    found.others.append(f"{entry.name}/")
+                if _is_folder(entry):
+                    _look_into(path, found)
                 elif is_volume(entry.name):
                     if why := _why_broken(path):
                         found.broken[path] = why
                     else:
                         found.images.append(path)
-                elif why := how_to_convert(path):
+                elif (why := how_to_convert(path)) or (why := _why_no_volume(path)):
                     found.broken[path] = why
                 elif ending_of(entry.name) not in HEADERS:
                     found.others.append(entry.name)
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}. Check its permissions.") from error
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _look_into(folder: Path, found: Entries) -> None:
+    """Note a folder; one that is called like an image, as some archives unpack, stands for the only image in it."""
+    found.others.append(f"{folder.name}/")
+    if is_volume(folder.name):
+        inside = sorted(path for path in folder.iterdir() if is_volume(path.name) and not path.name.startswith("."))
+        if len(inside) == 1 and inside[0].is_file():
+            found.images.extend(inside)
+        else:
+            found.broken[folder] = (
+                f"a folder with {len(inside)} images, expected a file; copy the one that is meant here"
+            )
+
+
+def _why_no_volume(path: Path) -> str:
+    """Why a file that may well be a scan is not taken for one by its name; "" for any other."""
+    name = path.name
+    if name.lower().endswith(".dvc") and is_volume(name[:-4]) and not path.with_name(name[:-4]).exists():
+        return "a pointer of DVC, its content is not here; fetch it with `dvc pull`"
+    for header, image in HEADERS.items():
+        stem = name[: -len(header)]
+        if name.lower().endswith(header):
+            there = any(path.with_name(stem + ending).exists() for ending in (image, image.upper()))
+            return "" if there else f"without its image {stem}{image}; copy both files of the pair"
+    unfinished = re.fullmatch(r"(?i)(.+)\.(?:part|partial|crdownload|download|filepart|tmp|aria2)", name)
+    if unfinished and is_volume(unfinished[1]):
+        return "an unfinished download; fetch it again" if not path.with_name(unfinished[1]).exists() else ""
+    bare = re.sub(r"(?i)\.gz$", "", name)
+    if "." not in bare and contrast_in_name(bare) and begins_as_nifti(path):
+        return "an image whose name does not say so; let it end in .nii.gz, or .nii where it is not packed"
+    return ""
 
 
 def _why_broken(path: Path) -> str:

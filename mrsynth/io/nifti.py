@@ -256,6 +256,14 @@ def _header(path: Path, begin: bytes, *, pair: bool) -> Any:
             continue
         magic = begin[place : place + 3]
         if magic == (alone if pair else single):
+            raw = kind(begin[:length], check=False)  # type: ignore[no-untyped-call]
+            sizes = raw["pixdim"][1:4]  # nibabel would make 1 of a 0
+            if raw["sform_code"] <= 0 and not (np.isfinite(sizes) & (sizes != 0)).all():
+                raise InputError(
+                    f"{path}: its header says that voxels are {', '.join(f'{float(s):g}' for s in sizes)} mm large, "
+                    "and has no sform. Export it again, or copy the geometry from an image of the same examination "
+                    "(fslcpgeom)."
+                )
             return kind(begin[:length])  # type: ignore[no-untyped-call]
         if magic == alone:
             raise InputError(f"{path} is the header of a pair (.hdr and .img); expected one file. Convert it first.")

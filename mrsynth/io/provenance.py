@@ -63,21 +63,34 @@ def says_synthetic(path: Path) -> bool:
 
 def description(path: Path) -> str:
     """What a NIfTI header says of its image; empty for anything that cannot be read."""
+    start = _header(path)
+    if place := _place(start):
+        offset, length = place
+        return start[offset : offset + length].split(b"\0")[0].decode("latin-1")
+    return ""
+
+
+def begins_as_nifti(path: Path) -> bool:
+    """Whether a file begins as a NIfTI header does, packed or not, whatever its name."""
+    return _place(_header(path)) is not None
+
+
+def _header(path: Path) -> bytes:
+    """The first bytes of a file, unpacked; empty for what cannot be read."""
     try:
         with open_regular(path) as file:
             start = file.read(4096)
-        if start[:2] == b"\x1f\x8b":
-            start = zlib.decompressobj(wbits=31).decompress(start, 1024)
+        return zlib.decompressobj(wbits=31).decompress(start, 1024) if start[:2] == b"\x1f\x8b" else start
     except (OSError, zlib.error):
-        return ""
+        return b""
+
+
+def _place(start: bytes) -> tuple[int, int] | None:
+    """Where the description of the NIfTI header that a file begins with lies; None where it begins with none."""
     if len(start) < min(DESCRIPTION):
-        return ""
-    for order in "<>":
-        place = DESCRIPTION.get(struct.unpack(f"{order}i", start[:4])[0])
-        if place is not None:
-            offset, length = place
-            return start[offset : offset + length].split(b"\0")[0].decode("latin-1")
-    return ""
+        return None
+    sizes = [struct.unpack(f"{order}i", start[:4])[0] for order in "<>"]
+    return next((DESCRIPTION[size] for size in sizes if size in DESCRIPTION), None)
 
 
 def _sidecar_says(image: Path) -> bool:

@@ -1,5 +1,6 @@
 """What stands beside a scan or in its place: JSON in any encoding, what dcm2niix wrote, pointers to a content."""
 
+import codecs
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -62,7 +63,7 @@ def pointer_of(path: Path) -> str:
     try:
         if not 0 < path.stat().st_size <= POINTER:
             return ""
-        start = path.read_bytes()
+        start = path.read_bytes().removeprefix(codecs.BOM_UTF8).replace(b"\\", b"/")
     except OSError:
         return ""
     if re.match(rb"\s*(\.\./)*(\.git)?/?annex/objects/", start):

@@ -82,14 +82,19 @@ class Stream:
         return self.size * (1 if self.packing is None else self.packing.most)
 
 
+TEXT = 64  # bytes that show whether a file is a text
+
+
 def stream_of(path: Path) -> Stream:
     """An image file that can be opened, packed as its name says. Raises InputError when it is not, OSError."""
     with open_regular(path) as file:
-        start = file.read(3)
+        start = file.read(TEXT)
     if not start:
         raise InputError(f"{path} is empty (0 bytes); expected an image. Copy or export it again.")
     for packing in (GZIP, BZIP2):
         packed, said = start.startswith(packing.start), path.name.lower().endswith(packing.endings)
+        if said and not packed and start.lstrip()[:1] in (b"<", b"{") and start.isascii():
+            raise InputError(f"{path} holds a text, no image: a web page or a message in its place. Download it again.")
         if said and not packed:
             ending = next(ending for ending in packing.endings if path.name.lower().endswith(ending))
             raise InputError(

@@ -94,7 +94,7 @@ def judge(files: SubjectFiles, deep: bool) -> Inspection:
     try:
         stock = Stock()
         selection = select(stock.entries, files.available, missing, given=circumstances(Sampling(), stock))
-        choice = selection.reason
+        choice, files = selection.reason, files.only(selection.entry.contrasts)
     except MrsynthError as error:
         choice, status = f"None: {error}", error.exit_code
     problems = header_problems(files)

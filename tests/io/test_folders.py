@@ -71,6 +71,62 @@ def test_inspect_and_complete_name_every_file_they_do_not_use(
     assert set(report["not_used"]) == set(sidecar["NotUsed"]) == set(UNUSABLE)
 
 
+BARELY_A_SCAN = {  # what lies there in the place of a T2, and what is told of it
+    "p1_t2.nii.gz.part": "an unfinished download",
+    "p1_t2.nii.gz.crdownload": "an unfinished download",
+    "p1_t2.nii.gz.dvc": "dvc pull",
+    "p1_t2": "an image whose name does not say so",
+    "p1_t2.gz": "an image whose name does not say so",
+    "p1_t2.hdr": "without its image p1_t2.img",
+    "p1_t2.nii.gz/readme.txt": "a folder with 0 images",
+}
+
+
+@pytest.mark.parametrize("name", BARELY_A_SCAN)
+def test_a_contrast_that_is_there_in_another_shape_is_not_made_again(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    written = write(tmp_path / "x.nii.gz")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    written.rename(tmp_path / name)
+    with pytest.raises(InputError, match=BARELY_A_SCAN[name]):
+        find_subject(tmp_path)
+    left_out = find_subject(tmp_path, needed=(T1CE,)).left_out
+    assert any(BARELY_A_SCAN[name] in why for why in left_out.values())
+
+
+def test_what_only_reminds_of_a_scan_disturbs_nobody(tmp_path: Path) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    for name in ("p1_t2", "p1_t2.gz", "p1_t2.txt", "README", "p1_t1.nii.gz.dvc", "p1_t1.nii.gz.part"):
+        (tmp_path / name).write_text("T2 of patient 1")
+    assert find_subject(tmp_path).available == (T1,) and not find_subject(tmp_path).left_out
+
+
+def test_a_folder_called_like_a_file_stands_for_the_image_in_it(tmp_path: Path) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    inside = write(tmp_path / "p1_t2.nii" / "00012.nii")
+    assert find_subject(tmp_path).files[T2] == inside
+
+
+def test_a_link_to_itself_is_a_dead_one(tmp_path: Path) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    (tmp_path / "p1_t2.nii.gz").symlink_to("p1_t2.nii.gz")
+    with pytest.raises(InputError, match="a link to a file that is not there"):
+        find_subject(tmp_path)
+    assert find_subject(tmp_path, needed=(T1CE,)).available == (T1,)
+
+
+def test_a_scan_that_the_checkpoint_does_not_use_need_not_be_read(tmp_path: Path, run_cli: RunCli) -> None:
+    """A series of diffusion images, another grid, an empty PD: named, and no reason to refuse."""
+    for contrast in ("t1", "t2", "flair"):
+        write(tmp_path / f"p1_{contrast}.nii.gz")
+    write(tmp_path / "p1_dwi.nii.gz", np.arange(120).reshape(3, 4, 5, 2))
+    (tmp_path / "p1_pd.nii.gz").touch()
+    status, out, _ = run_cli("inspect", tmp_path)
+    assert status == 0 and "DWI, which the checkpoint does not use" in " ".join(out.split())
+    status, _, err = run_cli("complete", tmp_path, "--dry-run")
+    assert status == 0, err
+
+
 def test_a_folder_of_nothing_but_unusable_files_lists_all_of_them(tmp_path: Path, run_cli: RunCli) -> None:
     names = [name for name in UNUSABLE if name not in ("gone.nii.gz", "p1_t1ce_made.nii.gz", "more/p1_t1.nii.gz")]
     status, _, err = run_cli("inspect", touch(tmp_path, " ".join(names)))

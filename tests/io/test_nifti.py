@@ -454,3 +454,28 @@ def test_units_become_millimetres(tmp_path: Path, unit: str, numbers: float, mil
     nifti.write_volume(tmp_path / "b.nii.gz", volume, path)  # as its file has it
     written = nib.load(tmp_path / "b.nii.gz")
     assert written.header.get_xyzt_units()[0] == unit and np.array_equal(written.affine, image.affine)
+
+
+@pytest.mark.parametrize("size", [0.0, np.nan])
+def test_a_voxel_without_a_size_is_refused_unless_the_sform_has_one(tmp_path, size):
+    path = tmp_path / "a.nii"
+    for code, fine in ((0, False), (1, True)):
+        image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([2.0, 2.0, 2.0, 1.0]))
+        image.set_qform(image.affine, 1)
+        image.set_sform(image.affine, code)
+        nib.save(image, path)
+        content = bytearray(path.read_bytes())
+        content[80:84] = np.array(size, "<f4").tobytes()
+        path.write_bytes(content)
+        if fine:
+            assert read_volume(path).spacing == (2.0, 2.0, 2.0)
+        else:
+            with pytest.raises(InputError, match=f"voxels are {size:g}, 2, 2 mm large"):
+                read_volume(path)
+
+
+def test_a_web_page_in_the_place_of_an_image_is_called_that(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    path.write_text("<!DOCTYPE html><html>404: not found</html>" * 20)
+    with pytest.raises(InputError, match="holds a text, no image"):
+        read_volume(path)

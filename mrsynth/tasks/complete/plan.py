@@ -121,7 +121,7 @@ def choose(
             return Plan(files, (), None, out, replaced=replaced)
         selection = named(card, files.available, targets, options.method)
     mode_of(selection.entry.sampling, options, selection.entry.name)
-    return Plan(files, targets, selection, out, checkpoint, replaced)
+    return Plan(files.only(selection.entry.contrasts), targets, selection, out, checkpoint, replaced)
 
 
 def found(options: CompleteOptions, files: SubjectFiles | None = None) -> tuple[SubjectFiles, dict[Contrast, Path]]:
