@@ -188,8 +188,12 @@ class Cwdm(Method):
 
     def predict(self, x_t: Tensor, level: Tensor, conditions: Tensor, available: Tensor) -> Tensor:
         """x_0 of the plain network, float32."""
+        return self.of_network(torch.cat([self.seen(x_t, level), conditions], 1), level, available)
+
+    def of_network(self, inputs: Tensor, level: Tensor, available: Tensor) -> Tensor:
+        """x_0 from noisy coefficients and conditions side by side."""
         kind = (~available).float() if self.config.target == ANY else None
-        x: Tensor = self.network(torch.cat([self.seen(x_t, level), conditions], 1), level, kind)
+        x: Tensor = self.network(inputs, level, kind)
         return x.float()
 
     def seen(self, x_t: Tensor, level: Tensor) -> Tensor:
@@ -257,7 +261,6 @@ class Cwdm(Method):
         sampler = known_sampler(wish.sampler or self.config.sampler)
         made = self.missing_channel(available)
         conditions = self.conditions(images, available)
-        network = self.denoiser(conditions, available)
         steps = wish.steps or self.config.steps or self.config.T
         spacing = "trailing" if wish.mean else self.config.spacing  # leading would begin at the other end
         visited = levels_of(sampler, self.schedule, steps, spacing, self.config.solver_levels)
@@ -275,6 +278,8 @@ class Cwdm(Method):
             return drawn[torch.arange(len(like), device=like.device), index]
 
         start = fresh(conditions[:, :BANDS])
+        network = self.denoiser(conditions, available)
+        del conditions  # they are in what the network is given
         options = {"variance": self.config.variance_of(steps)} if sampler == "ddpm" else {}
         x_0 = SAMPLERS[sampler](denoise, start, self.schedule, visited, fresh, **options)
         result = images.clone()
@@ -286,7 +291,13 @@ class Cwdm(Method):
         """(x_t, level) -> x_0 given the conditions; x_0 is float32."""
         fast = self._fast
         if fast is None:
-            return lambda x_t, level: self.predict(x_t, level, conditions, available)
+            held = torch.cat([conditions[:, :BANDS], conditions], 1)  # one input for all levels, the noisy part first
+
+            def plain(x_t: Tensor, level: Tensor) -> Tensor:
+                held[:, :BANDS] = self.seen(x_t, level)
+                return self.of_network(held, level, available)
+
+            return plain
         fast.condition(conditions)
         return lambda x_t, level: fast(self.seen(x_t, level), level)
 

@@ -69,7 +69,8 @@ class ResidualBlock3d(nn.Module):
         del h  # or it would outlive its use
         h = convolved(self.conv2, normed)
         del normed
-        return added(h, self.skip(resampled(x, self.resample)))
+        x = resampled(x, self.resample)
+        return added(h, x if isinstance(self.skip, nn.Identity) else convolved(self.skip, x))
 
 
 class WaveletUNet(nn.Module):
@@ -155,21 +156,21 @@ def check_grid(x: Tensor, config: WaveletUNetConfig) -> None:
 
 
 def convolved(convolution: nn.Module, x: Tensor) -> Tensor:
-    """A 3 x 3 x 3 convolution with zero padding; of large volumes on the CPU slab by slab along D.
+    """A convolution of 3 x 3 x 3 with zero padding, or of 1; of large volumes on the CPU slab by slab along D.
 
     The numbers are the same: what is saved are the copies that oneDNN makes of a whole input and a whole output.
     """
     assert isinstance(convolution, nn.Conv3d)
-    depth = x.shape[2]
+    depth, reach = x.shape[2], convolution.kernel_size[0] // 2
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.numel() < LARGE:
         whole: Tensor = convolution(x)
         return whole
     out: Tensor | None = None
     for start in range(0, depth, SLAB):
         stop = min(start + SLAB, depth)
-        slab = x[:, :, max(start - 1, 0) : stop + 1]
-        slab = F.pad(slab, (0, 0, 0, 0, int(start == 0), int(stop == depth)))
-        made = F.conv3d(slab, convolution.weight, convolution.bias, padding=(0, 1, 1))
+        slab = x[:, :, max(start - reach, 0) : stop + reach]
+        slab = F.pad(slab, (0, 0, 0, 0, reach * (start == 0), reach * (stop == depth)))
+        made = F.conv3d(slab, convolution.weight, convolution.bias, padding=(0, reach, reach))
         if out is None:
             out = made.new_empty(*made.shape[:2], depth, *made.shape[3:])
         out[:, :, start:stop] = made
