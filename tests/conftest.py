@@ -470,6 +470,7 @@ def dicom_series(
             "0020|0013": str(k),
             "0020|0032": "\\".join(f"{x:.6f}" for x in position),
             "0020|0037": "\\".join(str(x) for x in more.get("axes", np.array(DICOM_AXES).reshape(3, 3).T[:2].ravel())),
+            **more.get("each", lambda _: {})(k),
             **({"0018|0082": str(ti)} if ti else {}),
             **({"0018|0010": agent} if agent else {}),
         }

@@ -5,11 +5,8 @@ that none of it can reach a message, a log or a result.
 """
 
 import logging
-import lzma
 import math
 import re
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +31,8 @@ log = logging.getLogger(__name__)
 
 PREFIX = 128  # bytes before the letters DICM
 MOST_FILES = 20_000
-LARGEST_ARCHIVE, MOST_PACKED = 8 << 30, 100  # bytes, unpacked, and how many of them to one of the archive
 FEWEST_SLICES = 5
+MOST_DRIFT = 1.0  # mm, by which slices may lie sideways of each other: more is a tilted gantry
 EVEN = 0.1  # of the usual distance between slices, by which one may differ
 
 TAGS = {
@@ -54,6 +51,7 @@ TAGS = {
     "orientation": "0020|0037",
     "position": "0020|0032",
     "samples": "0028|0002",
+    "grey": "0028|0004",
     "rows": "0028|0010",
     "columns": "0028|0011",
     "pixel": "0028|0030",
@@ -67,8 +65,20 @@ DERIVED = re.compile(
     re.IGNORECASE,
 )
 SLICES = re.compile(r"slices (?:are missing|lie where)")  # a scan that was there, and did not come whole
-UNLIKE_A_SCAN = {"ADC", "FA", "PHASE", "P", "PHASE MAP", "SUBTRACT", "MIN IP", "MINIP", "PROJECTION IMAGE", "REAL"}
-UNLIKE_A_SCAN |= {"IMAGINARY", "R", "I", "VELOCITY", "SECONDARY CAPTURE", "SCREEN SAVE"}
+UNLIKE_A_SCAN = {
+    "ADC",
+    "FA",
+    "PHASE",
+    "P",
+    "PHASE MAP",
+    "SUBTRACT",
+    "MIN IP",
+    "MINIP",
+    "PROJECTION IMAGE",
+    "REAL",
+    "MOSAIC",
+}
+UNLIKE_A_SCAN |= {"IMAGINARY", "R", "I", "VELOCITY", "SECONDARY CAPTURE", "SCREEN SAVE", "MOSAIC"}
 
 
 @dataclass(frozen=True)
@@ -148,29 +158,6 @@ def series_below(folder: Path) -> list[Series]:
         raise InputError(f"{folder} holds no DICOM image that can be read.")
     found = [_series(members) for members in groups.values()]
     return sorted(found, key=lambda s: (s.number is None, s.number or 0, s.description))
-
-
-def unpack(archive: Path, into: Path) -> None:
-    """Unpack a zip file of an examination. Raises InputError for a damaged, dangerous or far too large one."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = [m for m in content.infolist() if not m.is_dir()]
-            size, least = sum(m.file_size for m in members), archive.stat().st_size
-            if len(members) > MOST_FILES or size > min(LARGEST_ARCHIVE, MOST_PACKED * least):
-                raise InputError(
-                    f"{archive.name} ({least} bytes) holds too much for one examination: {len(members)} files, {size} "
-                    "bytes."
-                )
-            for number, member in enumerate(members):  # by number: names in an archive may lead anywhere
-                with content.open(member) as source, (into / f"{number:05d}.dcm").open("xb") as target:
-                    left = member.file_size
-                    while left > 0 and (part := source.read(min(left, 1 << 20))):
-                        target.write(part)
-                        left -= len(part)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(
-            f"{archive.name} cannot be unpacked: {error}. Unpack it yourself and give the folder."
-        ) from error
 
 
 def guess(series: Series) -> Guess:
@@ -272,6 +259,10 @@ def _series(members: Sequence[tuple[Path, dict[str, str]]]) -> Series:
         trouble = "a multi-frame image: convert it with dcm2niix and give the NIfTI files"
     elif _number(head["samples"]) not in (None, 1.0):
         trouble = "a colour image"
+    elif inverted := [h["grey"] for _, h in members if h["grey"] not in ("", "MONOCHROME2")]:
+        trouble = f"its numbers do not grow with brightness ({inverted[0]})"
+    elif several := [name for name in ("echo", "inversion") if _differ([_number(h[name]) for _, h in members])]:
+        trouble = f"its slices are of several {several[0]} times: more than one image in one series"
     elif claims := _claims([header for _, header in members]):
         trouble = claims
     number = _number(head["number"])
@@ -323,6 +314,12 @@ def _in_order(members: Sequence[tuple[Path, dict[str, str]]]) -> tuple[tuple[Pat
     normal = np.cross(first[:3], first[3:])
     heights = np.array([float(p @ normal) for p in places if p is not None])
     order = np.argsort(heights, kind="stable")
+    away = np.array([p - places[0] for p in places if p is not None and places[0] is not None])
+    if (drift := float(np.linalg.norm(away - np.outer(away @ normal, normal), axis=1).max())) > MOST_DRIFT:
+        return (
+            paths,
+            f"its slices lie up to {drift:.1f} mm sideways of each other: convert it with dcm2niix",
+        )
     steps = np.diff(heights[order])
     usual = float(np.median(steps))
     ordered = tuple(paths[i] for i in order)
@@ -353,6 +350,12 @@ def _by_timing(series: Series) -> Contrast | None:
 def _timing(series: Series) -> str:
     parts = [("TR", series.repetition), ("TE", series.echo), ("TI", series.inversion)]
     return " ".join(f"{name} {value:g} ms" for name, value in parts if value) or "no timing"
+
+
+def _differ(times: Sequence[float | None]) -> bool:
+    """Whether times of a sequence, in ms, are not those of one image: rounded, they may differ a little."""
+    known = [time for time in times if time is not None]
+    return bool(known) and max(known) - min(known) > EVEN * max(known)
 
 
 def _number(text: str) -> float | None:

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.dicom import Guess, Series, guess, read_series, series_below, unpack, unused
+from mrsynth.io.archives import unpack
+from mrsynth.io.dicom import Guess, Series, guess, read_series, series_below, unused
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.provenance import description, refuse_others

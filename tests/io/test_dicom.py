@@ -9,7 +9,8 @@ import pytest
 
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.dicom import guess, is_dicom, read_series, series_below, unpack
+from mrsynth.io.archives import unpack
+from mrsynth.io.dicom import guess, is_dicom, read_series, series_below
 from mrsynth.io.dicom_elements import DEFLATED, UNDEFINED, fits
 from tests.helpers import VENDORS, at_most
 
@@ -57,6 +58,9 @@ def test_the_volume_is_that_of_the_scanner(tmp_path, write_series):
         ("t2_tra", {"skip": (4, 5)}, "2 slices are missing"),
         ("t2_tra", {"twice": (3,)}, "1 of its slices lie where another one lies"),
         ("t2_tra", {"skip": range(3, 12)}, "3 slices only"),
+        ("t2_tra", {"each": lambda k: {"0018|0081": str(20 + 80 * (k % 2))}}, "of several echo times"),
+        ("t2_tra", {"each": lambda k: {"0020|0032": f"-20\\{30 + 0.3 * k}\\{-5 + 2.5 * k}"}}, "3.3 mm sideways"),
+        ("t2_tra", {"image_type": "ORIGINAL\\PRIMARY\\M\\MOSAIC"}, "derived image (MOSAIC)"),
         ("t2_tra", {"tr": 500, "te": 10}, "its description says T2, its timing (TR 500 ms TE 10 ms) says T1"),
         ("something", {"tr": 1500, "te": 40}, "neither its description nor its timing"),
     ],
@@ -67,6 +71,15 @@ def test_what_is_no_scan_or_no_whole_one_is_named(description, options, reason, 
 
     assert guess(series).contrast is None
     assert reason in guess(series).reason
+
+
+def test_inverted_greys_are_named(tmp_path, write_series):
+    write_series(tmp_path, 1, "t1_tra")
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"MONOCHROME2", b"MONOCHROME1"))
+    found = guess(series_below(tmp_path)[0])
+
+    assert found.contrast is None and "do not grow with brightness (MONOCHROME1)" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -220,6 +233,12 @@ def test_an_archive_is_unpacked_by_number(tmp_path, write_series):
 
     assert guess(series_below(tmp_path / "out")[0]).contrast is T2
     assert not list(tmp_path.glob("*.dcm"))
+
+
+def test_a_pipe_is_no_archive_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "scan.zip")
+    with pytest.raises(InputError, match="is a pipe"):
+        unpack(tmp_path / "scan.zip", tmp_path)
 
 
 def test_a_damaged_archive_is_refused(tmp_path):
