@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.scans.foreground import differences
 from mrsynth.scans.preparation import Prepared
+from mrsynth.scans.stripping import LARGEST_BRAIN_LITRES
 from mrsynth.scans.subject import Subject
 
-# The brains of the training data measure 1.1 to 1.7 litres, whole heads with their skull 4.9 to 5.5.
-LARGEST_BRAIN_LITRES = 2.2
 SMALLEST_BRAIN_LITRES = 0.6
 THICK_SLICES_MM = 2.5
 CLIPPED_SHARE = 0.02  # of a CT without its air; what a head has beyond 2000 Hounsfield units is less

@@ -22,7 +22,8 @@ from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import without_holes
 from mrsynth.scans.volume import Volume
 
-LARGEST_BRAIN_ML = 2000.0  # with what surrounds it; adult brains reach 1700, heads begin at 2500
+# With the fluid around it: brains of adults reach 1.7, phantoms 2.2. Whole heads begin at 2.5, with their neck at 4.9.
+LARGEST_BRAIN_LITRES = 2.3
 COARSE_MM = 2.0
 
 # Program -> its arguments for reading one scan and writing one mask.
@@ -48,7 +49,7 @@ def head_volume(volume: Volume) -> float:
 
 def shows_the_head(volume: Volume) -> bool:
     """Whether skull and skin are there: what is brighter than air is more than any brain."""
-    return head_volume(volume) > LARGEST_BRAIN_ML
+    return head_volume(volume) > 1000 * LARGEST_BRAIN_LITRES
 
 
 def brain_by_deepbet(volume: Volume) -> Mask:
