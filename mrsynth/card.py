@@ -127,6 +127,17 @@ class Committee(Plain):
         return self
 
 
+class ErrorFile(Plain):
+    """The small network that says how far a committee's images are likely to be wrong (mrsynth/methods/error_map.py).
+
+    file     under mrsynth/weights/, with its sha256 and size in bytes
+    """
+
+    file: str
+    sha256: str
+    size: int
+
+
 class AuthorsFigure(Plain):
     """What the authors of published weights say that these reach; no measurement of ours, and not comparable with one.
 
@@ -146,6 +157,7 @@ class ManifestEntry(Card):
     """A card and where its file is: `file` beside the package's weights, or `repository` and `pattern` on a hub; or,
     without a file of its own, the `committee` of other entries that it is.
 
+    error_map     of a committee: with it an error map is written
     cpu_seconds   processor time that a brain at 1 mm takes, as the checkpoint is used unless told otherwise
     """
 
@@ -155,5 +167,6 @@ class ManifestEntry(Card):
     sha256: str | None = None
     size: int | None = None
     committee: Committee | None = None
+    error_map: ErrorFile | None = None
     cpu_seconds: float | None = Field(None, gt=0)
     published: tuple[AuthorsFigure, ...] = ()

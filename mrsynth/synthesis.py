@@ -28,11 +28,13 @@ class Synthesis:
     image    what is delivered: the estimate of mode mean; the first sample; or the mean of the draws
     mean     over the samples, where the image is one of several
     spread   the standard deviation over the samples, where there are several
+    error    the absolute error that is to be expected after the straight-line fit, where it can be said
     """
 
     image: Array
     mean: Array | None
     spread: Array | None
+    error: Array | None = None
 
 
 def synthesise_volume(

@@ -102,7 +102,7 @@ class SubjectFiles:
     def output_name(self, contrast: Contrast, tag: str = "") -> str:
         """The file name for a synthetic contrast, in the subject's own naming: `BraTS-GLI-1-000-t1c.nii.gz`.
 
-        tag   of what belongs to it: `mean` and `spread` of several samples
+        tag   of what belongs to it: `mean` and `spread` of several samples, or the `error` to expect
         """
         names = [path.name for path in self.files.values()]
         return output_name(contrast, self.name, self.layout, names, self.channels, tag)

@@ -262,11 +262,11 @@ def _channels(folder: Path) -> tuple[dict[int, Contrast], str]:
 
 
 def is_synthetic(path: Path) -> bool:
-    """Whether this tool wrote the file: its header or sidecar, or that of the contrast whose spread it is, says so."""
+    """Whether this tool wrote the file: its header or sidecar, or that of the contrast whose map it is, says so."""
     stem = stem_of(path.name)
-    if re.search(r"_desc-synth(remade)?(std|mean|spread)?_", stem) or says_synthetic(path):
+    if re.search(r"_desc-synth(remade)?(std|mean|spread|error)?_", stem) or says_synthetic(path):
         return True
-    image = path.with_name(re.sub("_?(std|mean|spread)$", "", stem) + ".nii")
+    image = path.with_name(re.sub("_?(std|mean|spread|error)$", "", stem) + ".nii")
     sidecars = [sidecar_of(path), *([sidecar_of(image)] if stem_of(image.name) != stem else [])]
     return any(content.get("synthetic") is True for content in sidecars)
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from mrsynth.card import Card, Committee, ManifestEntry
+from mrsynth.card import Card, Committee, ErrorFile, ManifestEntry
 from mrsynth.errors import WeightsError
 from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.fetched import records
@@ -179,12 +179,13 @@ def locate(entry: ManifestEntry) -> Path:
 def located(entry: ManifestEntry, entries: Sequence[ManifestEntry] | None = None) -> Resolved:
     """The same, with the SHA-256 that was found; `entries` as in `members_of`.
 
-    A committee has no file of its own: all its members are checked, the path is that of its leader, and the SHA-256 is
-    that of a text with a line for each, SHA-256 and weight, and the brightness rule in the last.
+    A committee has no file of its own: all its members are checked, and its error map; the path is that of its leader,
+    and the SHA-256 that of a text with a line for each, SHA-256 and weight, and the brightness rule in the last.
     """
     if entry.committee is not None:
         found = [located(member) for member in members_of(entry, entries)]
         whole = _sum_of(entry.committee, [one.sha256 for one in found])
+        error_map_file(entry)
         return Resolved(entry, found[entry.committee.leader].path, whole)
     if entry.file is None:
         raise WeightsError(
@@ -192,19 +193,31 @@ def located(entry: ManifestEntry, entries: Sequence[ManifestEntry] | None = None
             f"`mrsynth weights fetch {entry.name}` (or give --fetch to `mrsynth complete`) to download it, or choose a "
             "checkpoint that is here (`mrsynth weights list`)."
         )
-    path = PACKAGE / "weights" / entry.file  # an absolute `file`, from a user's folder, stays what it is
+    return Resolved(entry, *_checked(entry, entry, "its file"))
+
+
+def error_map_file(entry: ManifestEntry | Card) -> Path | None:
+    """The error map of a committee, checked as `located` does; None where it has none."""
+    if not isinstance(entry, ManifestEntry) or entry.error_map is None:
+        return None
+    return _checked(entry, entry.error_map, "its error map")[0]
+
+
+def _checked(entry: ManifestEntry, file: ManifestEntry | ErrorFile, what: str) -> tuple[Path, str]:
+    """The path of a file and its SHA-256. Raises WeightsError unless it is what the manifest says."""
+    path = PACKAGE / "weights" / str(file.file)  # an absolute `file`, from a user's folder, stays what it is
     if not path.is_file():
-        raise WeightsError(f"{entry.name}: expected its file at {path}, found none. {_repair(entry)}")
+        raise WeightsError(f"{entry.name}: expected {what} at {path}, found none. {_repair(entry)}")
     size = path.stat().st_size
-    if entry.size not in (None, size):
-        raise WeightsError(f"{entry.name}: {path} has {size} bytes, expected {entry.size}. {_repair(entry)}")
+    if file.size not in (None, size):
+        raise WeightsError(f"{entry.name}: {path} has {size} bytes, expected {file.size}. {_repair(entry)}")
     digest = sha256_of(path)
-    if entry.sha256 is not None and entry.sha256.lower() != digest:
+    if file.sha256 is not None and file.sha256.lower() != digest:
         raise WeightsError(
             f"{entry.name}: {path} is not the file it should be.\n"
-            f"  sha256 found:    {digest}\n  sha256 expected: {entry.sha256}\n{_repair(entry)}"
+            f"  sha256 found:    {digest}\n  sha256 expected: {file.sha256}\n{_repair(entry)}"
         )
-    return Resolved(entry, path, digest)
+    return path, digest
 
 
 def resolve(name_or_path: str, entries: Sequence[ManifestEntry] | None = None) -> Resolved:

@@ -22,8 +22,9 @@ Exact = NDArray[np.float64]
 FLAT = 1e-6  # a standard deviation in u below which an image is one grey, which no line brings to another contrast
 
 
-def average(images: Mapping[str, Array], weights: Sequence[float], brightness: str, brain: Mask) -> Array:
-    """The weighted mean of one contrast's images, each moved to the common brightness; float32, 0 outside the brain.
+def average(images: Mapping[str, Array], weights: Sequence[float], brightness: str, brain: Mask) -> tuple[Array, Array]:
+    """The weighted mean of one contrast's images, each moved to the common brightness, and their weighted standard
+    deviation, which is how far they disagree; float32, 0 outside the brain.
 
     images      member -> (I, J, K), u in [0, 1]
     weights     of the members, in the same order, above 0; only their ratios matter
@@ -37,9 +38,11 @@ def average(images: Mapping[str, Array], weights: Sequence[float], brightness: s
     else:
         mean, deviation = levels.get(brightness) or next(iter(levels.values()))
     moved = [to_level(voxels[name], levels[name], (mean, deviation)) for name in images]
-    made: Array = np.zeros(brain.shape, np.float32)
-    made[brain] = np.average(moved, axis=0, weights=weights)
-    return made
+    made, disagreement = np.zeros((2, *brain.shape), np.float32)
+    mean = np.average(moved, axis=0, weights=weights)
+    made[brain] = mean
+    disagreement[brain] = np.sqrt(np.average((np.stack(moved) - mean) ** 2, axis=0, weights=weights))
+    return made, disagreement
 
 
 def to_level(voxels: Exact, level: tuple[float, float], wanted: tuple[float, float]) -> Exact:

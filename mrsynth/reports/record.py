@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from mrsynth.scans.alignment import Registration
 
 SCHEMA_VERSION: Literal[1] = 1
-Content = Literal["image", "mean", "spread"]
+Content = Literal["image", "mean", "spread", "error"]
+MAPS: tuple[Content, ...] = ("spread", "error")  # of what an image is worth, not images themselves
 
 SYNTHETIC_NOTICE = (
     "These images are SYNTHETIC: a computer inferred them from the other contrasts, no scanner acquired them. "
@@ -33,6 +34,13 @@ SPREAD_MAPPING = (
     "The voxel-wise standard deviation over the samples, on the image's own scale: {}. Where it is small the samples "
     "agree, which does not mean that they are right."
 )
+ERROR_MAPPING = (
+    "The voxel-wise absolute error to expect once overall brightness and contrast are right, on the image's own "
+    "scale: {}. A small network expects it from what the members of the committee disagree on and from the scans; "
+    "1.2533 times it is a standard deviation. It knows the mistakes made in its training data and none of other "
+    "kinds: a lesion that no scan shows is missing without a sign."
+)
+MAPPINGS: Mapping[Content, str] = {"spread": SPREAD_MAPPING, "error": ERROR_MAPPING}
 VOLUMES_WARNING = (
     "FROM SYNTHETIC IMAGES: a small segmenter, a weak judge, measured these on images of which a part is synthetic. "
     "They hold nothing that the acquired contrasts do not, are no measurement of this person, and of what enhances "
@@ -88,12 +96,17 @@ class InputRecord(Record):
 
 
 class OutputRecord(Record):
-    """One image that was made, its sidecar, and of several samples their mean and spread."""
+    """One image that was made, its sidecar, of several samples their mean and spread, and the error to expect.
+
+    brightness   how far overall brightness is likely to be wrong, in the units of the file, where it is known
+    """
 
     contrast: Contrast
     file: str
     mean_file: str | None = None
     spread_file: str | None = None
+    error_file: str | None = None
+    brightness: float | None = None
     replaces: str | None = Field(None, description="the scan of this contrast that is there, not read and not changed")
     sidecar: str
     sha256: str
@@ -266,6 +279,7 @@ def sidecar_json(
     content: Content = "image",
     replaces: str | None = None,
     volumes: VolumesRecord | None = None,
+    brightness: float | None = None,
 ) -> str:
     """The JSON beside one synthetic NIfTI; BIDS spelling, and `synthetic`, by which mrsynth knows its own files.
 
@@ -275,12 +289,14 @@ def sidecar_json(
     replaces    the scan of this contrast that is there, and was not read
     content     what the NIfTI holds: the image, or the mean or the spread of several samples
     volumes     of tumour regions, where the image was among what they were measured on
+    brightness  as in `OutputRecord`
     """
-    is_image = content != "spread"
+    is_image = content not in MAPS
     what = {
         "image": f"Synthetic {target.label}",
         "mean": f"Mean of {sampler.samples} samples of the synthetic {target.label}",
         "spread": f"Standard deviation of {sampler.samples} samples of the synthetic {target.label}",
+        "error": f"Absolute error to expect of the synthetic {target.label}",
     }[content]
     return (
         json.dumps(
@@ -309,7 +325,8 @@ def sidecar_json(
                 **({"Units": UNITS[target]} if target in UNITS else {}),
                 "IntensityMapping": intensity_mapping(rule, target, hounsfield)
                 if is_image
-                else SPREAD_MAPPING.format(UNITS.get(target, RELATIVE)),
+                else MAPPINGS[content].format(UNITS.get(target, RELATIVE)),
+                **({"OverallBrightnessError": round(brightness, 1)} if brightness is not None else {}),
                 "SkullStripped": skull_stripped,
                 "SelectionReason": selection,
                 **({"RegionVolumes": volumes.model_dump(mode="json")} if volumes and content == "image" else {}),

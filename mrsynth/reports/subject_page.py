@@ -62,6 +62,7 @@ def report_html(report: Report, pictures: Mapping[Contrast, SubjectPicture]) -> 
             {"caption": f"Synthetic {target.label}", "notice": WARNINGS.get(target), **picture._asdict()}
             for target, picture in pictures.items()
         ],
+        errors=_errors(report),
         viewers=any(picture.viewer is not None for picture in pictures.values()),
         scores=_scores(report.scores),
         volumes=_volumes(report.volumes),
@@ -95,6 +96,19 @@ def _verdict(report: Report, target: Contrast) -> dict[str, str | None]:
     name, words = (trust.rating.name, trust.rating.words) if trust.rating else ("unknown", UNKNOWN)
     notice = WARNINGS.get(target)
     return {"label": target.label, "name": name, "words": f"{words}.", "text": trust.text, "notice": notice}
+
+
+def _errors(report: Report) -> str:
+    """What must be said of the error maps; nothing where there are none."""
+    told = [o for o in report.outputs if o.error_file]
+    if not told:
+        return ""
+    sure = ", ".join(f"{o.contrast.label} by about {o.brightness:.0f}" for o in told if o.brightness is not None)
+    return (
+        "The error to expect is what is left once overall brightness and contrast are right. It knows mistakes of the "
+        "kinds seen in its training and no others: a dark place is no proof, and a lesion that no scan shows is "
+        f"missing without a sign. Overall brightness itself is likely to be wrong, on the scale of the file: {sure}."
+    )
 
 
 def _scores(scores: Sequence[Score]) -> dict[str, Any] | None:
@@ -144,7 +158,10 @@ def _files(report: Report) -> dict[str, Any]:
             [i.contrast.label, i.file, " x ".join(map(str, i.shape)), " x ".join(f"{s:.3g}" for s in i.spacing), i.axes]
             for i in report.inputs
         ],
-        "made": [[o.contrast.label, o.file, o.mean_file or "", o.spread_file or "", o.sidecar] for o in report.outputs],
+        "made": [
+            [o.contrast.label, o.file, o.mean_file or "", o.spread_file or "", o.error_file or "", o.sidecar]
+            for o in report.outputs
+        ],
         "sums": [[i.file, i.sha256] for i in report.inputs] + [[o.file, o.sha256] for o in report.outputs],
         "mapping": " ".join(_mappings(report)),
     }

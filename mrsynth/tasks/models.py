@@ -19,6 +19,7 @@ from mrsynth.methods.base import Method
 from mrsynth.sampling import Sampling
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.checkpoints.former import import_again, outdated
+from mrsynth.tasks.error_maps import error_map_of
 from mrsynth.tasks.scrutiny import check_card, check_finite, check_settings, no_larger_than
 from mrsynth.tasks.trained import Trained, TrainedCommittee, TrainedMethod
 
@@ -62,7 +63,13 @@ def load(found: Resolved, models: Callable[[Resolved], TrainedMethod] | None = N
     members = tuple(located(member) for member in members_of(entry))
     first = read_header(members[entry.committee.leader].path)
     return TrainedCommittee(
-        with_histograms(entry, first), entry.committee, found.sha256, members, preparation_of(first), models
+        card=with_histograms(entry, first),
+        rule=entry.committee,
+        sha256=found.sha256,
+        members=members,
+        leader=preparation_of(first),
+        load=models,
+        errors=error_map_of(found),
     )
 
 

@@ -1,6 +1,6 @@
 """What makes images: one method with its trained weights, or a committee of several. `models` loads them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from mrsynth.devices import choose_device, choose_precision
 from mrsynth.io.store import Resolved
 from mrsynth.methods.base import Method
 from mrsynth.methods.committee import average, onto
+from mrsynth.methods.error_map import ErrorMap, Seen
 from mrsynth.plain import Array, Progress
 from mrsynth.sampling import EACH_ONE_CALL, FAST_STEPS, ONE_CALL, Crop, Draws, Estimator, Sampling, fast_steps, mode_of
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
@@ -94,6 +95,11 @@ class TrainedMethod:
         """The members of a committee that make a contrast; none of a single method."""
         return ()
 
+    @property
+    def brightness(self) -> Mapping[Contrast, float]:
+        """How far overall brightness is likely to be wrong, in u, by contrast: not known of a single method."""
+        return {}
+
     def cautions(self, how: Estimator) -> tuple[str, ...]:
         """What speaks against sampling so, in sentences for the user."""
         return self.method.cautions(how.sampler, how.steps)
@@ -110,6 +116,7 @@ class TrainedCommittee:
     leader    the preparation of the member that leads: on its grid the images meet
     load      builds a checkpoint, or has it already; each is asked for when its turn comes, so that only one network
               need be in memory
+    errors    says where the images are likely to be wrong, if the committee carries that
     """
 
     card: Card
@@ -118,6 +125,7 @@ class TrainedCommittee:
     members: tuple[Resolved, ...]
     leader: PreparationConfig
     load: Callable[[Resolved], TrainedMethod]
+    errors: ErrorMap | None = None
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:
@@ -145,7 +153,8 @@ class TrainedCommittee:
     ) -> Synthesis:
         """Make what a subject lacks by every member that can, one after the other, and average.
 
-        Each member sees the subject as its training data were prepared, in the part of it that `prepared` shows.
+        Each member sees the subject as its training data were prepared, in the part of it that `prepared` shows. Errors
+        are told where two members or more took part.
         """
         available = {c for c, there in zip(prepared.contrasts, prepared.available, strict=True) if there}
         wanted = [c for c in (self.contrasts if targets is None else targets) if c not in available]
@@ -175,14 +184,24 @@ class TrainedCommittee:
         if slices is not None:
             brain[..., np.setdiff1d(np.arange(brain.shape[-1]), slices)] = False
         image = prepared.images.copy()
+        error = None if self.errors is None else np.zeros_like(image)
         for target, images in made.items():
-            each = [weights[name] for name in images]
-            image[prepared.contrasts.index(target)] = average(images, each, self.rule.brightness, brain)
-        return Synthesis(image, None, None)
+            channel, each = prepared.contrasts.index(target), [weights[name] for name in images]
+            image[channel], disagreement = average(images, each, self.rule.brightness, brain)
+            if error is not None and self.errors is not None and len(images) > 1:
+                error[channel] = self.errors.expected(
+                    Seen(image[channel], disagreement, prepared.images, prepared.available, channel, brain)
+                )
+        return Synthesis(image, None, None, error)
 
     def taking_part(self, available: Collection[Contrast], target: Contrast) -> tuple[Resolved, ...]:
         """The members that make a contrast from these: those that can."""
         return tuple(member for member in self.members if member.card.supports(frozenset(available), target))
+
+    @property
+    def brightness(self) -> Mapping[Contrast, float]:
+        """How far overall brightness is likely to be wrong, in u, by contrast, where the committee carries that."""
+        return {} if self.errors is None else self.errors.brightness
 
     def cautions(self, how: Estimator) -> tuple[str, ...]:
         """None: nothing is drawn."""

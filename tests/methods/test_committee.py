@@ -48,7 +48,7 @@ def test_images_that_differ_by_a_line_only_give_that_line_at_the_common_brightne
     shape = image(brain, 2, 0, 1)
     given = {"a": (0.4, 0.05), "b": (0.5, 0.1), "c": (0.3, 0.08)}
     images = {name: np.where(brain, m + s * shape, 0).astype(np.float32) for name, (m, s) in given.items()}
-    made = average(images, [1, 2, 3], brightness, brain)
+    made, _ = average(images, [1, 2, 3], brightness, brain)
 
     assert made[brain] == pytest.approx(expected[0] + expected[1] * shape[brain], abs=1e-6)
     assert made.dtype == np.float32 and not made[~brain].any()
@@ -59,7 +59,7 @@ def test_errors_that_are_not_shared_shrink_as_the_square_root_of_the_members(bra
     brain[...] = True
     truth = image(brain, 3)
     members = {str(n): truth + image(brain, 10 + n, 0, 0.02) for n in range(4)}
-    made = average(members, [1] * 4, "0", brain)
+    made, _ = average(members, [1] * 4, "0", brain)
     fit = np.polyfit(made[brain], truth[brain], 1)
 
     assert np.square(np.polyval(fit, made[brain]) - truth[brain]).mean() == pytest.approx(0.02**2 / 4, rel=0.25)
@@ -67,25 +67,25 @@ def test_errors_that_are_not_shared_shrink_as_the_square_root_of_the_members(bra
 
 def test_a_weight_is_a_share(brain):
     one, other = image(brain, 4), image(brain, 5)
-    made = average({"a": one, "b": other}, [3, 1], "a", brain)
+    made, _ = average({"a": one, "b": other}, [3, 1], "a", brain)
 
     assert made[brain] == pytest.approx((3 * one[brain] + other[brain]) / 4, abs=1e-6)  # their levels are equal
-    assert np.array_equal(made, average({"a": one, "b": other}, [6, 2], "a", brain))
+    assert np.array_equal(made, average({"a": one, "b": other}, [6, 2], "a", brain)[0])
 
 
 def test_brightness_of_a_member_that_does_not_lead_changes_nothing(brain):
     one, other = image(brain, 6), image(brain, 7)
     brighter = np.where(brain, 1.7 * other + 0.05, 0).astype(np.float32)
 
-    assert average({"a": one, "b": brighter}, [1, 1], "a", brain) == pytest.approx(
-        average({"a": one, "b": other}, [1, 1], "a", brain), abs=1e-6
+    assert average({"a": one, "b": brighter}, [1, 1], "a", brain)[0] == pytest.approx(
+        average({"a": one, "b": other}, [1, 1], "a", brain)[0], abs=1e-6
     )
 
 
 def test_one_alone_is_left_as_it_is(brain):
     alone = image(brain, 8)
 
-    assert average({"a": alone}, [2], MEDIAN, brain) == pytest.approx(alone, abs=1e-6)
+    assert average({"a": alone}, [2], MEDIAN, brain)[0] == pytest.approx(alone, abs=1e-6)
 
 
 @pytest.mark.parametrize("other", [{"multiple": 8, "depth_multiple": 4}, {"crop": "full"}])
@@ -105,3 +105,19 @@ def test_between_other_axes_the_way_is_by_the_subjects_own_grid(make_subject):
     home = prepare(subject, STANDARD, PreparationConfig(axes="LPS"))
 
     assert np.array_equal(onto(own.images[2], own, home), home.images[2])
+
+
+def test_members_disagree_by_their_weighted_deviation_once_they_have_one_brightness(brain):
+    """Two members +-d about their mean disagree by d; weighed 3 to 1 by d sqrt(3) / 2; a line apart, not at all."""
+    shape, other = image(brain, 2, 0, 1), image(brain, 5, 0, 1)
+    one = np.where(brain, 0.4 + 0.05 * shape, 0).astype(np.float32)
+    line = np.where(brain, 0.6 + 0.1 * shape, 0).astype(np.float32)
+    two = np.where(brain, 0.4 + 0.05 * other, 0).astype(np.float32)
+    apart = np.abs(one - two)[brain]
+
+    assert average({"a": one, "b": line}, [1, 1], "a", brain)[1] == pytest.approx(0, abs=1e-6)
+    assert average({"a": one, "b": two}, [1, 1], "a", brain)[1][brain] == pytest.approx(apart / 2, abs=1e-6)
+    assert average({"a": one, "b": two}, [3, 1], "a", brain)[1][brain] == pytest.approx(
+        apart * np.sqrt(3) / 4, abs=1e-6
+    )
+    assert not average({"a": one, "b": two}, [1, 1], "a", brain)[1][~brain].any()

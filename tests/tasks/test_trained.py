@@ -1,26 +1,31 @@
 """A committee from its entry in the manifest to the files it leaves."""
 
 import json
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 import yaml
 
 import mrsynth.io.store as store
-from mrsynth.card import Committee, ManifestEntry, Member
+from mrsynth.card import Committee, ErrorFile, ManifestEntry, Member
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
+from mrsynth.io.folders import is_synthetic
 from mrsynth.io.store import located, resolve
 from mrsynth.io.subjects import load_subject
 from mrsynth.methods.committee import average
+from mrsynth.methods.error_map import MODEST, WILD, ErrorMap, ErrorNetwork
 from mrsynth.reports.record import Report
 from mrsynth.sampling import EACH_ONE_CALL, Sampling
 from mrsynth.tasks.batch.attempt import Models
 from mrsynth.tasks.batch.estimate import estimate, hidden_by, networks_of
 from mrsynth.tasks.checkpoints.run import card_fields, fetch, listing, verify
 from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subject, plan
+from mrsynth.tasks.error_maps import read_error_map, write_error_map
 from mrsynth.tasks.inspect import inspect
 from mrsynth.tasks.models import load_method, load_network
 from tests.tasks.complete.test_volumes import write_cwdm
@@ -81,7 +86,7 @@ def test_it_is_the_mean_of_those_that_can_make_it(entries, write_subject_folder,
 
     for target in lacking:
         who = {name: alone(subject, name, target) for name in members}
-        expected = average(who, [2, 1, 1][: len(who)], "two", made.prepared.restore(made.prepared.mask).voxels > 0)
+        expected, _ = average(who, [2, 1, 1][: len(who)], "two", made.prepared.restore(made.prepared.mask).voxels > 0)
         assert made.volumes[target].voxels == pytest.approx(1000 * expected, abs=0.02)
     assert list(made.volumes) == lacking
 
@@ -116,7 +121,7 @@ def test_the_self_check_scores_what_a_synthesis_from_as_little_would_be(entries,
         each[name] = member.synthesise(hidden, prepared, member.estimator(EXACT), slices=slices).image[2]
     brain = prepared.mask & np.isin(np.arange(prepared.mask.shape[2]), slices)
 
-    assert np.array_equal(made, average(each, [2, 1], "two", brain)) and not made[..., 4].any()
+    assert np.array_equal(made, average(each, [2, 1], "two", brain)[0]) and not made[..., 4].any()
 
 
 def test_fast_and_samples_are_for_one_network(entries, folder):
@@ -217,3 +222,64 @@ def test_a_batch_reckons_with_every_member(entries, folder):
     assert estimate(CompleteOptions(folder=folder, device="cpu"), todo, Models()).network > 0
     assert hidden_by(load_network("one"), load_subject(folder)) == 3
     assert hidden_by(load_network("cwdm-tiny"), load_subject(folder)) == 0
+
+
+# Where it is likely to be wrong ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_map(entries, files):
+    """The committee with an untrained error map of its own, as the manifest has it."""
+    path = files / "all.errors"
+    network = ErrorNetwork(len(STANDARD)).eval().requires_grad_(False)
+    write_error_map(path, ErrorMap(network, STANDARD, {T1CE: 0.03}), resolve("all").sha256)
+    told = ErrorFile(file=str(path), sha256=store.sha256_of(path), size=path.stat().st_size)
+    entries[-1] = entries[-1].model_copy(update={"error_map": told})
+    return path
+
+
+def test_a_committee_that_carries_an_error_map_writes_one(with_map, folder, tmp_path):
+    _, saved = complete(CompleteOptions(folder=folder, out=tmp_path / "out"))
+    image, errors = (nib.load(tmp_path / "out" / f"p1_t1ce{tag}.nii.gz") for tag in ("", "_error"))
+    said = json.loads((tmp_path / "out" / "p1_t1ce_error.json").read_text())
+    values = errors.get_fdata()
+
+    assert errors.shape == image.shape and np.array_equal(errors.affine, image.affine)
+    assert values.max() <= 1000 * WILD and values[image.get_fdata() > 0].min() >= 1000 * MODEST - 1e-3
+    assert said["Content"] == "error" and said["synthetic"] and "other kinds" in said["IntensityMapping"]
+    assert said["OverallBrightnessError"] == 30.0
+    (output,) = saved.report.outputs
+    assert (output.error_file, output.brightness) == ("p1_t1ce_error.nii.gz", pytest.approx(30))
+    page = saved.html.read_text()
+    assert "T1ce by about 30" in page and "p1_t1ce_error.nii.gz" in page
+    (tmp_path / "out" / "p1_t1ce.json").unlink()
+    assert is_synthetic(tmp_path / "out" / "p1_t1ce_error.nii.gz")
+
+
+def test_one_that_was_taught_on_another_committee_is_left_out(with_map, entries, folder, tmp_path):
+    rule = entries[-1].committee.model_copy(update={"brightness": "one"})
+    entries[-1] = entries[-1].model_copy(update={"committee": rule})
+    _, saved = complete(CompleteOptions(folder=folder, out=tmp_path / "out"))
+
+    assert saved.report.outputs[0].error_file is None and not list((tmp_path / "out").glob("*error*"))
+
+
+def test_a_damaged_one_is_named(with_map, folder):
+    assert any(str(with_map) in line for line in verify())
+    with_map.write_bytes(with_map.read_bytes()[:-1] + b"x")
+    with pytest.raises(WeightsError, match=r"all: .*all\.errors is not the file it should be"):
+        load_method("all")
+    with pytest.raises(WeightsError, match=r"all\.errors"):
+        verify()
+    with pytest.raises(WeightsError, match="is not an error map"):
+        read_error_map(with_map.with_name("one.safetensors"))
+
+
+def test_no_error_is_told_where_one_network_made_it_alone(with_map, entries, write_subject_folder, tmp_path):
+    """One image disagrees with none, and of such the map was taught nothing."""
+    subject = load_subject(write_subject_folder(tmp_path, "p1", without=[T1CE]))
+    trained = load_method("all")
+    alone = replace(trained, members=trained.members[:1])
+
+    assert not complete_subject(subject, alone, sampling=EXACT).errors
+    assert list(complete_subject(subject, trained, sampling=EXACT).errors) == [T1CE]

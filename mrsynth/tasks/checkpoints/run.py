@@ -16,6 +16,7 @@ from mrsynth.io.files import atomic
 from mrsynth.io.store import (
     Resolved,
     available_entries,
+    error_map_file,
     locate,
     members_of,
     published_entry,
@@ -97,14 +98,18 @@ def verify() -> list[str]:
     """One line per checkpoint on this machine. Raises WeightsError that tells of all that are missing or changed."""
     lines, problems = [], []
     for entry in available_entries():
-        if entry.file is None:  # on a hub; a committee's members are checked themselves
+        if entry.file is None and entry.error_map is None:  # on a hub; a committee's members are checked themselves
             continue
         try:
-            path = locate(entry)
+            path = error_map_file(entry) or locate(entry)
         except WeightsError as error:
             problems.append(str(error))
         else:
-            known = "is what it should be" if entry.sha256 else "is there; no SHA-256 is known to compare it with"
+            known = (
+                "is what it should be"
+                if entry.sha256 or entry.error_map
+                else "is there; no SHA-256 is known to compare it with"
+            )
             lines.append(f"{entry.name}: {path} {known}")
     if problems:
         raise WeightsError("\n".join(problems))

@@ -28,6 +28,8 @@ class Completed:
     volumes     intensities 0..1000; of CT Hounsfield units, whole numbers, the low end of the window outside the head
     means       over the samples, where a volume is the first of several
     spreads     voxel-wise standard deviation over the samples, in the same units; empty for one sample
+    errors      voxel-wise absolute error to expect after the straight-line fit, in the same units, where it can be said
+    brightness  how far overall brightness is likely to be wrong, in the same units, where errors can be said
     scores      of the self-check, if there was one
     members     of a committee: those that made each volume
     """
@@ -44,6 +46,8 @@ class Completed:
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
     members: Mapping[Contrast, tuple[Resolved, ...]] = field(default_factory=dict)
+    errors: Mapping[Contrast, Volume] = field(default_factory=dict)
+    brightness: Mapping[Contrast, float] = field(default_factory=dict)
 
     def in_u(self, contrast: Contrast) -> NDArray[np.float32]:
         """A synthetic volume as u in [0, 1]."""

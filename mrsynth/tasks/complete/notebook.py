@@ -2,13 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import UsageError
 from mrsynth.io.nifti import as_nibabel
 from mrsynth.io.subjects import SubjectFiles
+from mrsynth.reports.record import MAPS, Content
 from mrsynth.reports.subject_page import notebook_html
 from mrsynth.reports.viewer import viewer_data
 from mrsynth.scans.raw import Raw
@@ -21,20 +22,20 @@ from mrsynth.tasks.complete.plan import Plan
 class Completion(Completed):
     """What `complete_subject` gives. As the last line of a cell it shows its viewer, without any network."""
 
-    def to_nibabel(self, contrast: Contrast | str, content: Literal["image", "mean", "spread"] = "image") -> Any:
+    def to_nibabel(self, contrast: Contrast | str, content: Content = "image") -> Any:
         """A synthetic volume as an image of nibabel, whose header says that it is synthetic.
 
-        content   the image, or of several samples their mean or spread
+        content   the image; of several samples their mean or spread; or the error to expect
         Raises UsageError for what was not made.
         """
-        held = {"image": self.volumes, "mean": self.means, "spread": self.spreads}[content]
+        held = {"image": self.volumes, "mean": self.means, "spread": self.spreads, "error": self.errors}[content]
         target = next((c for c in held if c == contrast), None)
         if target is None:
             raise UsageError(
                 f"No {content} of {contrast} was made; there is {', '.join(held) or 'none of any contrast'}."
             )
         what = target.label if content == "image" else f"{target.label} {content}"
-        whole = target is Contrast.CT and content != "spread"
+        whole = target is Contrast.CT and content not in MAPS
         return as_nibabel(held[target], DESCRIPTION.format(what, __version__, self.card.name), whole=whole)
 
     def save(self, folder: Path | str, *, viewer: bool = True, overwrite: bool = False) -> Saved:

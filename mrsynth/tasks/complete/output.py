@@ -33,6 +33,7 @@ from mrsynth.io.provenance import BRAIN_MASK, refuse_others
 from mrsynth.io.store import sha256_of
 from mrsynth.reports.montage import preview
 from mrsynth.reports.record import (
+    MAPS,
     Content,
     InputRecord,
     OutputRecord,
@@ -76,7 +77,7 @@ class Saved:
 
 def result_names(todo: Plan) -> list[str]:
     """Every file name that the results may have, in the order they are moved into place."""
-    tags = ("", "mean", "spread", "std")  # std: what 0.1.0 wrote; an --overwrite takes it away
+    tags = ("", "mean", "spread", "error", "std")  # std: what 0.1.0 wrote; an --overwrite takes it away
     images = [todo.output_name(target, tag) for target in todo.targets for tag in tags]
     images.append(todo.files.mask_name())
     return [name for image in images for name in (sidecar_name(image), image)] + [*REPORT_FILES]
@@ -238,11 +239,12 @@ def write_results(
             content=content,
             replaces=replaced(target),
             volumes=volumes if volumes and target in volumes.synthetic else None,
+            brightness=completion.brightness.get(target),
         )
         what = target.label if content == "image" else f"{target.label} {content}"
         write_text(folder / sidecar_name(name), sidecar)
         text = DESCRIPTION.format(what, __version__, card.name)
-        whole = target is Contrast.CT and content != "spread"
+        whole = target is Contrast.CT and content not in MAPS
         write_volume(folder / name, volume, files.files.get(raw.home), text, whole=whole)
 
     outputs = []
@@ -253,6 +255,7 @@ def write_results(
         several: tuple[tuple[Content, Mapping[Contrast, Volume]], ...] = (
             ("mean", completion.means),
             ("spread", completion.spreads),
+            ("error", completion.errors),
         )
         for content, found in several:
             if target in found:
@@ -264,6 +267,8 @@ def write_results(
                 file=name,
                 mean_file=beside.get("mean"),
                 spread_file=beside.get("spread"),
+                error_file=beside.get("error"),
+                brightness=completion.brightness.get(target),
                 replaces=replaced(target),
                 sidecar=sidecar_name(name),
                 sha256=sha256_of(folder / name),

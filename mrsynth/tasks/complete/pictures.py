@@ -38,7 +38,7 @@ def picture(
 def panels(
     raw: Raw, used: Sequence[Contrast], completion: Completed, target: Contrast, truth: Volume | None = None
 ) -> tuple[list[Panel], View]:
-    """Inputs, the synthetic image, mean and spread, and with a reference the truth and the difference, in LPS.
+    """Inputs, the synthetic image, mean, spread and error, and with a reference the truth and the difference, in LPS.
 
     A scan that was registered is also shown in a checkerboard with the one it was brought onto.
     """
@@ -65,6 +65,9 @@ def panels(
         shown.append(panel("mean of samples", mean, "synthetic", zero, full))
     if target in completion.spreads:
         shown.append(panel("spread of samples", completion.spreads[target].voxels / full, "uncertainty", span=full))
+    if target in completion.errors:
+        expected = panel("error to expect", completion.errors[target].voxels / full, "uncertainty", span=full)
+        shown.append(replace(expected, note="of kinds that were seen in training"))
     if truth is not None:
         true = to_unit(truth.voxels, own)
         low, high = own or np.quantile(truth.voxels, QUANTILES)

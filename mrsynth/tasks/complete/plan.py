@@ -82,7 +82,7 @@ class Plan:
         return Places(self.files.folder, self.out, self.source)
 
     def output_name(self, target: Contrast, tag: str = "") -> str:
-        """The file name for a target, or what belongs to it (`mean`, `spread`); another where a scan is replaced."""
+        """The file name for a target, or what belongs to it (`mean`, `error`); another where a scan is replaced."""
         return self.files.output_name(target, ("remade" if target in self.replaced else "") + tag)
 
 

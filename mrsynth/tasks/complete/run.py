@@ -20,12 +20,13 @@ from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, Stock, resolve
 from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
 from mrsynth.methods import KINDS
-from mrsynth.plain import Progress
+from mrsynth.plain import Array, Progress
 from mrsynth.preference import AUTO
 from mrsynth.sampling import Crop, Estimator, Sampling
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.headers import exactly_on
 from mrsynth.scans.hounsfield import window_of
+from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.raw import FindBrain
 from mrsynth.scans.stripping import brain_by_deepbet, brain_by_program, known_program
 from mrsynth.scans.subject import Subject, describe_grid
@@ -227,16 +228,16 @@ def complete_subject(
         prepared = trained.prepare(subject, sampling.crop)
         seconds["preparation"], clock = time.perf_counter() - clock, time.perf_counter()
         made = trained.synthesise(subject, prepared, how, targets=wanted, progress=progress)
-        volumes, means, spreads = {}, {}, {}
+        volumes, means, spreads, errors = {}, {}, {}, {}
         for target in wanted:
             channel = prepared.contrasts.index(target)
             volumes[target] = in_file_units(target, prepared.restore(made.image[channel]), prepared.hounsfield)
             if made.mean is not None:
                 means[target] = in_file_units(target, prepared.restore(made.mean[channel]), prepared.hounsfield)
             if made.spread is not None:
-                over = prepared.restore(made.spread[channel])
-                factor = np.float32(spread(target, prepared.hounsfield))
-                spreads[target] = Volume(over.voxels * factor, over.affine)
+                spreads[target] = differences(made.spread[channel], prepared, target)
+            if made.error is not None and made.error[channel].any():  # a network alone tells none
+                errors[target] = differences(made.error[channel], prepared, target)
         seconds["synthesis"], clock = time.perf_counter() - clock, time.perf_counter()
         scores: list[Score] = []
         if self_check:
@@ -255,9 +256,30 @@ def complete_subject(
             "use --device cpu, or a machine with more memory."
         ) from error
     warnings = [*unfamiliar(subject, prepared, card), *trained.cautions(how)]
-    about = (subject, card, trained.sha256)
     members = {target: trained.taking_part(subject.available, target) for target in wanted}
-    return Completion(*about, volumes, means, spreads, prepared, how, tuple(scores), tuple(warnings), seconds, members)
+    brightness = {t: u * spread(t, prepared.hounsfield) for t, u in trained.brightness.items() if t in errors}
+    return Completion(
+        subject=subject,
+        card=card,
+        sha256=trained.sha256,
+        volumes=volumes,
+        means=means,
+        spreads=spreads,
+        prepared=prepared,
+        how=how,
+        scores=tuple(scores),
+        warnings=tuple(warnings),
+        seconds=seconds,
+        members=members,
+        errors=errors,
+        brightness=brightness,
+    )
+
+
+def differences(u: Array, prepared: Prepared, target: Contrast) -> Volume:
+    """Differences in u on the model's grid, (I, J, K), as files have them on the subject's own."""
+    over = prepared.restore(u)
+    return Volume(over.voxels * np.float32(spread(target, prepared.hounsfield)), over.affine)
 
 
 def check_on_itself(

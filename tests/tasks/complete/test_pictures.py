@@ -29,6 +29,7 @@ def shown(make_subject, monkeypatch):
         volumes={T1CE: made},
         means={},
         spreads={T1CE: Volume(made.voxels / 10, RAS)},
+        errors={T1CE: Volume(made.voxels / 20, RAS)},
         in_u=lambda contrast: made.voxels / np.float32(SCALE),
     )
     raw = SimpleNamespace(subject=subject.without(T1CE), registrations={}, home=T1)
@@ -44,6 +45,7 @@ def test_a_panel_has_the_values_of_its_file_in_lps(shown):
         "T1": lps.apply(subject.volumes[T1].voxels).clip(None, 640),
         "synthetic T1ce": np.where(brain, 250, 0),
         "spread of samples": np.where(brain, 25, 0),
+        "error to expect": np.where(brain, 12.5, 0),
     }
     for title, values in expected.items():
         low, high = panels[title].ends
@@ -61,6 +63,7 @@ def test_each_panel_says_what_it_is(shown):
         ("T1", "input"),
         ("synthetic T1ce", "synthetic"),
         ("spread of samples", "uncertainty"),
+        ("error to expect", "uncertainty"),
         ("true T1ce", "reference"),
         ("difference", "difference"),
     ]
