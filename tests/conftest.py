@@ -410,6 +410,28 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture
+def coarse_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phantoms are made from every third voxel of the template: of their 2 seconds at 1 mm little is left."""
+    from mrsynth.phantom.brain import Tissues
+    from mrsynth.tasks.phantom_subjects import mni152
+
+    pytest.importorskip("nilearn")
+    fine = mni152()
+    thin = (slice(None, None, 3),) * 3
+    coarse = Tissues(fine.gm[thin], fine.wm[thin], fine.csf[thin], fine.affine @ np.diag([3, 3, 3, 1]))
+    monkeypatch.setattr("mrsynth.tasks.phantom_subjects.mni152", lambda: coarse)
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of a benchmark without box plots, which take as long as all the rest of a small one."""
+    from mrsynth.scans.views import png
+
+    black = png(np.zeros((1, 1), np.uint8))
+    monkeypatch.setattr("mrsynth.reports.benchmark_page.box_plot", lambda *_, **__: black)
+
+
+@pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without montages, which take longer than all the rest of a small subject."""
     from mrsynth.scans.views import png

@@ -378,9 +378,8 @@ def test_settings_of_a_run_are_key_and_value(run_cli, tmp_path, pair):
     assert not (tmp_path / "run").exists()
 
 
-def test_phantoms_from_the_command_line(run_cli, tmp_path):
+def test_phantoms_from_the_command_line(run_cli, tmp_path, coarse_head):
     """Really made: the seed counts on from subject to subject, so the second of seed 7 is the first of seed 8."""
-    pytest.importorskip("nilearn")
     status, _, err = run_cli("phantom", tmp_path / "none", "--spacing", "0", "1", "1")
     assert status == 2 and "--spacing" in err and not (tmp_path / "none").exists()
 

@@ -52,7 +52,7 @@ def test_the_template_is_a_head(folders):
 
 
 @needs_nilearn
-def test_contrasts_can_be_left_out(tmp_path):
+def test_contrasts_can_be_left_out(tmp_path, coarse_head):
     asked = PhantomOptions(out=tmp_path, spacing=(8, 8, 8), without=(Contrast.T1CE,), lesion="none")
     seen = []
     (folder,) = make_phantoms(asked, lambda *step: seen.append(step))

@@ -43,7 +43,7 @@ def cohort(tmp_path_factory, write_subject_folder):
 
 
 @pytest.fixture
-def options(cohort, tmp_path, only_tiny):
+def options(cohort, tmp_path, only_tiny, no_plots):
     def made(out="run", **changes):
         given = {"dataset": "folder", "data": cohort, "split": cohort / "split.yaml", "out": tmp_path / out,
                  "pictures": False, "baselines": False, "protocols": ("brain3d",), "precision": "fp32"}  # fmt: skip
@@ -393,7 +393,7 @@ def test_the_data_sets_are_listed_and_described(run_cli):
     assert code == 2 and "--dataset NAME" in err
 
 
-def test_the_phantom_is_made_on_the_spot_once(options, tmp_path, monkeypatch):
+def test_the_phantom_is_made_on_the_spot_once(options, tmp_path, monkeypatch, coarse_head):
     monkeypatch.setattr(task, "PHANTOMS", 1)
     monkeypatch.setattr(task, "PHANTOM_TRAINING", 1)
     monkeypatch.setattr(task, "PHANTOM_SHAPE", (24, 28, 4))
