@@ -298,8 +298,8 @@ def _refuse_copies(name: str, used: Mapping[Contrast, Volume]) -> None:
     for one, other in combinations(used, 2):
         if same_image(used[one].voxels, used[other].voxels):
             raise InputError(
-                f"{name}: {one.label} and {other.label} are the same image, up to a factor; expected two different "
-                "contrasts. Find out which of the two it is, and leave the other file out."
+                f"{name}: {one.label} and {other.label} are the same image, up to a factor, a mirror or a voxel's "
+                "shift; expected two different contrasts. Find out which of the two it is, and leave the other file out."
             )
 
 

@@ -110,9 +110,31 @@ def test_different_contrasts_are_never_one_image(volumes, brain_volumes):
             assert same_image(others[one].voxels, others[other].voxels) == (one is other)
     noisy = volumes[T1].voxels * np.random.default_rng(0).normal(1, 0.05, volumes[T1].shape)
     assert not same_image(volumes[T1].voxels, noisy.astype(np.float32))
-    assert not same_image(volumes[T1].voxels, -volumes[T1].voxels) and not same_image(
-        volumes[T1].voxels, np.zeros_like(volumes[T1].voxels)
-    )
+    assert not same_image(volumes[T1].voxels, np.zeros_like(volumes[T1].voxels))
+
+
+SAME = {
+    "negative": lambda v: -v,
+    "a part": lambda v: np.where(np.arange(v.shape[2]) < v.shape[2] // 2, v, 0),
+    "eight bits": lambda v: np.rint(v / v.max() * 255),
+    "mirrored": lambda v: v[::-1],
+    "upside down": lambda v: v[:, :, ::-1],
+    "a voxel on": lambda v: np.roll(v, 1, 1),
+    "a voxel back": lambda v: np.roll(v, -1, 2),
+}
+
+
+@pytest.mark.parametrize("how", SAME)
+def test_one_image_stays_one_however_it_was_stored_again(volumes, how):
+    changed_copy = np.ascontiguousarray(SAME[how](volumes[T1].voxels), np.float32)
+    assert same_image(volumes[T1].voxels, changed_copy) and same_image(changed_copy, volumes[T1].voxels)
+    assert not same_image(volumes[T2].voxels, changed_copy)
+
+
+def test_a_contrast_that_covers_a_part_makes_no_other_look_larger(volumes):
+    part = np.where(np.arange(volumes[T2].shape[2]) < volumes[T2].shape[2] // 2, volumes[T2].voxels, 0)
+    (told,) = differences({T1: volumes[T1], FLAIR: volumes[FLAIR], T2: changed(volumes[T2], part)})
+    assert told.startswith("T2 lacks ")
 
 
 def test_air_around_a_head_is_told_from_the_empty_faces_around_a_brain() -> None:
