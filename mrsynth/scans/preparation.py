@@ -299,7 +299,7 @@ def _refuse_copies(name: str, used: Mapping[Contrast, Volume]) -> None:
         if same_image(used[one].voxels, used[other].voxels):
             raise InputError(
                 f"{name}: {one.label} and {other.label} are the same image, up to a factor, a mirror or a voxel's "
-                "shift; expected two different contrasts. Find out which of the two it is, and leave the other file out."
+                "shift; expected two different contrasts. Find out which it is, and leave the other file out."
             )
 
 
