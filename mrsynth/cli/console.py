@@ -52,8 +52,7 @@ def speak(quiet: bool, verbose: bool) -> None:
 def say(text: str) -> None:
     """Print for people; silent under -q."""
     if not Verbosity.quiet:
-        with heard():
-            console().print(visible(text), soft_wrap=True)
+        print_result(text)
 
 
 def print_result(text: str) -> None:
