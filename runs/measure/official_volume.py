@@ -2,8 +2,9 @@
 
 usage: python runs/measure/official_volume.py FORM FILE.safetensors STEPS       for runs/measure/speed.py --official
 
-FORM is plain, fast-fp32 or fast-auto; plain comes first, since the others are compared with plain.safetensors beside
-FILE. FILE receives the volume, and FILE with the ending .json the relative L2 deviation and the precision.
+FORM is plain; fast-fp32, the fast network with float32 values, which mrsynth does not take by itself; or auto, what
+mrsynth takes on this processor. plain comes first, since the others are compared with plain.safetensors beside FILE.
+FILE receives the volume, and FILE with the ending .json the relative L2 deviation and which network it was.
 """
 
 import json
@@ -31,9 +32,12 @@ def main(form: str, file: Path, steps: int) -> None:
             else:
                 parameter.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.05)
     method.eval().requires_grad_(False)
-    precision = "fp32" if form != "fast-auto" else choose_precision("auto", "cpu")
-    if form != "plain":
+    precision = choose_precision("auto", "cpu") if form == "auto" else "fp32"
+    if form == "fast-fp32":
+        method.quicken(torch.float32)
+    elif form == "auto":
         method.optimise(precision)
+    network = f"{'plain' if method.denoises_plainly else 'fast'} network, {precision}"
     images = torch.rand(1, len(method.contrasts), *GRID) * 2 - 1
     available = torch.tensor([[c not in method.targets for c in method.contrasts]])
     made = method.synthesise(
@@ -47,7 +51,7 @@ def main(form: str, file: Path, steps: int) -> None:
     save_file({"image": image.contiguous()}, file)
     plain = load_file(file.with_name("plain.safetensors"))["image"]
     deviation = float((image - plain).norm() / plain.norm())
-    file.with_suffix(".json").write_text(json.dumps({"deviation": deviation, "precision": precision}))
+    file.with_suffix(".json").write_text(json.dumps({"deviation": deviation, "network": network}))
 
 
 if __name__ == "__main__":

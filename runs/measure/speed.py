@@ -248,7 +248,7 @@ def official(args: argparse.Namespace, scratch: Path, text: list[str]) -> bool:
     show(text, "| form | CPU s | of plain fp32 | MB | relative L2 deviation of the volume | |", "|" + "---|" * 6)
     costs: dict[str, Cost] = {}
     missed = False
-    for form in ("plain", "fast-fp32", "fast-auto"):
+    for form in ("plain", "fast-fp32", "auto"):
         file = scratch / f"{form}.safetensors"
         command = [args.new, str(OFFICIAL), form, str(file), str(args.steps)]
         costs[form] = Cost()
@@ -260,7 +260,7 @@ def official(args: argparse.Namespace, scratch: Path, text: list[str]) -> bool:
         missed |= bad
         show(
             text,
-            f"| {form} ({away['precision']}) | {costs[form].cpu:.1f} | {gain:.2f} times | {costs[form].peak:.0f} | "
+            f"| {form} ({away['network']}) | {costs[form].cpu:.1f} | {gain:.2f} times | {costs[form].peak:.0f} | "
             f"{away['deviation']:.2e} | {'**missed**' if bad else ''} |",
         )
     return missed

@@ -153,8 +153,20 @@ class Cwdm(Method):
 
     def optimise(self, precision: str) -> None:
         """In bf16 synthesise through the fast form of the network; in fp32, or for any target, through the plain."""
-        wanted = precision == "bf16" and self.config.target != ANY
-        self._fast = FastWaveletUNet(self.network, torch.bfloat16) if wanted else None
+        self.quicken(torch.bfloat16 if precision == "bf16" and self.config.target != ANY else None)
+
+    def quicken(self, dtype: torch.dtype | None) -> None:
+        """Synthesise through the fast form of the network, with values of this type; None: through the plain.
+
+        In float32 it is little gain on a processor: for a step of the official network on 48x48x48 coefficients 0.8 to
+        1.05 times as fast uncompiled, 1.2 times compiled, which takes 45 CPU seconds once (AVX-512, one thread).
+        """
+        self._fast = None if dtype is None else FastWaveletUNet(self.network, dtype)
+
+    @property
+    def denoises_plainly(self) -> bool:
+        """Whether it synthesises through the plain network."""
+        return self._fast is None
 
     def cautions(self, sampler: str, steps: int) -> tuple[str, ...]:
         """That beta is no variance for few steps."""
