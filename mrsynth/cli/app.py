@@ -175,7 +175,7 @@ def unexpected(error: Exception) -> int:
 
 def failed(what: str, status: int) -> int:
     """Print an error on stderr, and give its exit status back."""
-    out = console(stderr=True)
+    out = console()
     out.print("Error:", style="bold red", end=" ")
     out.print(visible(what), soft_wrap=True)
     return status

@@ -74,22 +74,22 @@ def heard() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (OSError, SystemExit) as error:  # rich makes SystemExit of a closed pipe
+    except OSError as error:
         if Verbosity.deaf:
             return
         Verbosity.deaf = True
         with suppress(OSError):  # what is still in the buffer goes nowhere, and the interpreter does not try again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        if not isinstance(error, BrokenPipeError):
             with suppress(OSError):
                 print(f"Standard output cannot be written: {error.strerror}.", file=sys.stderr)
 
 
-def console(stderr: bool = False) -> "Console":
-    """A rich console that prints text as it is, made when first needed."""
+def console() -> "Console":
+    """A rich console that prints text on stderr as it is, made when first needed."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def progress_bar(hidden: bool) -> "Iterator[Progress | None]":
 
     counts = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
     clocks = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    with rich.Progress(*counts, *clocks, console=console(stderr=True), transient=True) as bar:
+    with rich.Progress(*counts, *clocks, console=console(), transient=True) as bar:
         task = bar.add_task("starting", total=None)
 
         def progress(what: str, done: int, total: int) -> None:
