@@ -172,9 +172,9 @@ def figures() -> str:
         ),
         (
             f"**{synthetic}** Dice of the whole tumour with a synthetic FLAIR; {without} without one, {real} with the "
-            "true one (one subject)",
-            f"enhancement: Dice {enhancing} from a synthetic T1ce, which lies at {t1ce[0]:.1f} dB after the fit, a "
-            f"regression at {t1ce[1]:.1f}",
+            "true one (one subject, measured with 0.1.0)",
+            f"enhancement: Dice {enhancing} (0.1.0) from a synthetic T1ce, which lies at {t1ce[0]:.1f} dB after the "
+            f"fit, a regression at {t1ce[1]:.1f}",
         ),
         (
             f"**{float(seconds):.0f} s** and {memory} on two CPU cores, 240x240x155 voxels, report included",
