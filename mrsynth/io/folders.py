@@ -268,7 +268,8 @@ def is_synthetic(path: Path) -> bool:
         return True
     image = path.with_name(re.sub("_?(std|mean|spread|error)$", "", stem) + ".nii")
     sidecars = [sidecar_of(path), *([sidecar_of(image)] if stem_of(image.name) != stem else [])]
-    return any(content.get("synthetic") is True for content in sidecars)
+    said = {"synthetic", "synthesized", "synthesised"}
+    return any(value is True and key.lower() in said for content in sidecars for key, value in content.items())
 
 
 def nothing_found(content: Content) -> str:

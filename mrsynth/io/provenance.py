@@ -3,6 +3,7 @@
 Reads the first bytes of headers and short texts, with neither numpy nor nibabel, so that `inspect` may use it.
 """
 
+import bz2
 import hashlib
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mrsynth.errors import UsageError
+from mrsynth.io.formats import HEADERS
 from mrsynth.io.reading import open_regular, parse_json, read_bounded
 
 DESCRIPTION = {348: (148, 80), 540: (240, 80)}  # length of a NIfTI header -> where its description lies
@@ -58,7 +60,7 @@ def refuse_others(folder: Path, names: Iterable[str], ours: Callable[[Path], boo
 def says_synthetic(path: Path) -> bool:
     """Whether the header of a NIfTI file says that mrsynth made what is in it."""
     text = description(path)
-    return text.startswith("SYNTHETIC ") and MARK in f"{text} "
+    return text.upper().startswith("SYNTHETIC ") and MARK in f"{text} ".lower()
 
 
 def description(path: Path) -> str:
@@ -76,12 +78,18 @@ def begins_as_nifti(path: Path) -> bool:
 
 
 def _header(path: Path) -> bytes:
-    """The first bytes of a file, unpacked; empty for what cannot be read."""
+    """The first bytes of a file, unpacked, of a pair those of its header; empty for what cannot be read."""
+    for header, image in HEADERS.items():
+        if path.name.lower().endswith(image):
+            path = path.with_name(path.name[: -len(image)] + header)
     try:
         with open_regular(path) as file:
             start = file.read(4096)
+        if start[:3] == b"BZh":
+            with bz2.open(path) as packed:
+                return packed.read(1024)
         return zlib.decompressobj(wbits=31).decompress(start, 1024) if start[:2] == b"\x1f\x8b" else start
-    except (OSError, zlib.error):
+    except (OSError, EOFError, zlib.error):
         return b""
 
 

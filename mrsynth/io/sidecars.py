@@ -36,7 +36,7 @@ def any_json(path: Path) -> Any:
         text = read_bounded(path)
     except OSError:
         return None
-    for encoding in ("", "utf-16", "latin-1"):
+    for encoding in ("", "utf-16", "utf-16-be", "latin-1"):
         with suppress(ValueError):
             return parse_json(text.decode(encoding) if encoding else text)
     return None

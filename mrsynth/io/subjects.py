@@ -153,7 +153,7 @@ def load_raw(
 
     brain = None
     if mask and found.mask:
-        given = read_volume(found.mask, labels=True)
+        given = as_mask(found.mask, read_volume(found.mask, labels=True))
         brain = given, whose_grid(found.mask, given)
     labels = None
     if segmentation and found.segmentation:
@@ -185,6 +185,28 @@ def load_raw(
         if said.mistaken
     ]
     return replace(raw, notes=tuple(notes))
+
+
+def as_mask(path: Path, volume: "Volume") -> "Volume":
+    """A brain mask as it is meant: of probabilities those from 0.5 on, of anything else all that is above 0.
+
+    Raises InputError for one that marks nothing, or the faces of the image and not its middle, as an inverted one does.
+    """
+    import numpy as np
+
+    from mrsynth.scans.foreground import fills_its_faces
+    from mrsynth.scans.volume import Volume
+
+    inside = volume.voxels > 0
+    if 0 < float(volume.voxels.max()) <= 1 and (volume.voxels[inside] != 1).any():
+        inside = volume.voxels >= min(0.5, float(volume.voxels.max()))
+    middle = inside[tuple(slice(n // 3, n - n // 3) for n in inside.shape)]
+    if not inside.any() or (fills_its_faces(inside) and 2 * np.count_nonzero(middle) < middle.size):
+        what = "the outer faces of the image and not its middle: it is inverted" if inside.any() else "nothing"
+        raise InputError(
+            f"{path} is no brain mask: it marks {what}. Move it elsewhere, or name another by --mask FILE."
+        )
+    return Volume(inside.astype(np.float32), volume.affine)
 
 
 def settle_masks(found: SubjectFiles) -> SubjectFiles:

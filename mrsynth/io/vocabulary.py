@@ -61,7 +61,7 @@ _OF_A_PART = {"tumor", "tumour", "edema", "oedema", "necrosis", "core", "et", "t
 _UNIFORM = {"uni", "unit1", "uniden"}  # what Siemens calls the image made of both inversions
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ß": "ss"})
 UNNAMED = "its name states no contrast"
-_MADE = {"synthetic", "synth", "synthsr", "pseudo", "fake"}
+_MADE = {"mrsynth", "synthetic", "synth", "synthsr", "pseudo", "fake"}
 _MADE_OF = re.compile(  # T2Synth, pseudoT1
     r"(?:t1|t2|flair|t1ce)\w{0,3}?(?:synth|synthetic|synthesi[sz]ed|pseudo|fake)"
     r"|(?:syn|synth|synthetic|pseudo|fake)(?:t1|t2|flair)\w{0,3}"

@@ -70,13 +70,13 @@ def shows_air(contrast: Contrast, volume: Volume) -> bool:
 
     However tightly a brain is cut out, the faces of its box are mostly empty.
     """
-    if contrast is Contrast.CT or not _mostly(volume.voxels) or background_of(volume):
+    if contrast is Contrast.CT or not fills_its_faces(volume.voxels) or background_of(volume):
         return False
-    return _mostly(shown(contrast, volume))
+    return fills_its_faces(shown(contrast, volume))
 
 
-def _mostly(image: NDArray[Any]) -> bool:
-    """Whether more than half of each outer face is not 0."""
+def fills_its_faces(image: NDArray[Any]) -> bool:
+    """Whether more than half of each outer face of an image (I, J, K) is not 0."""
     return all(2 * np.count_nonzero(face) > face.size for face in _faces(image))
 
 

@@ -1,6 +1,6 @@
 """From scans as the scanner wrote them, each on its own grid and with the whole head, to a subject on one grid."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,9 +11,9 @@ from mrsynth.errors import InputError
 from mrsynth.plain import Mask
 from mrsynth.scans.alignment import Registration, register, resampled
 from mrsynth.scans.bias import corrected
-from mrsynth.scans.foreground import shows_air
+from mrsynth.scans.foreground import LARGER, shown, shows_air
 from mrsynth.scans.headers import Forms, brought_over, check_grids, exactly_on
-from mrsynth.scans.stripping import shows_the_head
+from mrsynth.scans.stripping import head_volume, shows_the_head
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume, same_grid
 
@@ -22,6 +22,7 @@ Align = Literal["auto", "off", "force"]
 # Which contrast the others are brought onto where grids differ: the one that is usually sharpest in three dimensions.
 ONTO = (Contrast.T1CE, Contrast.T1, Contrast.FLAIR, Contrast.T2)
 STRIPPED_ON = (Contrast.T1, Contrast.T1CE, Contrast.FLAIR, Contrast.T2)  # deepbet was trained on T1
+CUT_OFF = 0.1  # of a face of the grid that a brain with nothing around it may fill
 DILATION_MM = 8.0  # of the brain, for the second registration
 
 WHOLE_HEAD = (
@@ -81,11 +82,13 @@ def brought_together(
     home = home_of(name, volumes, onto)
     volumes, turned = brought_over(volumes, volumes[home])
     check_grids(name, volumes, home, align, forms, places)
-    head = Contrast.CT not in volumes and any(shows_air(c, v) or shows_the_head(v) for c, v in volumes.items())
+    whole = [c for c, v in volumes.items() if shows_air(c, v) or shows_the_head(v)]
+    head = Contrast.CT not in volumes and bool(whole)
     fixed = volumes[home]
     apart = {c: v for c, v in volumes.items() if not same_grid(v, fixed)}
     found = {c: register(fixed, v) for c, v in apart.items()}
-    brain, stripped_on = _brain(volumes, home, found, find_brain if head else None, mask)
+    bare = _without_skull(volumes, whole) if head and find_brain else None
+    brain, stripped_on = _brain(volumes, home, found, find_brain if head else None, mask, bare)
     if brain is not None and apart:
         inside = dilated(brain, fixed, DILATION_MM)
         for c, volume in apart.items():
@@ -106,7 +109,7 @@ def brought_together(
     if segmentation is not None:
         segmentation = exactly_on(segmentation, fixed) or segmentation
     subject = Subject(name, moved, segmentation, brain_volume)
-    notes = turned + _notes(home, found, stripped_on, mask is not None)
+    notes = turned + _notes(home, found, stripped_on, mask is not None, bare is not None)
     if head and brain is None:
         notes.append(WHOLE_HEAD)
     return Raw(subject, home, found, stripped_on, tuple(notes))
@@ -143,11 +146,18 @@ def _brain(
     found: Mapping[Contrast, Registration],
     find_brain: FindBrain | None,
     mask: tuple[Volume, Contrast] | None,
+    bare: Contrast | None,
 ) -> tuple[Mask | None, Contrast | None]:
-    """The brain on the grid of `home`, and in which contrast it was found; None for neither mask nor head."""
+    """The brain on the grid of `home`, and in which contrast it was found; None for neither mask nor head.
+
+    bare   a contrast that shows nothing but the brain
+    """
     if mask is not None:
         given, source = mask
         stripped_on = None
+    elif bare is not None:
+        source = stripped_on = bare
+        given = Volume(shown(bare, volumes[bare]).astype(np.float32), volumes[bare].affine)
     elif find_brain is not None:
         source = stripped_on = next((c for c in STRIPPED_ON if c in volumes), home)
         given = Volume(find_brain(volumes[source]).astype(np.float32), volumes[source].affine)
@@ -159,6 +169,19 @@ def _brain(
         given = exactly_on(given, volumes[home]) or given
     brain: Mask = given.voxels > 0
     return brain, stripped_on
+
+
+def _without_skull(volumes: Mapping[Contrast, Volume], whole: Collection[Contrast]) -> Contrast | None:
+    """A contrast that was stripped before, beside others with the whole head: much smaller, and nowhere cut off."""
+    largest = max(head_volume(volumes[c]) for c in whole)
+    for contrast in STRIPPED_ON:
+        if contrast in volumes and contrast not in whole:
+            seen = shown(contrast, volumes[contrast])
+            size = int(seen.sum()) * float(np.prod(volumes[contrast].spacing)) / 1000
+            edges = [np.moveaxis(seen, axis, 0)[end].mean() for axis in range(3) for end in (0, -1)]
+            if largest > LARGER * size and max(edges) < CUT_OFF:
+                return contrast
+    return None
 
 
 def _refuse_doubts(name: str, home: Contrast, found: Mapping[Contrast, Registration], align: Align) -> None:
@@ -173,7 +196,9 @@ def _refuse_doubts(name: str, home: Contrast, found: Mapping[Contrast, Registrat
         )
 
 
-def _notes(home: Contrast, found: Mapping[Contrast, Registration], on: Contrast | None, masked: bool) -> list[str]:
+def _notes(
+    home: Contrast, found: Mapping[Contrast, Registration], on: Contrast | None, masked: bool, bare: bool
+) -> list[str]:
     notes = []
     for c, r in found.items():
         notes.append(
@@ -181,7 +206,11 @@ def _notes(home: Contrast, found: Mapping[Contrast, Registration], on: Contrast 
             f"(mutual information {r.before:.2f} -> {r.information:.2f} nats)."
         )
         notes += [f"Doubtful: {doubt}." for doubt in r.doubts()]
-    if on is not None:
+    if on is not None and bare:
+        notes.append(
+            f"The {on.label} comes without its skull, others with it: what lies outside its brain was set to 0."
+        )
+    elif on is not None:
         notes.append(f"The brain was found in the {on.label}; everything outside it was set to 0.")
         if on not in (Contrast.T1, Contrast.T1CE):
             notes.append(

@@ -1,5 +1,6 @@
 """Every image in a subject's folder is used, or named with the reason it is not; masks, pointers, and own results."""
 
+import bz2
 import json
 import os
 from collections.abc import Callable
@@ -300,3 +301,39 @@ def test_names_that_are_no_utf_8_are_found(tmp_path: Path) -> None:
         with open(home + b"/" + name, "wb"):
             pass
     assert [s.available for s in find_subjects(tmp_path)[0]] == [(T1, T2)]
+
+
+@pytest.mark.parametrize(
+    ("mask", "why"),
+    [
+        (lambda brain: 0 * brain, "it marks nothing"),
+        (lambda brain: 1 - brain, "it is inverted"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(tmp_path: Path, mask: Callable[[Any], Any], why: str) -> None:
+    write(tmp_path / "p1_t1.nii.gz", np.arange(720).reshape(8, 9, 10))
+    write(tmp_path / "p1_brain_mask.nii.gz", mask(np.pad(np.ones((4, 5, 6), np.int16), 2)))
+    with pytest.raises(InputError, match=why):
+        load_subject(tmp_path)
+
+
+def test_a_mask_of_probabilities_counts_from_a_half_on(tmp_path: Path) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    values = np.zeros((3, 4, 5), np.float32)
+    values[1, 1:3, 1:4] = [[0.1, 0.5, 1], [0.4, 0.9, 0.6]]
+    nib.save(nib.Nifti1Image(values, LPS), tmp_path / "p1_brain_mask.nii.gz")
+    mask = load_subject(tmp_path).mask
+    assert mask is not None and np.array_equal(mask.voxels == 1, values >= 0.5)
+
+
+@pytest.mark.parametrize("name", ["p1_t1ce.img", "p1_t1ce.nii.bz2"])
+@pytest.mark.parametrize("said", ["SYNTHETIC T1ce by mrsynth 0.2.0 (x)", "synthetic t1ce by MRSYNTH"])
+def test_a_result_in_another_form_is_still_a_result(tmp_path: Path, name: str, said: str) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    plain = write(tmp_path / "x.nii", description=said)
+    if name.endswith(".img"):
+        nib.save(nib.Nifti1Pair.from_image(nib.load(plain)), tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(bz2.compress(plain.read_bytes()))
+    plain.unlink()
+    assert find_subject(tmp_path).available == (T1,)

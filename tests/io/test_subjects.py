@@ -110,7 +110,7 @@ def test_layouts(tmp_path: Path, files: str, name: str, layout: str, found: str,
 
 
 def test_extensions_in_any_case_and_hidden_files(tmp_path: Path) -> None:
-    touch(tmp_path, "T1.nii T2.NII.GZ FLAIR.Nii ._T1.nii.gz .T1.nii t1ce.json t1ce.raw t1ce.nii.gz.part")
+    touch(tmp_path, "T1.nii T2.NII.GZ FLAIR.Nii ._T1.nii.gz .T1.nii t1ce.json t1ce.raw x.nii.gz.part")
 
     assert names_of(find_subject(tmp_path)) == {"t1": "T1.nii", "t2": "T2.NII.GZ", "flair": "FLAIR.Nii"}
 

@@ -159,3 +159,21 @@ def test_dilation_is_in_millimetres():
 
     assert wide[4:11, 7, 4].all() and wide[:, 7, 4].sum() == 7  # 3 mm either way
     assert wide[7, :, 4].sum() == 3 and wide[7, 7, :].sum() == 3
+
+
+def test_a_scan_that_comes_without_its_skull_tells_the_brain_of_the_others(monkeypatch):
+    """The mask is what it shows; another such scan that is cut off, or as large as the head, tells nothing."""
+    head = volume()
+    inner = np.zeros(head.shape, np.float32)
+    inner[3:9, 3:7, 2:6] = head.voxels[3:9, 3:7, 2:6]
+    monkeypatch.setattr(raw, "shows_air", lambda contrast, _: contrast is T2)
+    monkeypatch.setattr(raw, "head_volume", lambda v: float(np.prod(v.shape) * np.prod(v.spacing) / 1000))
+    found = []
+    done = brought_together("s", {T1: Volume(inner, head.affine), T2: head}, find_brain=brain_of(found))
+    assert not found and done.stripped_on is T1 and "The T1 comes without its skull" in done.notes[0]
+    assert np.array_equal(done.subject.volumes[T2].voxels != 0, inner != 0)
+
+    cut = np.where(np.arange(12)[:, None, None] < 6, head.voxels, np.float32(0))
+    for other in (cut, head.voxels):
+        brought_together("s", {T1: Volume(other, head.affine), T2: head}, find_brain=brain_of(found))
+    assert len(found) == 2
