@@ -12,12 +12,14 @@ import csv
 import io
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +50,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OF_ANY = {"targets", "weights", "method"}  # what the request of every batch says
+OF_ANY = {"method", "fast", "align"}  # what the request of every batch says
+LEFT_OUT = 5  # folders without a subject that are named while it runs
 TRIES = 3  # subjects to estimate by, before there is no estimate
 
 
@@ -122,9 +125,13 @@ def batch(
     if not subjects:
         raise InputError(f"{root} holds no subject: " + ("; ".join(left_out[:3]) or "no scans were found."))
     left_out = [Places(root, out).text(line) for line in left_out]
+    if left_out:  # of each the first line; a name may have any length
+        named = "\n".join(f"  {line.splitlines()[0][:200]}" for line in left_out[:LEFT_OUT])
+        more = f"\n  and {len(left_out) - LEFT_OUT} more" if len(left_out) > LEFT_OUT else ""
+        say(f"Left out ({len(left_out)}, all of them in index.html):\n{named}{more}")
     own = of_participants(subjects, options.participants, left_out)[options.part_id :: options.num_parts]
     ensure_folder(out)
-    resumed = same_batch(options, out)
+    resumed = same_batch(options, out, say)
     tree.describe()
     part = part_name(options.part_id, options.num_parts, options.participants)
     journal = Journal(out / f"journal{part}.jsonl")
@@ -148,14 +155,16 @@ def write_summary(tree: Tree, records: Mapping[str, Record], left_out: Sequence[
     write_text(tree.out / "index.html", index_html(rows, left_out))
 
 
-def same_batch(options: BatchOptions, out: Path) -> bool:
+def same_batch(options: BatchOptions, out: Path, say: Callable[[str], None]) -> bool:
     """Note the request in the folder; whether it held this batch already.
 
     Raises UsageError when it holds a batch of another request, or files of others, whatever `options.overwrite` says.
     """
     path = out / "batch.json"
-    now, before = options.lasting(), request_in(path)
+    now, before, root = options.lasting(), request_in(path), options.root.expanduser().absolute()
+    known_by = sha256(os.fsencode(root)).hexdigest()[:16]  # its name may be a person's
     there = before is not None
+    begun = before.pop("root", None) if before else None
     if before is None:  # whatever lies there is of others, journals too, to which a line would be added
         names = ("batch.json", "summary.csv", "index.html", *sorted(journal.name for journal in out.glob(PATTERN)))
         refuse_others(out, names, lambda _: False)
@@ -164,7 +173,9 @@ def same_batch(options: BatchOptions, out: Path) -> bool:
             f"{out} holds a batch that was begun with other options ({', '.join(changed)}). Give the same, another "
             "--out, or --overwrite to do everything again."
         )
-    write_text(path, json.dumps(now, indent=2) + "\n")
+    if begun not in (None, known_by):  # the same data may have been moved
+        say(f"This batch was begun with another folder than {root}: subjects that were done there are not done again.")
+    write_text(path, json.dumps({**now, "root": known_by}, indent=2) + "\n")
     return there
 
 

@@ -281,6 +281,27 @@ def test_a_damaged_request_is_not_passed_over(request_kept, cohort, tmp_path, st
     assert (tmp_path / "batch.json").read_text() == request_kept and not stand_in[0]
 
 
+def test_folders_that_are_left_out_are_said_and_not_only_in_the_index(cohort, tmp_path, stand_in):
+    shutil.copytree(cohort / "p1", tmp_path / "in" / "p1")
+    shutil.copytree(cohort / "p2", tmp_path / "in" / "p2")
+    shutil.copy(tmp_path / "in" / "p2" / "p2_t1.nii", tmp_path / "in" / "p2" / "p2_t1w.nii")
+    said: list[str] = []
+    task.batch(options(tmp_path / "in", tmp_path / "out"), say=said.append)
+
+    assert stand_in[0] == ["p1"] and "Left out (1, " in said[0] and "p2: 2 files could be the T1" in said[0]
+
+
+def test_a_batch_that_goes_on_with_another_root_says_so(cohort, tmp_path, stand_in):
+    said: list[str] = []
+    task.batch(options(cohort, tmp_path / "out"), say=said.append)
+    task.batch(options(cohort, tmp_path / "out"), say=said.append)
+    assert not any("another folder" in line for line in said)
+
+    other = shutil.copytree(cohort, tmp_path / "other")
+    task.batch(options(other, tmp_path / "out"), say=said.append)
+    assert any(f"was begun with another folder than {other}" in line for line in said)
+
+
 @pytest.mark.parametrize("name", ["Index.html", "summary.csv", "journal-x.jsonl", "batch.json"])
 def test_a_subject_that_is_called_as_a_file_of_the_batch_fails_and_the_rest_is_done(name, cohort, tmp_path, stand_in):
     shutil.copytree(cohort / "p1", tmp_path / "in" / "p1")
