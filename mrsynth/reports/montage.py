@@ -117,7 +117,8 @@ def montage(
             draw.text((start + 3, y + 2), left, INK, font(SMALL), anchor="lt")
             draw.text((start + whole - 3, y + 2), right, INK, font(SMALL), anchor="rt")
             if panel.note and row == 0:
-                draw.text((start + whole / 2, y + height - 4), panel.note, ALARM, font(SMALL), anchor="mb")
+                foot, lines = (start + whole / 2, y + height - 4), wrapped(draw, panel.note, whole - 8)
+                draw.multiline_text(foot, lines, ALARM, font(SMALL), anchor="md", align="center")
         _draw_titles(draw, layout, column, panel)
         if panel.kind in MAPS:
             _draw_colour_bar(picture, draw, layout, column, panel.kind, end)
@@ -192,6 +193,18 @@ class _Layout:
         """All cells of a column together."""
         x = self.left + column * (self.cell_width + self.gap)
         return x, self.top, self.cell_width, self.height - self.top - self.bottom - self.gap
+
+
+def wrapped(draw: "ImageDraw", text: str, width: float) -> str:
+    """A note in lines of at most so many pixels, where its words allow."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and draw.textlength(longer, font(SMALL)) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
 
 
 def _draw_titles(draw: "ImageDraw", layout: _Layout, column: int, panel: Panel) -> None:

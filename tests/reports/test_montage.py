@@ -99,6 +99,19 @@ def test_a_warning_stands_in_the_picture_of_its_panel_and_nowhere_else() -> None
     assert np.ptp(changed[:, 0]) < 20, "one line of text"
 
 
+def test_a_warning_stays_within_its_frame_however_narrow() -> None:
+    image, mask = ball((150, 180, 140))
+    others = [Panel("T1", image)] * 7
+    plain, warned = (
+        pixels(montage([*others, Panel("synthetic T1ce", image, "synthetic", note=note)], mask))
+        for note in ("", "never evidence of enhancement")
+    )
+    changed = np.argwhere((plain != warned).any(axis=2))
+
+    assert len(changed) > 100 and np.ptp(changed[:, 0]) < 40
+    assert changed[:, 1].min() > plain.shape[1] * (1 - 1 / 8), "in the last of eight columns"
+
+
 def test_size_columns_and_determinism() -> None:
     image, mask = ball((150, 180, 140))
     kinds = ("input", "input", "synthetic", "uncertainty", "reference", "difference")
