@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from typing import Any
 
 import torch
 
@@ -50,7 +51,7 @@ def keep_freed_memory() -> None:
     glibc gives the end of its heap back at once, and a network asks for it again in its next layer, to be cleared page
     by page: measured on dfbk, 0.7 of 11 CPU seconds a volume. Volumes are above BLOCK and still go back at once.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mallopt = of_glibc("mallopt")
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, BLOCK)
         mallopt(M_TRIM_THRESHOLD, KEPT)
@@ -67,6 +68,14 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release_cache(device: str) -> None:
-    """Give back what torch keeps of a device's memory for later, so that a smaller request can be met from it."""
+    """Give back what is kept of a device's memory for later, so that another request can be met from it."""
+    trim = of_glibc("malloc_trim")
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
+    elif trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
+def of_glibc(name: str) -> Any:
+    """A function of the C library, where this is Linux and has it; or None."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

@@ -115,6 +115,7 @@ def parts(
     images = torch.from_numpy(prepared.images) * 2 - 1
     if method.dimensions == 3:
         assert slices is None, "a method of three dimensions makes whole volumes"
+        release_cache(how.device)  # of the preparation: a volume's layers are too large for what is left there
         whole = synthesise_whole(method, images, available, noise, how, lambda n, of: tell("the volume", n, of))
         yield list(range(images.shape[-1])), whole
         return
