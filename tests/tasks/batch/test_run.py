@@ -429,7 +429,7 @@ def test_an_estimate_is_of_all_draws_of_all_slices_or_of_the_whole_volume(
 
 def test_one_subject_is_read_while_the_network_has_another_and_no_third_is_begun(tmp_path, monkeypatch, brain_volumes):
     root, t1 = tmp_path / "in", brain_volumes((32, 40, 16))[T1]
-    for name in "abcdef":
+    for name in "klmnop":
         (root / name).mkdir(parents=True)
         write_volume(root / name / f"{name}_t1.nii", t1)
     both, count = threading.Barrier(2), threading.Lock()
