@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
+from mrsynth.scans.agreement import misplaced
 from mrsynth.scans.foreground import differences
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.stripping import LARGEST_BRAIN_LITRES
@@ -55,6 +56,7 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Known) -> list[str]:
         )
     mask = None if subject.mask is None else subject.mask.voxels != 0
     warnings += differences({c: subject.volumes[c] for c in prepared.scales if c in subject.volumes}, mask)
+    warnings += misplaced(prepared)
     if max(subject.reference.spacing) > THICK_SLICES_MM:
         size = " x ".join(f"{s:.3g}" for s in subject.reference.spacing)
         warnings.append(
