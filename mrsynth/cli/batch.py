@@ -87,7 +87,7 @@ def batch(
 
     Of a BIDS data set the results are a derivative: named, described and placed as BIDS has it.
 
-    Ends with 3 when some subjects failed; the others are done, and summary.csv and index.html name them all.
+    Ends with 3 when some subjects failed or could not be used; the others are done, and index.html names them all.
     """
     speak(quiet, verbose)
     use_threads(threads)
@@ -131,4 +131,7 @@ def batch(
     print_result(f"{done.out / 'index.html'}")
     if done.failed:
         say(f"{len(done.failed)} of {len(done.records)} subjects failed; index.html says why.")
+    if done.unusable:
+        say(f"{len(done.unusable)} with scans that cannot be used as they are; index.html says why.")
+    if done.failed or done.unusable:
         raise typer.Exit(SOME_FAILED)

@@ -23,11 +23,13 @@ class Found(NamedTuple):
     subjects  sorted by name, whole or not
     problems  why a subject or folder is left out, a line each
     notes     which files are not used, and why, a line for each reason
+    empty     those of the problems that are of folders where nothing is a scan
     """
 
     subjects: list[SubjectFiles]
     problems: list[str]
     notes: list[str]
+    empty: list[str]
 
 
 def read_subjects(dataset: str, root: Path, seen: Survey) -> Found:
@@ -37,26 +39,29 @@ def read_subjects(dataset: str, root: Path, seen: Survey) -> Found:
     Raises InputError when two subjects have the same name.
     """
     if dataset not in LAYOUTS:
-        return Found(*subjects_among_files(root), [])
-    layout, notes = LAYOUTS[dataset], list[str]()
+        subjects, problems, empty = subjects_among_files(root)
+        return Found(subjects, problems, [], empty)
+    layout, notes, empty = LAYOUTS[dataset], list[str](), list[str]()
     if layout.place is not None:
-        subjects, problems, notes = _collected(root, layout)
+        subjects, problems, notes, empty = _collected(root, layout)
     else:
-        subjects, problems = subjects_among_files(root)
+        subjects, problems, empty = subjects_among_files(root)
         subjects, strangers = _without_strangers(dataset, layout, subjects)
         problems += strangers
     if layout.home is not None:
         at_hand = {folder for subject in subjects for folder in (subject.folder, *subject.folder.parents)}
         named = " ".join(problems)
-        empty = [f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named]
-        problems += [f"{f.name}: {f} holds no scan. Copy or download the subject again." for f in empty]
+        without = [
+            f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named
+        ]
+        problems += [f"{f.name}: {f} holds no scan. Copy or download the subject again." for f in without]
     if layout.aside is not None:
         pattern, why = layout.aside
         others = [s.name for s in subjects if pattern.fullmatch(s.name)]
         if 0 < len(others) < len(subjects):
             notes.append(f"{few(others, 3)}: {why}")
             subjects = [s for s in subjects if s.name not in others]
-    return Found(subjects, problems, notes)
+    return Found(subjects, problems, notes, empty)
 
 
 def _collected(root: Path, layout: Layout) -> Found:
@@ -107,7 +112,7 @@ def _collected(root: Path, layout: Layout) -> Found:
     for why, paths in unused.items():
         such = few((path.relative_to(root).as_posix() for path in paths), 2)
         notes.append(f"{such}: {'not used' if len(paths) == 1 else f'{len(paths)} files not used'}: {why}.")
-    return Found(subjects, problems, notes)
+    return Found(subjects, problems, notes, [])
 
 
 def _with_left_out(subjects: list[SubjectFiles], unused: Mapping[str, list[Path]]) -> list[SubjectFiles]:

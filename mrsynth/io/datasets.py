@@ -63,7 +63,7 @@ def open_dataset(name: str, root: Path) -> Dataset:
         )
     seen = survey(root)
     _check_root(spec, root, seen)
-    found, problems, notes = read_subjects(name, root, seen)
+    found, problems, notes, _ = read_subjects(name, root, seen)
     aside = LAYOUTS[name].aside if name in LAYOUTS else None
     usable = []
     for subject in found:

@@ -144,13 +144,16 @@ def subject_among_files(
     return replace(found, left_out={**found.left_out, **_further_down(content, found)})
 
 
-def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
-    """Every subject below a folder, as `find_subjects` has it, whatever data set it may be of."""
+def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str], list[str]]:
+    """Every subject below a folder, as `find_subjects` has it, whatever data set it may be of; why others are left out,
+    and those of these reasons that are of folders where nothing is a scan.
+    """
     root = Path(root).expanduser()
     if not os.path.isdir(root):
         raise InputError(f"{root}: expected a folder, found {'a file' if os.path.exists(root) else 'nothing'}.")
     subjects: list[SubjectFiles] = []
     reasons: list[str] = []
+    empty: list[str] = []
     seen: set[Path] = set()  # folders of one contrast, read with the folder above them
     for folder in walk(root, reasons):
         if folder in seen:
@@ -165,7 +168,8 @@ def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str
         if not groups and (content.unused or content.broken or content.unsure):
             try:
                 _refuse_doubt(content, {}, STANDARD, lambda path: True)
-                reasons.append(nothing_found(content))
+                empty.append(nothing_found(content))
+                reasons.append(empty[-1])
             except InputError as error:
                 reasons.append(str(error))
         for key, scans in groups.items():
@@ -174,10 +178,11 @@ def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str
             except InputError as error:
                 reasons.append(str(error))
     if not subjects and not reasons:
-        reasons.append(nothing_found(read_folder(root, sessions=False)))
+        empty.append(nothing_found(read_folder(root, sessions=False)))
+        reasons.append(empty[-1])
     subjects.sort(key=lambda subject: subject.name)
     check_names(subjects)
-    return subjects, reasons
+    return subjects, reasons, empty
 
 
 def check_names(subjects: Sequence[SubjectFiles]) -> None:

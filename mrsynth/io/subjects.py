@@ -81,9 +81,10 @@ def find_subjects(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
 def everything_below(root: Path | str) -> Found:
     """What `find_subjects` finds, with what concerns subjects apart from what concerns single files. Raises as that."""
     dataset, root, seen = _kept_otherwise(Path(root).expanduser())
-    found = read_subjects(dataset, root, seen) if dataset else Found([], [], [])
+    found = read_subjects(dataset, root, seen) if dataset else Found([], [], [], [])
     if not found.subjects:
-        return Found(*subjects_among_files(root), notes=[])
+        subjects, problems, empty = subjects_among_files(root)
+        return Found(subjects, problems, [], empty)
     others = sum(votes for name, votes in seen.votes.items() if name not in ("", dataset))
     told = [f"{root}: read as {dataset}; {others} files of other data sets were not looked at."] if others else []
     return found._replace(notes=found.notes + told)

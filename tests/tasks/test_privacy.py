@@ -31,7 +31,8 @@ def told(out: Path) -> dict[str, list[bytes]]:
     """What files of results say of folders that nobody should read of."""
     files = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     texts = {name: gzip.decompress(data) if name.endswith(".gz") else data for name, data in files.items()}
-    return {name: found[:3] for name, data in texts.items() if (found := SECRET.findall(data))}
+    plain = {name: re.sub(rb"base64,[A-Za-z0-9+/=]+", b"", data) for name, data in texts.items()}  # DOE comes by chance
+    return {name: found[:3] for name, data in plain.items() if (found := SECRET.findall(data))}
 
 
 def test_a_benchmark_names_no_folder(home, tmp_path, run_cli, tiny_checkpoint):

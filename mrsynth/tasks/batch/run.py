@@ -32,7 +32,7 @@ from mrsynth.io.locks import locked
 from mrsynth.io.provenance import refuse_others
 from mrsynth.io.reading import read_json
 from mrsynth.io.store import Stock
-from mrsynth.io.subjects import SubjectFiles, find_subjects
+from mrsynth.io.subjects import SubjectFiles, everything_below, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
 from mrsynth.scores.rows import csv_text
@@ -85,11 +85,16 @@ class BatchOptions(SubjectOptions):
 
 @dataclass(frozen=True)
 class Batch:
-    """How a batch ended: a record for every subject that was ever tried, and why folders were left out."""
+    """How a batch ended: a record for every subject that was ever tried, and why folders were left out.
+
+    unusable   those of them that hold scans, which nobody can use as they are: two files of one contrast, a scan that
+               is not there
+    """
 
     out: Path
     records: Mapping[str, Record]
     left_out: tuple[str, ...]
+    unusable: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[Record]:
@@ -113,18 +118,23 @@ def batch(
         raise UsageError(f"--part-id {options.part_id} of --num-parts {options.num_parts}: parts count from 0.")
     root = options.root.expanduser()
     tree = Tree.of(root, options.out and options.out.expanduser())
-    out = tree.out
+    out, places = tree.out, Places(root, tree.out)
     if options.bids and tree.dataset is None:
         raise InputError(f"{root} is no BIDS data set: it has no {DESCRIPTION} that states a BIDSVersion.")
     if options.only_summary:
         if not (records := records_of(out)):
             raise InputError(f"{out} holds no journal of a batch. Give --out the folder that a batch wrote into.")
-        write_summary(tree, records)
-        return Batch(out, records, ())
-    subjects, left_out = find_subjects(root)
+        left_out = [places.text(line) for line in find_subjects(root)[1]] if root.is_dir() else []
+        write_summary(tree, records, left_out)
+        return Batch(out, records, tuple(left_out))
+    found = everything_below(root)
+    subjects, left_out = found.subjects, found.problems + found.notes
     if not subjects:
         raise InputError(f"{root} holds no subject: " + ("; ".join(left_out[:3]) or "no scans were found."))
-    left_out = [Places(root, out).text(line) for line in left_out]
+    left_out = [places.text(line) for line in left_out]
+    unusable = [places.text(line) for line in found.problems if line not in found.empty]
+    if options.participants:
+        unusable = [line for line in unusable if any(name in line for name in options.participants)]
     if left_out:  # of each the first line; a name may have any length
         named = "\n".join(f"  {line.splitlines()[0][:200]}" for line in left_out[:LEFT_OUT])
         more = f"\n  and {len(left_out) - LEFT_OUT} more" if len(left_out) > LEFT_OUT else ""
@@ -145,7 +155,7 @@ def batch(
     finally:
         records = records_of(out)
         write_summary(tree, records, left_out)
-    return Batch(out, records, tuple(left_out))
+    return Batch(out, records, tuple(left_out), tuple(unusable))
 
 
 def write_summary(tree: Tree, records: Mapping[str, Record], left_out: Sequence[str] = ()) -> None:

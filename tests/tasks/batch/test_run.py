@@ -285,10 +285,27 @@ def test_folders_that_are_left_out_are_said_and_not_only_in_the_index(cohort, tm
     shutil.copytree(cohort / "p1", tmp_path / "in" / "p1")
     shutil.copytree(cohort / "p2", tmp_path / "in" / "p2")
     shutil.copy(tmp_path / "in" / "p2" / "p2_t1.nii", tmp_path / "in" / "p2" / "p2_t1w.nii")
+    (tmp_path / "in" / "notes").mkdir()
+    shutil.copy(tmp_path / "in" / "p1" / "p1_t1.nii", tmp_path / "in" / "notes" / "figure.nii")
     said: list[str] = []
-    task.batch(options(tmp_path / "in", tmp_path / "out"), say=said.append)
+    done = task.batch(options(tmp_path / "in", tmp_path / "out"), say=said.append)
 
-    assert stand_in[0] == ["p1"] and "Left out (1, " in said[0] and "p2: 2 files could be the T1" in said[0]
+    assert stand_in[0] == ["p1"] and "Left out (2, " in said[0] and "p2: 2 files could be the T1" in said[0]
+    (line,) = done.unusable  # a folder without any scan is no subject that failed
+    assert "p2: 2 files could be the T1" in line
+    again = task.batch(options(tmp_path / "in", tmp_path / "out", participants=["p1"]))
+    assert not again.unusable
+    task.batch(options(tmp_path / "in", tmp_path / "out", only_summary=True))
+    assert "2 files could be the T1" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_subject_that_cannot_be_used_ends_the_command_with_3(cohort, tmp_path, stand_in, run_cli):
+    shutil.copytree(cohort / "p1", tmp_path / "in" / "p1")
+    shutil.copytree(cohort / "p2", tmp_path / "in" / "p2")
+    shutil.copy(tmp_path / "in" / "p2" / "p2_t1.nii", tmp_path / "in" / "p2" / "p2_t1w.nii")
+    status, printed, err = run(run_cli, tmp_path / "in", tmp_path / "out")
+
+    assert status == 3 and "1 with scans that cannot be used as they are" in printed + err
 
 
 def test_a_batch_that_goes_on_with_another_root_says_so(cohort, tmp_path, stand_in):
