@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.plain import Array, Mask
-from mrsynth.scans.views import grey, plane, png
+from mrsynth.scans.views import grey, plane, png, saying
 from mrsynth.scores import metrics
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ def preview(montages: Sequence[bytes], texts: Mapping[str, str]) -> bytes:
     """Montages one below the other in one PNG, which says `texts` of itself."""
     from PIL import Image
 
+    if len(montages) == 1:
+        return saying(montages[0], texts)
     pictures = [Image.open(io.BytesIO(one)) for one in montages]
     size = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
     sheet, top = Image.new("RGB", size, PAPER), 0

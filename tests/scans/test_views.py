@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrsynth.scans.views import View, grey, plane, png
+from mrsynth.scans.grid import Orientation
+from mrsynth.scans.views import View, grey, plane, png, saying
 
 RAS = np.diag([1.0, 2.0, 3.0, 1.0])
 
@@ -57,3 +58,16 @@ def test_a_png_says_its_texts_before_its_pixels():
 
     assert b"tEXtSoftware\0mrsynth 0" in made.partition(b"IDAT")[0]
     assert Image.open(io.BytesIO(made)).text == {"Software": "mrsynth 0", "Title": "SYNTHETIC T2"}
+
+
+def test_a_png_that_is_told_to_say_more_is_what_it_would_have_been():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    texts = {"Software": "mrsynth 0", "Title": "SYNTHETIC T2", "Warning": "naïve – 日本"}
+
+    assert saying(png(pixels), texts) == png(pixels, texts)
+
+
+def test_a_view_of_nothing_shows_nothing():
+    view = View(Orientation.between(RAS, "LPS"), np.zeros((4, 5, 6), bool), (1.0, 2.0, 3.0))
+
+    assert not view.shown(np.ones((4, 5, 6), np.float32)).any()
