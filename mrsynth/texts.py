@@ -6,6 +6,8 @@ from typing import Any
 
 def visible(text: str) -> str:
     """Text of others as a terminal may print it: what would move its cursor, turn its letters or break is spelt out."""
+    if text.isprintable():
+        return text  # at once: a picture in a page is a million letters
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
