@@ -39,7 +39,8 @@ def head_volume(volume: Volume) -> float:
 
     sitk: Any = SimpleITK
     steps = [max(1, round(COARSE_MM / s)) for s in volume.spacing]
-    seen = head_of(volume)[:: steps[0], :: steps[1], :: steps[2]]
+    thin = np.asfortranarray(volume.voxels[:: steps[0], :: steps[1], :: steps[2]])
+    seen = head_of(Volume(thin, volume.affine))
     if not seen.any():
         return 0.0
     bright = sitk.GetImageFromArray(seen.astype(np.uint8))
