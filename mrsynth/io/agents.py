@@ -17,24 +17,8 @@ _AFTER = {
     *("com", "med", "efter", "etter", "met", "s", "z", "m"),
 }
 _WITHOUT = {
-    *(
-        "pre",
-        "no",
-        "non",
-        "none",
-        "without",
-        "wo",
-        "native",
-        "nativ",
-        "ohne",
-        "o",
-        "sans",
-        "sin",
-        "senza",
-        "bez",
-        "vor",
-    ),
-    *("before", "sem", "utan", "uten", "zonder", "plain", "unenhanced"),
+    *("pre", "no", "non", "none", "without", "wo", "native", "nativ", "ohne", "o", "sans", "sin", "senza", "bez"),
+    *("vor", "before", "sem", "utan", "uten", "zonder", "plain", "unenhanced"),
 }
 _NONE = {"pre", "no", "non", "none", "without"}  # behind an agent; `native` there may be the space
 _ANYWHERE = re.compile(

@@ -64,20 +64,8 @@ DERIVED = re.compile(
     r"bold|rest|spectro\w*|t2\W?star|gre|hemo|map|mpr|mag|pha\w*|field.?map|angio|tof|mra|mrv)\b",
     re.IGNORECASE,
 )
-SLICES = re.compile(r"slices (?:are missing|lie where)")  # a scan that was there, and did not come whole
-UNLIKE_A_SCAN = {
-    "ADC",
-    "FA",
-    "PHASE",
-    "P",
-    "PHASE MAP",
-    "SUBTRACT",
-    "MIN IP",
-    "MINIP",
-    "PROJECTION IMAGE",
-    "REAL",
-    "MOSAIC",
-}
+LACKING, TWICE = "slices are missing", "of its slices lie where another one lies"  # a scan that did not come whole
+UNLIKE_A_SCAN = {"ADC", "FA", "PHASE", "P", "PHASE MAP", "SUBTRACT", "MIN IP", "MINIP", "PROJECTION IMAGE", "REAL"}
 UNLIKE_A_SCAN |= {"IMAGINARY", "R", "I", "VELOCITY", "SECONDARY CAPTURE", "SCREEN SAVE", "MOSAIC"}
 
 
@@ -164,7 +152,7 @@ def guess(series: Series) -> Guess:
     """What contrast a series is, from its description, its timing and the agent; the two must not disagree."""
     said = judge_name(re.sub(r"[^\w+*-]+", "_", f"{series.description or series.protocol}").strip("_"))
     if series.trouble:
-        lost = (said.contrast,) if said.contrast and SLICES.search(series.trouble) else ()
+        lost = (said.contrast,) if said.contrast and (LACKING in series.trouble or TWICE in series.trouble) else ()
         return Guess(None, series.trouble, lost)
     named, timed = said.contrast, _by_timing(series)
     if said.why and said.why != UNNAMED and not said.could_be:
@@ -316,18 +304,15 @@ def _in_order(members: Sequence[tuple[Path, dict[str, str]]]) -> tuple[tuple[Pat
     order = np.argsort(heights, kind="stable")
     away = np.array([p - places[0] for p in places if p is not None and places[0] is not None])
     if (drift := float(np.linalg.norm(away - np.outer(away @ normal, normal), axis=1).max())) > MOST_DRIFT:
-        return (
-            paths,
-            f"its slices lie up to {drift:.1f} mm sideways of each other: convert it with dcm2niix",
-        )
+        return paths, f"its slices lie up to {drift:.1f} mm sideways of each other: convert it with dcm2niix"
     steps = np.diff(heights[order])
     usual = float(np.median(steps))
     ordered = tuple(paths[i] for i in order)
     if usual <= 0.01 or (steps < 0.01).any():
-        return ordered, f"{int((steps < 0.01).sum())} of its slices lie where another one lies"
+        return ordered, f"{int((steps < 0.01).sum())} {TWICE}"
     if (steps > (1 + EVEN) * usual).any():
         lacking = round(float((steps[steps > (1 + EVEN) * usual] / usual - 1).sum()))
-        return ordered, f"{max(lacking, 1)} slices are missing (a gap between those that are {usual:.2f} mm apart)"
+        return ordered, f"{max(lacking, 1)} {LACKING} (a gap between those that are {usual:.2f} mm apart)"
     if (steps < (1 - EVEN) * usual).any():
         return ordered, "its slices are unevenly spaced"
     return ordered, ""

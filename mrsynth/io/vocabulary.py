@@ -39,9 +39,8 @@ _ACCELERATED = r"p\d|pat\d?|grappa\d?|sense|clear|caipi\w*|t?fl[23]d|nd|dis[23]d
 _HOW = rf"{_SEQUENCE}|wi?|weighted|ima?ge?|with|mri?|\d+mm|\dt|accelerated"
 _ACQUIRED = re.compile(rf"(?:{_HOW})+")
 _FURTHER = r"blade|propeller|dixon|mdixon|spir|spair|fatsat|bb|hr|stealth|nav|navi\w*|neuronav\w*|brain|head|\d{3}"
-_BETWEEN = re.compile(
-    rf"(?:{_HOW}|{_ACCELERATED})+|{_FURTHER}"
-)  # words that part T1 from "post"; alone, p1 may be a patient
+# words that part T1 from "post"; alone, p1 may be a patient
+_BETWEEN = re.compile(rf"(?:{_HOW}|{_ACCELERATED})+|{_FURTHER}")
 _TOWARDS = {"to", "in", "on", "onto", "into", "regto"}  # "flair_to_t1": the T1 is the reference
 _MOVED_ONTO = {"reg", "registered", "coreg", "coregistered", "aligned", "warped"}  # and with no "to": which of the two?
 

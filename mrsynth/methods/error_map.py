@@ -56,21 +56,19 @@ class ErrorNetwork(nn.Module):
 
     shift: torch.Tensor
     scale: torch.Tensor
-    factor: torch.Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         count = feature_count(channels)
         self.register_buffer("shift", torch.zeros(count))
         self.register_buffer("scale", torch.ones(count))
-        self.register_buffer("factor", torch.ones(()))
         self.layers = nn.Sequential(nn.Linear(count, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU())
         self.last = nn.Linear(HIDDEN, 1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, F) to (N,), in u."""
         logarithm: torch.Tensor = self.last(self.layers((features - self.shift) / self.scale))[:, 0]
-        return (self.factor * logarithm.exp()).clamp(MODEST, WILD)
+        return logarithm.exp().clamp(MODEST, WILD)
 
     def calibrated(self, features: torch.Tensor) -> None:
         """Note mean and deviation of the features (N, F), so that the layers see them alike."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mrsynth.plain import Array, Mask
 from mrsynth.scans.views import grey, plane, png, saying
-from mrsynth.scores import metrics
+from mrsynth.scans.volume import extent as extent_of
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -247,5 +247,5 @@ def _quantile(mask: Mask, axis: int, fraction: float) -> int:
 
 def extent(mask: Mask, axis: int, indices: Sequence[int] = ()) -> slice:
     """The stretch along an axis that holds the mask and a margin, and these indices."""
-    brain = metrics.extent(mask, axis, MARGIN)
+    brain = extent_of(mask, axis, MARGIN)
     return slice(min([brain.start, *indices]), max([brain.stop, *(i + 1 for i in indices)]))

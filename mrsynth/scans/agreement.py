@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.plain import Array, Mask
 from mrsynth.scans.preparation import Prepared
+from mrsynth.scans.volume import extent
 
 COARSE_MM = 4.0  # what is compared
 MOVES_MM = (8.0, 16.0)
@@ -23,7 +24,6 @@ FEWEST = 1000  # coarse voxels: fewer tell nothing
 BETTER, MORE = 1.15, 0.03  # how much more it must tell elsewhere: as a factor, and in nats
 
 Grey = NDArray[np.intp]
-OTHER_AXES = ((1, 2), (0, 2), (0, 1))
 
 # Axis -> mirrored along it; towards its end and its beginning, of axes that point left, back and up.
 WAYS = (
@@ -94,19 +94,15 @@ def information(one: Grey, one_shown: Mask, other: Grey, other_shown: Mask) -> f
 def elsewhere(image: Grey, shown: Mask, home: Mask, steps: list[float]) -> Iterator[tuple[tuple[Grey, Mask], str]]:
     """The image mirrored along each axis, its middle on that of `home`, and moved; and in words what was done."""
     for axis, (mirrored, end, beginning) in enumerate(WAYS):
-        shift = round((sum(ends_of(home, axis)) + sum(ends_of(shown, axis))) / 2) - (shown.shape[axis] - 1)
+        there, here = extent(home, axis), extent(shown, axis)
+        middles = (there.start + there.stop + here.start + here.stop - 2) / 2  # of the two together, times two
+        shift = round(middles) - (shown.shape[axis] - 1)
         yield (moved(np.flip(image, axis), shift, axis), moved(np.flip(shown, axis), shift, axis)), mirrored
         for distance in MOVES_MM:
             count = max(1, round(distance / steps[axis]))
             for sign, where in ((1, end), (-1, beginning)):
                 to = moved(image, sign * count, axis), moved(shown, sign * count, axis)
                 yield to, f"moved by {count * steps[axis]:.0f} mm towards {where}"
-
-
-def ends_of(shown: Mask, axis: int) -> tuple[int, int]:
-    """The first and the last plane along an axis that holds something."""
-    places = np.flatnonzero(shown.any(axis=OTHER_AXES[axis]))
-    return int(places[0]), int(places[-1])
 
 
 def moved(image: NDArray[Any], count: int, axis: int) -> NDArray[Any]:

@@ -33,7 +33,7 @@ from mrsynth.scans.intensity import (
     volume_quantile_unit,
 )
 from mrsynth.scans.subject import Subject
-from mrsynth.scans.volume import SPACING_RANGE_MM, Volume
+from mrsynth.scans.volume import SPACING_RANGE_MM, Volume, extent
 
 LARGEST_EXTENT_MM = 1000.0
 BRATS_SHAPE = (240, 240, 155)
@@ -183,7 +183,8 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
             f"{subject.name}: the foreground ({int(foreground.sum())} voxels) is too small to be seen at "
             f"{config.spacing:g} mm. Expected a brain; check the images and their voxel spacing."
         )
-    placements = _placements(_box(mask), mask.shape, config)
+    brain = (extent(mask, 0), extent(mask, 1), extent(mask, 2))
+    placements = _placements(brain, mask.shape, config)
     box = tuple(p.kept for p in placements)
     inside = tuple(slice(p.before, p.before + p.kept.stop - p.kept.start) for p in placements)
     shape = tuple(i.stop + p.after for i, p in zip(inside, placements, strict=True))
@@ -362,13 +363,6 @@ def _check_spacing(name: str, volume: Volume) -> None:
             f"{name}: voxels of {' x '.join(f'{s:g}' for s in volume.spacing)} mm, {extent:g} mm at the longest side; "
             f"expected {low:g} to {high:g} mm and at most {LARGEST_EXTENT_MM:g} mm. Check the affine and its units."
         )
-
-
-def _box(mask: Mask) -> Box:
-    """The smallest box around a mask that is not empty."""
-    ends = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)]
-    i, j, k = (slice(int(first), int(last) + 1) for first, last in ends)
-    return i, j, k
 
 
 def _placements(brain: Box, shape: Triple, config: PreparationConfig) -> tuple[Placement, ...]:

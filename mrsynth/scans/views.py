@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mrsynth.plain import Array, Mask
 from mrsynth.scans.grid import Orientation, Spacing
 from mrsynth.scans.subject import Subject
+from mrsynth.scans.volume import extent
 
 AXES = "LPS"
 STEPS = 255  # from black to white
@@ -43,8 +44,7 @@ class View:
     @cached_property
     def _box(self) -> tuple[slice, ...]:
         """Where the foreground is."""
-        planes = [np.flatnonzero(self.mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
-        return tuple(slice(p[0], p[-1] + 1) if p.size else slice(0) for p in planes)
+        return tuple(extent(self.mask, axis) for axis in range(3)) if self.mask.any() else (slice(0),) * 3
 
 
 def plane(voxels: NDArray[Any], axis: Literal[0, 1, 2], index: int) -> NDArray[Any]:

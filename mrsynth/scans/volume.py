@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsynth.plain import Mask
+
 GRID_TOLERANCE_MM = 1e-3
 SPACING_RANGE_MM = (0.05, 20.0)  # of a head's voxels
 MOST_VOXELS = 2**28  # of an image, read or prepared: a head at 0.25 mm has as many
@@ -46,3 +48,12 @@ def same_grid(a: Volume, b: Volume) -> bool:
         return False
     corners = np.array([[i, j, k, 1] for i in (0, a.shape[0]) for j in (0, a.shape[1]) for k in (0, a.shape[2])])
     return bool(np.abs(corners @ (a.affine - b.affine).T).max() < GRID_TOLERANCE_MM)
+
+
+def extent(content: Mask, axis: int, margin: int = 0) -> slice:
+    """Where (I, J, K) `content` begins and ends along an axis, and `margin` voxels more, inside the volume.
+
+    At least one voxel must be content.
+    """
+    (where,) = np.nonzero(content.any(axis=tuple(other for other in range(3) if other != axis)))
+    return slice(max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, content.shape[axis]))

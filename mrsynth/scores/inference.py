@@ -17,9 +17,7 @@ LEVEL = 0.95
 POWER = 0.8
 ALARM = 1 - LEVEL
 RESAMPLES = 1999  # so that the tails below are whole ranks
-TAIL = (
-    0.01  # of resampled means on either side of the interval of a mean: wider than 0.025, so that skewed ones cover too
-)
+TAIL = 0.01  # of resampled means on either side of the interval of a mean: skewed ones are covered too
 
 
 def signed_rank(differences: Doubles) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.plain import Array, Mask
+from mrsynth.scans.volume import extent
 
 Exact = NDArray[np.float64]
 
@@ -207,15 +208,6 @@ def interior(shape: tuple[int, ...], *, slices: bool = False) -> tuple[slice, ..
     sides = (WINDOW, WINDOW, 1 if slices else WINDOW)
     margins = [side // 2 if n >= side else 0 for n, side in zip(shape, sides, strict=True)]
     return tuple(slice(m, n - m) for n, m in zip(shape, margins, strict=True))
-
-
-def extent(content: Mask, axis: int, margin: int = 0) -> slice:
-    """Where (I, J, K) `content` begins and ends along an axis, and `margin` voxels more, inside the volume.
-
-    At least one voxel must be content.
-    """
-    (where,) = np.nonzero(content.any(axis=tuple(other for other in range(3) if other != axis)))
-    return slice(max(int(where[0]) - margin, 0), min(int(where[-1]) + 1 + margin, content.shape[axis]))
 
 
 def _ssim(x: Exact, y: Exact, axes: tuple[int, ...], data_range: float) -> Exact:

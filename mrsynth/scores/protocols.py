@@ -19,12 +19,12 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask
 from mrsynth.scans.preparation import CWDM_GRID, fit_to_grid
+from mrsynth.scans.volume import extent
 from mrsynth.scores.metrics import (
     EROSION,
     Fit,
     consistency,
     edges,
-    extent,
     interior,
     line_fit,
     mae,

@@ -20,7 +20,7 @@ from mrsynth.errors import InputError, UsageError
 from mrsynth.plain import Mask, Plain
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.subject import Subject
-from mrsynth.scans.volume import Volume
+from mrsynth.scans.volume import Volume, extent
 
 KIND: Literal["segmenter"] = "segmenter"  # what the card of a checkpoint says in the place of a method
 GROUPS = 8  # of MONAI's SegResNet: every layer has a multiple of so many channels
@@ -217,5 +217,4 @@ def dice_and_hd95(prediction: Mask, truth: Mask, spacing: Sequence[float]) -> tu
 
 def _box_with_margin(mask: Mask) -> tuple[slice, ...]:
     """The box around a mask and one voxel more on each side where there is one: surfaces stay what they are."""
-    ends = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)]
-    return tuple(slice(max(int(first) - 1, 0), int(last) + 2) for first, last in ends)
+    return tuple(extent(mask, axis, 1) for axis in range(3))

@@ -21,7 +21,7 @@ import torch
 
 from mrsynth import load_method, load_subject
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
-from mrsynth.methods.error_map import SIGMA, ErrorMap, ErrorNetwork, Seen, plane_features, teach
+from mrsynth.methods.error_map import ErrorMap, ErrorNetwork, Seen, plane_features, teach, within
 from mrsynth.plain import Array
 from mrsynth.sampling import Sampling
 from mrsynth.scans.subject import Subject
@@ -176,7 +176,7 @@ def table(judged: Sequence[tuple[Voxels, Array]]) -> list[str]:
         errors, wanted = np.concatenate([v.errors.numpy() for v, _ in some]), np.concatenate([e for _, e in some])
         ranks = [rank_correlation(v.errors.numpy(), e) for v, e in some]
         brightness = np.sqrt(np.mean([v.offset**2 for v, _ in some]))
-        covered = float(np.mean(errors <= 2 * SIGMA * wanted))
+        covered = within(errors, wanted)
         figures = (f"{100 * covered:.1f} %", f"{np.mean(ranks):.2f}", f"{min(ranks):.2f}", f"{brightness:.3f}")
         lines.append(line(count, len(some), *figures))
     errors, wanted = np.concatenate([v.errors.numpy() for v, _ in judged]), np.concatenate([e for _, e in judged])
@@ -189,7 +189,7 @@ def table(judged: Sequence[tuple[Voxels, Array]]) -> list[str]:
     ]
     for n in fifths:
         here = place == n
-        covered = float(np.mean(errors[here] <= 2 * SIGMA * wanted[here]))
+        covered = within(errors[here], wanted[here])
         lines.append(line(n + 1, f"{wanted[here].mean():.4f}", f"{errors[here].mean():.4f}", f"{100 * covered:.1f} %"))
     return lines
 

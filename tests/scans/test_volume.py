@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrsynth.scans.volume import Volume, same_grid
+from mrsynth.scans.volume import Volume, extent, same_grid
 
 
 def volume(shape: tuple[int, ...] = (3, 4, 5), affine: np.ndarray | None = None) -> Volume:
@@ -41,3 +41,11 @@ def test_only_three_axes_and_a_four_by_four_affine() -> None:
         volume((3, 4))
     with pytest.raises(ValueError, match="4x4"):
         volume(affine=np.eye(3))
+
+
+def test_extent_finds_ends_and_stays_inside() -> None:
+    content = np.zeros((9, 5, 20), bool)
+    content[3:5, 4, 10:13] = True
+
+    assert [extent(content, axis) for axis in range(3)] == [slice(3, 5), slice(4, 5), slice(10, 13)]
+    assert [extent(content, axis, 4) for axis in range(3)] == [slice(0, 9), slice(0, 5), slice(6, 17)]

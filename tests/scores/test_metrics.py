@@ -15,7 +15,6 @@ from mrsynth.scores.metrics import (
     edges,
     ends,
     eroded,
-    extent,
     line_fit,
     mae,
     mse,
@@ -226,14 +225,6 @@ def test_nmse_of_an_empty_truth() -> None:
     assert nmse(zero + 1, zero) == float("inf")
     assert np.isnan(nmse(zero, zero + np.float32("nan"))) and np.isnan(nmse(zero + np.float32("nan"), zero))
     assert np.isnan(nmse(zero + np.float32("nan"), zero + 1))
-
-
-def test_extent_finds_ends_and_stays_inside() -> None:
-    content = np.zeros((9, 5, 20), bool)
-    content[3:5, 4, 10:13] = True
-
-    assert [extent(content, axis) for axis in range(3)] == [slice(3, 5), slice(4, 5), slice(10, 13)]
-    assert [extent(content, axis, 4) for axis in range(3)] == [slice(0, 9), slice(0, 5), slice(6, 17)]
 
 
 def errors(within: float, between: float, shape: tuple[int, int, int] = (24, 24, 400), seed: int = 0) -> Array:

@@ -197,10 +197,8 @@ class SwinUNet(nn.Module):
         if self.config.input_skip:
             # which channels are noise depends on the level and the target: the embedding knows both
             gate = 1 + self.input_gate(F.silu(embedding))
-            every_place = gate.repeat_interleave(self.config.fold**2, 1)[
-                :, :, None, None
-            ]  # of the pixels folded into channels
-            out = out + self.input_head(folded * every_place.to(x.dtype))
+            gates = gate.repeat_interleave(self.config.fold**2, 1)  # one for each pixel folded into channels
+            out = out + self.input_head(folded * gates[:, :, None, None].to(x.dtype))
         return F.pixel_shuffle(out, self.config.fold)
 
     def fold(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from mrsynth.scores.rows import csv_text
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models, attempt, failed
 from mrsynth.tasks.batch.estimate import Estimate, estimate, in_words
 from mrsynth.tasks.batch.journal import PATTERN, Journal, Record, part_name, records_of
-from mrsynth.tasks.batch.tree import Tree, of_participants
+from mrsynth.tasks.batch.tree import Tree, of_participants, speaking_of
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, SubjectOptions, header_problems
 from mrsynth.tasks.complete.run import plan
 from mrsynth.tasks.privacy import Places
@@ -134,7 +134,7 @@ def batch(
     left_out = [places.text(line) for line in left_out]
     unusable = [places.text(line) for line in found.problems if line not in found.empty]
     if options.participants:
-        unusable = [line for line in unusable if any(name in line for name in options.participants)]
+        unusable = speaking_of(options.participants, unusable)
     if left_out:  # of each the first line; a name may have any length
         named = "\n".join(f"  {line.splitlines()[0][:200]}" for line in left_out[:LEFT_OUT])
         more = f"\n  and {len(left_out) - LEFT_OUT} more" if len(left_out) > LEFT_OUT else ""

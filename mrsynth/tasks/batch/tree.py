@@ -107,6 +107,12 @@ def made_by(folder: Path) -> set[str]:
     return {str(maker.get("Name")) for maker in listed if isinstance(maker, dict)}
 
 
+def speaking_of(names: Sequence[str], lines: Sequence[str]) -> list[str]:
+    """Those of the lines that hold one of the names as a word of its own: p1 is not in p10."""
+    words = re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])" for name in names))
+    return [line for line in lines if words.search(line)]
+
+
 def of_participants(
     subjects: Sequence[SubjectFiles], wanted: Sequence[str], left_out: Sequence[str] = ()
 ) -> list[SubjectFiles]:
@@ -124,7 +130,7 @@ def of_participants(
         for name in {files.name, person, person.removeprefix("sub-")}:
             of.setdefault(name, []).append(files)
     if absent := [name for name in wanted if name not in of]:
-        because = [line for line in left_out if any(name in line for name in absent)]
+        because = speaking_of(absent, left_out)
         raise UsageError(
             f"--participants {','.join(absent)}: found no such subject among {len(subjects)}, "
             f"{few(files.name for files in subjects)}." + "".join(f"\n{line}" for line in because[:3])

@@ -15,7 +15,7 @@ from mrsynth.errors import InputError, UsageError
 from mrsynth.io.nifti import write_volume
 from mrsynth.io.subjects import SubjectFiles, find_subject
 from mrsynth.tasks.batch.journal import Journal, Record, part_name, records_of
-from mrsynth.tasks.batch.tree import Tree, of_participants
+from mrsynth.tasks.batch.tree import Tree, of_participants, speaking_of
 from tests.conftest import CHECKOUT, NO_VALIDATOR
 from tests.helpers import commands_in, content
 
@@ -317,3 +317,10 @@ def test_the_commands_of_the_page_run(study, tmp_path, run_cli, app, monkeypatch
 
     assert len(commands) == 4
     assert images(study / "derivatives" / "mrsynth") == images(tmp_path / "DERIVED") == images(tmp_path / "OUT") == MADE
+
+
+def test_a_name_is_a_word_of_its_own():
+    lines = ["p1: 2 files could be the T1", "p10: the same", "in/p1/x.nii: a dead link", "cp1: another"]
+
+    assert speaking_of(["p1"], lines) == [lines[0], lines[2]]
+    assert speaking_of(["p10", "a+b"], lines) == [lines[1]]
