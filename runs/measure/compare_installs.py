@@ -1,13 +1,14 @@
 """Two installs of mrsynth, the same input files: are the voxels the same, bit for bit?
 
 usage: python -m runs.measure.compare_installs PYTHON_A PYTHON_B SUBJECT_DIR [SUBJECT_DIR ...]
-           [--weights FILE [FILE ...]] [--options="--steps 4 --seed 1"] [--threads 1]
+           [--weights FILE [FILE ...]] [--options="--steps 4 --seed 1"] [--threads 1] [--in-turn]
 
 Each interpreter completes each subject with each checkpoint (`mrsynth complete --weights FILE`) in a process of its own
 with the same number of threads; its own copy of what ships where no file is given. Every contrast of the checkpoint is
-made in turn, from all others: SUBJECT_DIR should hold them all. The outputs are compared voxel by voxel, affine and
-data type included; status 1 if anything differs. Interpreters are those of virtual environments; the checkout this
-script lies in is not imported.
+made in turn, from all others: SUBJECT_DIR should hold them all. With --in-turn one contrast a subject is: the first
+of the first subject, the second of the second, after the last the first again. The outputs are compared voxel by
+voxel, affine and data type included; status 1 if anything differs. Interpreters are those of virtual environments;
+the checkout this script lies in is not imported.
 """
 
 import argparse
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", type=Path, help="checkpoints that both read; else what each ships")
     parser.add_argument("--options", default="", help="further options of mrsynth complete, in one string")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--in-turn", action="store_true", help="one contrast a subject, the next for the next")
     args = parser.parse_args()
 
     variables = environment(args.threads)
@@ -49,9 +51,10 @@ def main() -> None:
         if alone := sorted(own.keys() - other.keys()):
             print(f"only in {name}, not compared: {', '.join(alone)}")
     failed = False
-    for subject in args.subjects:
+    for number, subject in enumerate(args.subjects):
         for weights in [name for name in both[0] if name in both[1]]:
-            for target in targets_of(both[0][weights]):
+            targets = targets_of(both[0][weights])
+            for target in [targets[number % len(targets)]] if args.in_turn else targets:
                 with tempfile.TemporaryDirectory() as scratch:
                     inputs = without(subject, target, Path(scratch))
                     made = [
