@@ -386,7 +386,8 @@ def pattern_weights(shares: Sequence[float] | None, missing: NDArray[np.int_]) -
     """
     weights = np.ones(len(missing))
     if shares is not None:
-        wanted = np.array([shares[min(m, 3) - 1] / (missing == m).sum() for m in missing])
+        kind = np.minimum(missing, 3)  # three and more are one kind, however many numbers of contrasts are in it
+        wanted = np.array([shares[k - 1] / (kind == k).sum() for k in kind])
         weights = wanted if wanted.any() else (missing == missing.min()).astype(float)
     probabilities: NDArray[np.float64] = weights / weights.sum()
     return probabilities

@@ -47,6 +47,7 @@ class FrequencyConfig(Plain):
     select  dynamic: first available in the ranking (low) or from its end (high); fixed: first available in channel
             order for both; reverse: low and high sources exchanged; mean: mean of the available contrasts;
             learned: softmax over the available contrasts. Mode soft always weighs the contrasts by a softmax.
+    What a mode does not read cannot be set.
     """
 
     mode: Literal["c2f", "plain", "none", "lf_only", "hf_only", "swapped", "soft"] = "c2f"
@@ -68,7 +69,40 @@ class FrequencyConfig(Plain):
                 f"freq.select learned with freq.mode {self.mode} would leave weights without a gradient; "
                 "use it with c2f, swapped or soft"
             )
+        if idle := [name for name in self.unread(self.mode, self.select) if self.is_set(name, getattr(self, name))]:
+            raise ValueError(
+                f"freq.{', freq.'.join(idle)} without effect: freq.mode {self.mode} with freq.select {self.select} "
+                "does not read it; leave it out, or choose another mode"
+            )
         return self
+
+    @classmethod
+    def unread(cls, mode: str, select: str) -> tuple[str, ...]:
+        """The options that have no effect with these two."""
+        found = {
+            "none": ("select", "sigma", "kernel", "hf_gain"),
+            "plain": ("sigma", "kernel", "hf_gain"),
+            "lf_only": ("hf_gain",),
+            "soft": ("select",),
+        }.get(mode, ())
+        unranked = mode == "none" or (mode != "soft" and select in ("fixed", "mean"))
+        return (*found, *(("ranking",) if unranked else ()), *(("tau",) if mode != "soft" else ()))
+
+    @classmethod
+    def is_set(cls, name: str, value: Any) -> bool:
+        """Whether this is another value than the default; a ranking of other contrasts has to be given."""
+        default = cls.model_fields[name].default
+        if name == "ranking":
+            return sorted(value) == sorted(default) and tuple(value) != default
+        return bool(value != default)
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What had no effect could be set then; it is as if it had not been."""
+        whole = super().from_format_1(data)
+        idle = cls.unread(whole.get("mode", "c2f"), whole.get("select", "dynamic"))
+        unset = {n: cls.model_fields[n].default for n in idle if n in whole and cls.is_set(n, whole[n])}
+        return {**whole, **unset}
 
 
 class FgC2FConfig(ChainConfig):
@@ -89,7 +123,8 @@ class FgC2FConfig(ChainConfig):
         (0.15, 0.30, 0.50), description="progress at which each of the curriculum's three phases ends"
     )
     shares: tuple[float, float, float] | None = Field(
-        None, description="examples with 1, 2 and 3 missing contrasts after the curriculum; None: all patterns alike"
+        None,
+        description="examples with 1, 2, and 3 or more contrasts missing after the curriculum; None: patterns alike",
     )
     neighbours: int = Field(0, ge=0, description="slices below and above whose available contrasts the network reads")
     loss: Literal["mse", "charbonnier"] = Field("mse", description="charbonnier: sqrt(error^2 + 0.001^2), nearly L1")
@@ -109,6 +144,13 @@ class FgC2FConfig(ChainConfig):
                 f"freq.ranking {[c.value for c in self.freq.ranking]} must hold each of the contrasts "
                 f"{[c.value for c in self.contrasts]} once"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_differ_where_they_are_moved(self) -> "FgC2FConfig":
+        alike = self.freq.mode in ("plain", "none", "lf_only", "hf_only")
+        if alike and self.switch != 0.5 and self.sampler != "dpm_solver_pp":  # which begins anew at the switch
+            raise ValueError(f"switch without effect: freq.mode {self.freq.mode} guides both stages alike")
         return self
 
     @property

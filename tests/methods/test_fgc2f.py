@@ -24,6 +24,7 @@ from mrsynth.scans.preparation import PreparationConfig, prepare
 
 T1, T1CE, T2, FLAIR = STANDARD
 ALL_PATTERNS = patterns()
+RANKED = ("flair", "t1", "t1ce", "t2")  # another order than the default
 TABLE = {  # section 2 of the specification: available -> (low from, high from)
     "t1": (T1, T1),
     "t1ce": (T1CE, T1CE),
@@ -461,6 +462,19 @@ def test_shares_of_one_two_and_three_missing(kind, progress, shares):
         assert np.ptp(probabilities[missing == k]) == 0  # patterns alike
 
 
+@pytest.mark.parametrize("shares", [(0.5, 0.3, 0.2), (0.25, 0.25, 0.5), (0, 0, 1)])
+@pytest.mark.parametrize("contrasts", [3, 4, 5, 7])
+def test_shares_are_kept_however_many_contrasts_there_are(contrasts, shares):
+    missing = np.array([contrasts - len(p) for p in patterns(tuple(Contrast)[:contrasts])])
+    probabilities = pattern_weights(shares, missing)
+    kinds = [probabilities[kind].sum() for kind in (missing == 1, missing == 2, missing >= 3)]
+
+    possible = np.array(shares) * [True, True, contrasts > 3]
+    if possible.any():
+        assert kinds == pytest.approx(possible / possible.sum())
+    assert np.ptp(probabilities[missing >= 3]) == 0 if contrasts > 3 else kinds[2] == 0
+
+
 def test_phases_and_shares_are_choices():
     method = build_method(config(phases=(0.1, 0.2, 0.2), shares=(0.5, 0.3, 0.2)))
 
@@ -544,7 +558,7 @@ def test_soft_begins_as_c2f(pattern, wake):
     x, available, level = images(1, 4, 32, 40), flags(pattern), torch.arange(200)
     shown = []
     for mode in ("soft", "c2f"):
-        method = wake(config({"mode": mode, "tau": 0.02}))
+        method = wake(config({"mode": mode, **({"tau": 0.02} if mode == "soft" else {})}))
         made = method.guidance(x, available)
         every = Guidance(made.low.expand(200, -1, -1, -1), made.high.expand(200, -1, -1, -1))
         shown.append(method.guide(every, level).detach())
@@ -713,6 +727,19 @@ def test_the_page_names_every_switch_and_every_value():
         ({"freq": {"ranking": ("t1", "t2", "flair", "flair")}}, "must hold each of the contrasts"),
         ({"freq": {"kernel": 20}}, "odd"),
         ({"freq": {"select": "learned", "mode": "plain"}}, "without a gradient"),
+        ({"freq": {"select": "fixed", "mode": "none"}}, r"freq\.select without effect: freq\.mode none"),
+        ({"freq": {"select": "mean", "mode": "soft"}}, r"freq\.select without effect: freq\.mode soft"),
+        ({"freq": {"sigma": 2.0, "mode": "none"}}, r"freq\.sigma without effect"),
+        ({"freq": {"kernel": 11, "mode": "none"}}, r"freq\.kernel without effect"),
+        ({"freq": {"sigma": 2.0, "kernel": 11, "mode": "plain"}}, r"freq\.sigma, freq\.kernel without effect"),
+        ({"freq": {"hf_gain": 2.0, "mode": "none"}}, r"freq\.hf_gain without effect"),
+        ({"freq": {"hf_gain": 2.0, "mode": "plain"}}, r"freq\.hf_gain without effect"),
+        ({"freq": {"hf_gain": 2.0, "mode": "lf_only"}}, r"freq\.hf_gain without effect"),
+        ({"freq": {"tau": 3.0}}, r"freq\.tau without effect"),
+        ({"freq": {"ranking": RANKED, "mode": "none"}}, r"freq\.ranking without effect"),
+        ({"freq": {"ranking": RANKED, "select": "fixed"}}, r"freq\.ranking without effect.*select fixed"),
+        ({"freq": {"ranking": RANKED, "select": "mean"}}, r"freq\.ranking without effect"),
+        ({"freq": {"mode": "plain"}, "switch": 0.3}, "switch without effect"),
         ({"T": 50, "steps": 51}, "51 sampling steps from 50 levels"),
         ({"switch": 1.5}, "switch"),
         ({"level_bias": 0.5}, "level_bias"),
@@ -724,6 +751,44 @@ def test_the_page_names_every_switch_and_every_value():
 def test_configurations_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValidationError, match=message):
         FgC2FConfig.model_validate({**preset("fgc2f", "tiny"), **options})
+
+
+SWITCHES = {  # option -> another value than the default
+    "select": ["fixed", "reverse", "mean"],
+    "sigma": [1.0],
+    "kernel": [11],
+    "hf_gain": [2.0],
+    "ranking": [RANKED],
+    "tau": [9.0],
+}
+
+
+@pytest.mark.parametrize("mode", get_args(FrequencyConfig.model_fields["mode"].annotation))
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in SWITCHES.items() for v in values])
+def test_a_switch_that_can_be_set_changes_what_the_network_is_shown(mode, name, value, wake):
+    """With every mode, every option either is refused or moves the guidance or where it begins."""
+    try:
+        FrequencyConfig(mode=mode, **{name: value})
+    except ValidationError as error:
+        assert f"freq.{name} without effect" in str(error)
+        return
+    x, available = images(2, 4, 32, 32), flags("t1ce+t2+flair", "t2+flair")
+    seen = []
+    for more in ({}, {name: value}):
+        method = wake(config({"mode": mode, **more}))
+        made = method.guidance(x, available)
+        seen.append(torch.stack([method.guide(made, torch.full((2,), level)) for level in (10, 98, 150)]))
+    assert not torch.equal(*seen)
+
+
+def test_what_had_no_effect_in_a_file_of_0_1_0_is_as_if_it_had_not_been_set():
+    old = {"mode": "none", "select": "fixed", "sigma": 1.0, "hf_gain": 3.0, "tau": 5.0, "ranking": list(RANKED)}
+    soft = {"mode": "soft", "select": "mean", "sigma": 1.0, "tau": 5.0}
+    others = {"mode": "none", "ranking": ["pd", "t1"]}  # of other contrasts it has to be given
+
+    assert FrequencyConfig(**FrequencyConfig.from_format_1(old)) == FrequencyConfig(mode="none")
+    assert FrequencyConfig(**FrequencyConfig.from_format_1(soft)) == FrequencyConfig(mode="soft", sigma=1.0, tau=5.0)
+    assert FrequencyConfig.from_format_1(others)["ranking"] == ["pd", "t1"]
 
 
 def test_unknown_samplers_too_many_steps_and_rows_without_input_are_refused(make_batch):
