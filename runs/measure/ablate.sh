@@ -11,7 +11,7 @@
 # Measured on one core: fgc2f 80 CPU seconds to train and 100 to judge a variant; cwdm 130 to train (32 channels three times
 # that), and about one for each step of the chain to judge; dfbk 60 to train.
 #
-# Phantoms: eight to train, two to judge. Images are samples (`--mode sample`), made by the chains that the run files name. OUT/METHOD holds a run folder for each variant and seed, a run of `mrsynth
+# Phantoms of 4 mm: eight to train, two to judge. Images are samples (`--mode sample`), made by the chains that the run files name. OUT/METHOD holds a run folder for each variant and seed, a run of `mrsynth
 # benchmark` for each seed, and table.md, which is also printed. What is done stays; what was interrupted goes on.
 # A run file with a line `# weights: VARIANT` differs in its sampling only and takes the weights of that variant; one with
 # `# tokens: ENCODER` reads the tokens of random_bert.py or, where it is installed, of minilm.py.
@@ -55,8 +55,8 @@ finish() { # variant and seed: train, resume, or take the weights of another
     touch "$run/finished"
 }
 
-[ -d "$out/train" ] || mrsynth phantom "$out/train" --subjects 8 --seed 100 --quiet
-[ -d "$out/judge" ] || mrsynth phantom "$out/judge" --subjects 2 --seed 200 --quiet
+[ -d "$out/train" ] || mrsynth phantom "$out/train" --subjects 8 --seed 100 --spacing 4 4 4 --quiet
+[ -d "$out/judge" ] || mrsynth phantom "$out/judge" --subjects 2 --seed 200 --spacing 4 4 4 --quiet
 
 skipped() { # a run file with a line `# tokens: ENCODER` reads tokens that are made here once, where the encoder can be had
     local name folder
