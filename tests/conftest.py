@@ -132,10 +132,10 @@ APPEARANCE: dict[Contrast, tuple[Callable[[NDArray[Any]], NDArray[Any]], float]]
     Contrast.T1CE: (lambda t: 0.2 + 0.5 * t + 0.3 * t**4, 2000),
     Contrast.T2: (lambda t: 0.95 - 0.75 * t, 450),
     Contrast.FLAIR: (lambda t: 0.2 + 2.4 * t * (1 - t), 1100),
-    Contrast.PD: (lambda t: 0.9 - 0.3 * t, 800),
+    Contrast.PD: (lambda t: 0.9 - 0.3 * t**2, 800),
     Contrast.DWI: (lambda t: 0.3 + 0.4 * t, 150),
     Contrast.CT: (lambda t: 0.5 + 0.1 * t, 80),
-    Contrast.MR: (lambda t: 0.3 + 0.6 * t, 500),
+    Contrast.MR: (lambda t: 0.3 + 0.6 * t**2, 500),
 }
 
 FILE_NAMES: dict[str, dict[Contrast, str]] = {

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.scans.agreement import misplaced
 from mrsynth.scans.foreground import differences
+from mrsynth.scans.likeness import made_from_another
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.stripping import LARGEST_BRAIN_LITRES
 from mrsynth.scans.subject import Subject
@@ -55,8 +56,10 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Known) -> list[str]:
             "is there and may be off."
         )
     mask = None if subject.mask is None else subject.mask.voxels != 0
-    warnings += differences({c: subject.volumes[c] for c in prepared.scales if c in subject.volumes}, mask)
+    used = {c: subject.volumes[c] for c in prepared.scales if c in subject.volumes}
+    warnings += differences(used, mask)
     warnings += misplaced(prepared)
+    warnings += made_from_another(used, mask)
     if max(subject.reference.spacing) > THICK_SLICES_MM:
         size = " x ".join(f"{s:.3g}" for s in subject.reference.spacing)
         warnings.append(

@@ -5,9 +5,9 @@ leaves dust there: values that are nowhere exactly 0, far below any of the brain
 background.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import reduce
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ DUST = 1e-3  # of the 99.5th percentile: no tissue is so dark beside the brighte
 DUSTY = 0.05  # so much dust, as a share of what is brighter, is no matter of a few dark voxels at the edge
 QUANTILE = 0.995
 LACKS = 0.03  # of the brain of all contrasts together, that one may lack before it is told
-THINNED = 5  # every so many voxels along each axis are compared first
-FEWEST_ALIKE = 500  # fewer voxels prove nothing; of those looked at first, a tenth
 LARGER = 1.15  # times the foreground of the others, from which on one contrast is said to show more than a brain
 
 
@@ -112,55 +110,3 @@ def differences(volumes: Mapping[Contrast, Volume], mask: NDArray[np.bool_] | No
                 "only, or is 0 there. What is made in that part is inferred without it."
             )
     return told
-
-
-def same_image(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    """Whether one image is the other, or a multiple of it, but for rounding: more than 0.9999 of its variance.
-
-    So is a part of it, where both show something, its negative, its mirror image, and itself moved by a voxel.
-    """
-    if one.shape != other.shape:
-        return False
-    if np.array_equal(one, other):
-        return True
-    order: Literal["C", "F"] = "F" if one.flags.f_contiguous and other.flags.f_contiguous else "C"
-    flat = one.ravel(order), other.ravel(order)  # views: the other order would copy, across all of memory
-    if (one.size <= 10_000 or _is_multiple(flat[0][::7], flat[1][::7])) and _is_multiple(*flat):
-        return True
-    thin = (slice(None, None, THINNED),) * 3
-    return any(
-        _is_factor(a[thin], b[thin], FEWEST_ALIKE // 10) and _is_factor(a, b, FEWEST_ALIKE)
-        for a, b in _placed(one, other)
-    )
-
-
-def _placed(one: NDArray[np.float32], other: NDArray[np.float32]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Views of two images that lie over one another as they are, mirrored along an axis, or a voxel apart."""
-    yield one, other
-    for axis in range(one.ndim):
-        yield one, np.flip(other, axis)
-        first, second = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
-        yield first[1:], second[:-1]
-        yield first[:-1], second[1:]
-
-
-def _is_factor(one: NDArray[Any], other: NDArray[Any], fewest: int) -> bool:
-    """Whether a factor of either sign turns one into the other where both are not 0, which is in `fewest` voxels."""
-    both = (one != 0) & (other != 0)
-    if int(both.sum()) < fewest:
-        return False
-    a, b = one[both].astype(np.float64), other[both].astype(np.float64)
-    left = float(((b - float(a @ b) / float(a @ a) * a) ** 2).sum())
-    return bool(left < 1e-4 * float(b.var()) * b.size)
-
-
-def _is_multiple(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    """Least squares of other on one, through 0: what is left is below a ten-thousandth of the variance of `other`."""
-    a, b = one.astype(np.float64), other.astype(np.float64)
-    inside = (a != 0) | (b != 0)
-    a, b = a[inside], b[inside]
-    spread = float(b.var()) * b.size
-    if spread <= 0 or not a.any():
-        return False
-    factor = float(a @ b) / float(a @ a)
-    return factor > 0 and float(((b - factor * a) ** 2).sum()) < 1e-4 * spread

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask, Plain
-from mrsynth.scans.foreground import same_image, shown_by_any
+from mrsynth.scans.foreground import shown_by_any
 from mrsynth.scans.grid import Orientation, Resampling, check_room, is_axis_code
 from mrsynth.scans.hounsfield import (
     HOUNSFIELD,
@@ -32,6 +32,7 @@ from mrsynth.scans.intensity import (
     check_intensities,
     volume_quantile_unit,
 )
+from mrsynth.scans.likeness import same_image
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import SPACING_RANGE_MM, Volume, extent
 
@@ -299,8 +300,9 @@ def _refuse_copies(name: str, used: Mapping[Contrast, Volume]) -> None:
     for one, other in combinations(used, 2):
         if same_image(used[one].voxels, used[other].voxels):
             raise InputError(
-                f"{name}: {one.label} and {other.label} are the same image, up to a factor, a mirror or a voxel's "
-                "shift; expected two different contrasts. Find out which it is, and leave the other file out."
+                f"{name}: {one.label} and {other.label} are the same image, up to a factor, a constant, a mirror "
+                "or a voxel's shift; expected two different contrasts. Find out which it is, and leave the other file "
+                "out."
             )
 
 
