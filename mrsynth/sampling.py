@@ -24,12 +24,14 @@ Mode = Literal["mean", "sample"]
 Crop = Literal["brain", "full"]
 MODES: tuple[Mode, ...] = ("mean", "sample")
 Draws = Literal["v1", "v2"]
+Variance = Literal["posterior", "beta"]
 DRAWS: Mapping[Draws, str] = {
     "v1": "Mersenne Twister of torch, on the CPU",  # mrsynth 0.1.0
     "v2": "Philox-4x32-10, by key and counter, with Box-Muller, on the device",
 }
 ONE_CALL = "one call"  # in place of a sampler's name, in mode mean
 EACH_ONE_CALL = "one call of each member"  # the same, of a committee
+OF_A_CHAIN = ("steps", "sampler", "samples", "eta", "variance", "noise")  # what mode mean has no use for
 FAST_STEPS = 10  # of mode sample with --fast, at most
 
 
@@ -39,6 +41,8 @@ class Sampling(Plain):
     mode: Mode | None = Field(None, description="mean: the conditional mean, in one call; sample: the paper's chain")
     sampler: str | None = Field(None, description="of mode sample")
     steps: int | None = Field(None, gt=0, description="of mode sample: network calls of one chain")
+    eta: float | None = Field(None, ge=0, le=1, description="of ddim: noise added at each step, as a share of ddpm's")
+    variance: Variance | None = Field(None, description="of ddpm's noise; beta belongs to a chain of all levels")
     samples: int | None = Field(
         None, gt=0, description="of mode sample: the first is the image, and several have a mean"
     )
@@ -64,6 +68,7 @@ class Estimator:
     precision   bf16 runs the network under autocast; everything else stays float32
     batch_size  slices in one pass of the network
     noise       the generator, by its version (`DRAWS`)
+    eta         of ddim, variance of ddpm; None leaves them to the configuration
     """
 
     sampler: str
@@ -75,6 +80,8 @@ class Estimator:
     batch_size: int = 8
     mode: Literal["mean", "sample", "draws"] = "draws"
     noise: Draws = "v1"
+    eta: float | None = None
+    variance: Variance | None = None
 
     @property
     def generator(self) -> str | None:
@@ -100,8 +107,7 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
         raise UsageError(
             f"{name} has no mode {mode}: it does {' and '.join(modes)}.{why} Leave --mode out, or name another."
         )
-    drawn = {"--steps": asked.steps, "--sampler": asked.sampler, "--samples": asked.samples}
-    given = [option for option, value in drawn.items() if value is not None]
+    given = [f"--{option}" for option in OF_A_CHAIN if getattr(asked, option) is not None]
     if mode == "mean" and given:
         instead = " Give --mode sample to draw samples." if "sample" in modes else ""
         raise UsageError(
@@ -109,6 +115,16 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
             f"there are no steps, sampler or samples to choose.{instead}"
         )
     return mode
+
+
+def check_chain(sampler: str, asked: Sampling) -> None:
+    """Raise UsageError for an option that the sampler of a request does not read."""
+    for option, needs in {"eta": "ddim", "variance": "ddpm"}.items():
+        if getattr(asked, option) is not None and sampler != needs:
+            raise UsageError(
+                f"--{option} is an option of the sampler {needs}, and the chain would be one of {sampler}. "
+                f"Give --sampler {needs} with it, or leave it out."
+            )
 
 
 def in_words(mode: str, sampler: str, steps: int, samples: int) -> str:

@@ -195,4 +195,6 @@ def synthesise_slices(
 
 def options(how: Estimator) -> dict[str, Any]:
     """What `Method.synthesise` is to be told; in mode mean there is neither sampler nor step."""
-    return {"mode": "mean"} if how.mode == "mean" else {"steps": how.steps, "sampler": how.sampler}
+    if how.mode == "mean":
+        return {"mode": "mean"}
+    return {"steps": how.steps, "sampler": how.sampler, "eta": how.eta, "variance": how.variance}

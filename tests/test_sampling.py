@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import modes_of
-from mrsynth.sampling import Estimator, Sampling, default_in_words, in_words, mode_of
+from mrsynth.sampling import Estimator, Sampling, check_chain, default_in_words, in_words, mode_of
 
 BOTH = {"mode": "mean", "modes": ["mean", "sample"], "sampler": "ddpm", "steps": 50}
 CHAIN = {"mode": "sample", "modes": ["sample"], "sampler": "ddpm", "steps": 10}
@@ -27,11 +27,41 @@ def test_the_mode_is_the_asked_one_else_the_checkpoints(said, asked, mode):
     assert mode_of(said, Sampling(**asked), "x") == mode
 
 
-@pytest.mark.parametrize("option", [{"steps": 1}, {"sampler": "ddim"}, {"samples": 1}], ids=str)
+@pytest.mark.parametrize(
+    "option",
+    [{"steps": 1}, {"sampler": "ddim"}, {"samples": 1}, {"eta": 0.0}, {"variance": "beta"}, {"noise": "v1"}],
+    ids=str,
+)
 @pytest.mark.parametrize(("said", "mode"), [(BOTH, None), (BOTH, "mean"), (OLD, "mean")])
 def test_the_mean_takes_no_option_of_a_chain(said, mode, option):
     with pytest.raises(UsageError, match=f"--{next(iter(option))} with mode mean.*--mode sample"):
         mode_of(said, Sampling(mode=mode, **option), "x")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "option", "fits"),
+    [
+        ("ddim", {"eta": 0.5}, True),
+        ("ddpm", {"eta": 0.5}, False),
+        ("residual_shift", {"eta": 0.0}, False),
+        ("ddpm", {"variance": "beta"}, True),
+        ("ddim", {"variance": "posterior"}, False),
+        ("direct", {"variance": "beta"}, False),
+    ],
+)
+def test_eta_belongs_to_ddim_and_the_variance_to_ddpm(sampler, option, fits):
+    if fits:
+        check_chain(sampler, Sampling(**option))
+    else:
+        with pytest.raises(UsageError, match=f"--{next(iter(option))} is an option of the sampler dd.m.* {sampler}"):
+            check_chain(sampler, Sampling(**option))
+    check_chain(sampler, Sampling())
+
+
+@pytest.mark.parametrize("wrong", [{"eta": -0.1}, {"eta": 1.1}, {"eta": float("nan")}, {"variance": "auto"}], ids=str)
+def test_what_no_chain_can_take_is_refused(wrong):
+    with pytest.raises(ValidationError):
+        Sampling(**wrong)
 
 
 def test_a_mode_that_the_checkpoint_cannot_do_is_refused():

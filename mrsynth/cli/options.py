@@ -96,6 +96,27 @@ Sampler = Annotated[
     ),
 ]
 
+Eta = Annotated[
+    float | None,
+    typer.Option(
+        "--eta",
+        min=0,
+        max=1,
+        help="Of --sampler ddim: noise added at each step, from 0 (none) to 1 (as ddpm).",
+        show_default="the checkpoint's",
+    ),
+]
+Variance = Annotated[
+    str | None,
+    typer.Option(
+        "--variance",
+        metavar="posterior|beta",
+        help="Of --sampler ddpm: how much noise a step adds; beta is for chains of all levels.",
+        callback=lowered,
+        show_default="the checkpoint's",
+    ),
+]
+
 
 def one_folder(argument: Path | None, option: Path | None) -> Path:
     """The folder that was given, in either way. Raises UsageError for none and for two."""

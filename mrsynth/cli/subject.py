@@ -16,6 +16,7 @@ from mrsynth.cli.options import (
     T1,
     T2,
     Device,
+    Eta,
     Fast,
     Flair,
     InputFolder,
@@ -32,6 +33,7 @@ from mrsynth.cli.options import (
     SubjectFolder,
     T1ce,
     Threads,
+    Variance,
     Viewer,
     contrasts_listed,
     one_folder,
@@ -75,6 +77,8 @@ def complete(
     mode: ModeOption = None,
     steps: Steps = None,
     sampler: Sampler = None,
+    eta: Eta = None,
+    variance: Variance = None,
     samples: Annotated[
         int | None,
         typer.Option(
@@ -147,6 +151,8 @@ def complete(
         mode=mode,
         steps=steps,
         sampler=sampler,
+        eta=eta,
+        variance=variance,
         fast=fast,
         samples=samples,
         seed=seed,

@@ -17,7 +17,7 @@ from mrsynth.diffusion.noise import Noise
 from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import UsageError
 from mrsynth.plain import Plain
-from mrsynth.sampling import Mode
+from mrsynth.sampling import Mode, Variance
 from mrsynth.text_tokens import TokenTable
 
 ABSENT = 0.0  # what stands in for a contrast that is not there, where a paper does not say
@@ -113,6 +113,7 @@ class Wish:
 
     mean      one call, from the noisiest level; `noise` gives zeros
     targets   all that anybody wants of what is missing; None for all
+    eta       of ddim, variance of ddpm
     """
 
     context: Tensor
@@ -122,6 +123,8 @@ class Wish:
     progress: Callable[[int, int], None] | None
     mean: bool = False
     targets: Collection[Contrast] | None = None
+    eta: float | None = None
+    variance: Variance | None = None
 
     def wants(self, contrast: Contrast) -> bool:
         """Whether somebody will look at it: a method that makes contrasts one by one may leave the others out."""
@@ -281,6 +284,21 @@ class Method(Trainable):
         sampler, steps = (config.sampler, config.steps) if config.steps != 1 else self.paper_chain
         return sampler, min(steps or config.T, config.T)
 
+    @property
+    def eta(self) -> float:
+        """Of ddim, unless a request says other; 0, without noise between the steps, of a method that has none."""
+        return float(getattr(self.config, "eta", 0.0))
+
+    def variance_of(self, steps: int) -> Variance:
+        """Of ddpm in so many steps, unless a request says other."""
+        return "posterior"
+
+    def sampler_options(self, sampler: str, steps: int, wish: Wish) -> dict[str, Any]:
+        """What a sampler of `SAMPLERS` is told besides the chain."""
+        if sampler == "ddim":
+            return {"eta": self.eta if wish.eta is None else wish.eta}
+        return {"variance": wish.variance or self.variance_of(steps)} if sampler == "ddpm" else {}
+
     def meaning(self, stage: str | None) -> tuple[str, ...]:
         """Options (dotted keys) that decide what the weights of a stage, or of all, mean, and that their shapes do not
         show: a checkpoint whose weights are taken over must have the same.
@@ -304,6 +322,8 @@ class Method(Trainable):
         progress: Callable[[int, int], None] | None = None,
         mode: Mode = "sample",
         targets: Collection[Contrast] | None = None,
+        eta: float | None = None,
+        variance: Variance | None = None,
     ) -> Tensor:
         """Fill in every contrast that is not available, or at least the targets.
 
@@ -311,12 +331,13 @@ class Method(Trainable):
         available  (B, C) bool, at least one per row
         context    (B, C, N, H, W), see Batch
         mode       mean: one call of the network without noise; `noise`, `steps` and `sampler` play no part
+        eta        of ddim, `variance` of ddpm; None for the configuration's
         targets    what must be made; None for all. What else is made, or stays grey, is the method's affair
         returns    like images, in [-1, 1]; available channels as given
         """
         if not bool(available.any(1).all()):
             raise ValueError("every row of `available` needs at least one contrast")
-        wish = Wish(context, noise, steps, sampler, progress, targets=targets)
+        wish = Wish(context, noise, steps, sampler, progress, targets=targets, eta=eta, variance=variance)
         if mode == "mean":
             wish = Wish(context, torch.zeros_like, 1, None, progress, mean=True, targets=targets)
         return self.fill_in(images, available, wish)
@@ -332,9 +353,15 @@ class Method(Trainable):
         """
         return None
 
-    def cautions(self, sampler: str, steps: int) -> tuple[str, ...]:
-        """What speaks against sampling so, in sentences for the user; nothing unless a method says other."""
-        return ()
+    def cautions(self, sampler: str, steps: int, variance: Variance | None = None) -> tuple[str, ...]:
+        """What speaks against sampling so, in sentences for the user: that beta is no variance for few steps."""
+        levels = getattr(self.config, "T", steps)
+        if sampler != "ddpm" or steps == levels or (variance or self.variance_of(steps)) != "beta":
+            return ()
+        return (
+            f"{steps} of {levels} steps by ddpm with the variance beta, which belongs to all of them: noise is left in "
+            f"the image. Take --sampler ddim, --variance posterior, or --steps {levels}.",
+        )
 
     def supports(self, available: Iterable[Contrast], target: Contrast) -> bool:
         """Whether `target` can be made from these contrasts; from any non-empty subset unless a method says other."""

@@ -108,7 +108,7 @@ class FrequencyConfig(Plain):
 class FgC2FConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are the paper's where it states one."""
 
-    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "loss": "mse", "gradient_weight": 0.0}
+    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "loss": "mse", "gradient_weight": 0.0, "eta": 0.0}
 
     method: Literal["fgc2f"] = "fgc2f"
     network: UNetConfig = UNetConfig()
@@ -133,6 +133,7 @@ class FgC2FConfig(ChainConfig):
     )
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
+    eta: float = Field(0.0, ge=0, le=1, description="of ddim; 0 is deterministic, 1 as noisy as ddpm")
     solver_levels: SolverLevels = Field(
         "log_snr", description="what dpm_solver_pp visits: levels even in log-SNR, or those of other samplers"
     )
@@ -357,7 +358,8 @@ class FgC2F(Method):
             return x_0.clamp(-1, 1)
 
         # the denoiser changes with the stage, so a multistep solver forgets its history there
-        options = {"restart_at": self.config.first_coarse} if sampler == "dpm_solver_pp" else {}
+        restart = {"restart_at": self.config.first_coarse} if sampler == "dpm_solver_pp" else {}
+        options = {**self.sampler_options(sampler, steps, wish), **restart}
         x_0 = SAMPLERS[sampler](denoise, wish.noise(images), self.schedule, visited, wish.noise, **options)
         return torch.where(available[:, :, None, None], images, x_0)
 

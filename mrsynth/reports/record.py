@@ -153,6 +153,8 @@ class SamplerRecord(Record):
     mode: Literal["mean", "sample", "draws"] = "draws"
     words: str = Field("", description="what such an image is")
     noise: str | None = Field(None, description="version and name of the generator; None where nothing is drawn")
+    eta: float | None = Field(None, description="of ddim: noise added at each step, as a share of ddpm's")
+    variance: str | None = Field(None, description="of the noise that ddpm adds: posterior or beta")
 
 
 class RegionVolumes(Record):
@@ -317,9 +319,10 @@ def sidecar_json(
                     if weights.members
                     else {}
                 ),
-                "Sampler": sampler.model_dump(
-                    mode="json", include={"mode", "name", "steps", "seed", "samples", "noise"}
-                ),
+                "Sampler": {
+                    **sampler.model_dump(mode="json", include={"mode", "name", "steps", "seed", "samples", "noise"}),
+                    **sampler.model_dump(mode="json", include={"eta", "variance"}, exclude_none=True),
+                },
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "Software": dict(software),
                 **({"Units": UNITS[target]} if target in UNITS else {}),

@@ -179,13 +179,14 @@ def _mappings(report: Report) -> list[str]:
 
 def _facts(report: Report) -> list[list[str]]:
     weights, sampler = report.weights, report.sampler
+    spread = [f"{name} {value}, " for name in ("eta", "variance") if (value := getattr(sampler, name)) is not None]
     facts = {
         "Checkpoint": f"{weights.name} (method {weights.method}, licence {weights.licence})",
         "SHA-256": weights.sha256 or "unknown",
         "Members": "; ".join(f"{m.name} (licence {m.licence}, SHA-256 {m.sha256})" for m in weights.members),
         "Why this one": report.selection,
         "Sampler": f"{sampler.name}, {counted(sampler.steps, 'step')}, {counted(sampler.samples, 'sample')}, "
-        f"seed {sampler.seed}",
+        f"{''.join(spread)}seed {sampler.seed}",
         "Device": f"{sampler.device}, {sampler.precision}",
         "mrsynth": f"{report.version}, {report.created.isoformat(timespec='seconds')}",
         "Command": report.command,

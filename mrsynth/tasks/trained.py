@@ -14,7 +14,18 @@ from mrsynth.methods.base import Method
 from mrsynth.methods.committee import average, onto
 from mrsynth.methods.error_map import ErrorMap, Seen
 from mrsynth.plain import Array, Progress
-from mrsynth.sampling import EACH_ONE_CALL, FAST_STEPS, ONE_CALL, Crop, Draws, Estimator, Sampling, fast_steps, mode_of
+from mrsynth.sampling import (
+    EACH_ONE_CALL,
+    FAST_STEPS,
+    ONE_CALL,
+    Crop,
+    Draws,
+    Estimator,
+    Sampling,
+    check_chain,
+    fast_steps,
+    mode_of,
+)
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import Synthesis, synthesise_volume
@@ -64,8 +75,16 @@ class TrainedMethod:
             steps = int(self._default("steps") or self._default("T") or 1)
             steps = asked.steps or (fast_steps(steps) if asked.fast else steps)
             samples = asked.samples or (1 if asked.fast else int(said.get("samples") or 1))
-        noise = asked.noise or self.noise
-        how = Estimator(sampler=sampler, steps=steps, samples=samples, mode=mode or "draws", noise=noise)
+        check_chain(sampler, asked)
+        how = Estimator(
+            sampler=sampler,
+            steps=steps,
+            samples=samples,
+            mode=mode or "draws",
+            noise=asked.noise or self.noise,
+            eta=(self.method.eta if asked.eta is None else asked.eta) if sampler == "ddim" else None,
+            variance=(asked.variance or self.method.variance_of(steps)) if sampler == "ddpm" else None,
+        )
         return settled(asked, how)
 
     def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:
@@ -102,7 +121,7 @@ class TrainedMethod:
 
     def cautions(self, how: Estimator) -> tuple[str, ...]:
         """What speaks against sampling so, in sentences for the user."""
-        return self.method.cautions(how.sampler, how.steps)
+        return self.method.cautions(how.sampler, how.steps, how.variance)
 
     def _default(self, name: str) -> Any:
         return self.card.sampling.get(name) or getattr(self.method.config, name, None)

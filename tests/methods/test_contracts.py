@@ -214,6 +214,23 @@ def test_the_mean_is_one_call_that_draws_nothing(config, wake, batch_for):
         assert torch.allclose(alone, made[b : b + 1], atol=ROUNDING.get(config["method"], 1e-5))
 
 
+@every_method
+def test_noise_between_the_steps_is_a_choice_of_the_request_and_of_the_configuration(name, wake, batch_for):
+    """ddim with eta 1 is ddpm with the posterior's variance (Song et al. 2021, eq. 16)."""
+    method = wake(quick(name))
+    if "ddim" not in method.samplers:
+        pytest.skip(f"{name} walks another chain")
+    batch = batch_for(method, usable(method, MIXED))
+    plain, none, all_of_it = (run(method, batch, sampler="ddim", steps=3, eta=eta) for eta in (None, 0.0, 1.0))
+    posterior, beta = (run(method, batch, sampler="ddpm", steps=3, variance=v) for v in ("posterior", "beta"))
+
+    assert torch.equal(plain, none) and not torch.equal(plain, all_of_it)
+    assert torch.allclose(all_of_it, posterior, atol=1e-4) and not torch.allclose(posterior, beta, atol=1e-2)
+    asked = run(method, batch, sampler="ddim", steps=3, eta=0.5)
+    assert torch.equal(run(wake(quick(name, eta=0.5)), batch, sampler="ddim", steps=3), asked)
+    assert not torch.equal(asked, plain) and not torch.equal(asked, all_of_it)
+
+
 @every_variant
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_image(config, wake, batch_for):
     method = wake(config)

@@ -6,7 +6,7 @@ clips that prediction to [0, 1] as an image. docs/methods/cwdm.md tells where co
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mrsynth.methods.cwdm.fast import FastWaveletUNet
 from mrsynth.methods.cwdm.kernels import clip_haar
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
 from mrsynth.networks.wavelet import dwt, filters, idwt
-from mrsynth.sampling import Mode
+from mrsynth.sampling import Mode, Variance
 
 BANDS = 8  # of one level in three dimensions
 ANY = "any"
@@ -37,6 +37,8 @@ class CwdmConfig(ChainConfig):
     schedule   linear or cosine over T levels; sampled: T of the 1000 linear levels; direct: the linear betas times
                1000 / T (the latter two are fast-cwdm's, for short chains that are trained short)
     """
+
+    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "eta": 0.0}
 
     method: Literal["cwdm"] = "cwdm"
     target: Contrast | Literal["any"]
@@ -56,6 +58,7 @@ class CwdmConfig(ChainConfig):
         "as_is", description="signal: the network sees sqrt(abar_t) x_t, whose noise does not drown the conditions"
     )
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
+    eta: float = Field(0.0, ge=0, le=1, description="of ddim; 0 is deterministic, 1 as noisy as ddpm")
     spacing: Spacing = Field("linspace", description="which levels fewer steps visit; linspace: from T - 1 down to 0")
     solver_levels: SolverLevels = Field(
         "log_snr", description="what dpm_solver_pp visits: levels even in log-SNR, or those of other samplers"
@@ -78,7 +81,7 @@ class CwdmConfig(ChainConfig):
             whole["variance"] = "auto"
         return whole
 
-    def variance_of(self, steps: int) -> Literal["beta", "posterior"]:
+    def variance_of(self, steps: int) -> Variance:
         """The variance of ancestral steps when so many of the T levels are visited."""
         if self.variance == "auto":
             return "beta" if steps == self.T else "posterior"
@@ -168,14 +171,9 @@ class Cwdm(Method):
         """Whether it synthesises through the plain network."""
         return self._fast is None
 
-    def cautions(self, sampler: str, steps: int) -> tuple[str, ...]:
-        """That beta is no variance for few steps."""
-        if sampler != "ddpm" or steps == self.config.T or self.config.variance_of(steps) != "beta":
-            return ()
-        return (
-            f"{steps} of {self.config.T} steps by ddpm with the variance beta, which belongs to all of them: noise is "
-            f"left in the image. Take --sampler ddim, or --steps {self.config.T}.",
-        )
+    def variance_of(self, steps: int) -> Variance:
+        """As configured; by default that of the official code where all levels are visited."""
+        return self.config.variance_of(steps)
 
     # --- Wavelet domain -------------------------------------------------------------------------------------------
 
@@ -292,7 +290,7 @@ class Cwdm(Method):
         start = fresh(conditions[:, :BANDS])
         network = self.denoiser(conditions, available)
         del conditions  # they are in what the network is given
-        options = {"variance": self.config.variance_of(steps)} if sampler == "ddpm" else {}
+        options = self.sampler_options(sampler, steps, wish)
         x_0 = SAMPLERS[sampler](denoise, start, self.schedule, visited, fresh, **options)
         result = images.clone()
         rows = torch.arange(len(images), device=images.device)

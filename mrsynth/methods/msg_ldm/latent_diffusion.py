@@ -1,7 +1,7 @@
 """The diffusion stage of MSG-LDM: a U-Net on the joint latents of all contrasts, with what it minimises."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -158,11 +158,19 @@ class LatentDiffusion(nn.Module):
     # --- Sampling -------------------------------------------------------------------------------------------------
 
     def sample(
-        self, images: Tensor, available: Tensor, found: Structures, drafts: Tensor | None, wish: Wish, sampler: str
+        self,
+        images: Tensor,
+        available: Tensor,
+        found: Structures,
+        drafts: Tensor | None,
+        wish: Wish,
+        sampler: str,
+        options: Mapping[str, Any],
     ) -> Tensor:
         """Images (B, C, H, W) of the missing contrasts by sampling latents; zeros elsewhere. Not bounded.
 
         drafts   (B, C, H, W) direct images, with known=draft
+        options  of the sampler
         """
         config, schedule, first_stage = self.config, self.schedule, self.first_stage
         visited = levels_of(
@@ -189,7 +197,6 @@ class LatentDiffusion(nn.Module):
         # next level, since it is told their true x_0: they need not be noised anew at every step.
         abar = float(schedule.abar[visited[0]])
         start = torch.where(fixed, noised(truth.expand_as(start), start, abar), start)
-        options = {"eta": config.eta} if sampler == "ddim" else {}
         latents = SAMPLERS[sampler](denoise, start, schedule, visited, wish.noise, **options) / scale
         if drafts is None:
             return first_stage.images_of(latents, ~available, (h, w))

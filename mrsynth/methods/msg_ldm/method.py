@@ -156,7 +156,8 @@ class MsgLdm(Method):
             wish.counter(1)()
         else:
             drafts = self.structure.direct(found, ~available) if self.config.known == "draft" else None
-            made = self.diffusion.sample(images, available, found, drafts, wish, sampler)
+            options = self.sampler_options(sampler, wish.steps or self.config.steps or self.config.T, wish)
+            made = self.diffusion.sample(images, available, found, drafts, wish, sampler, options)
         return torch.where(available[:, :, None, None], images, made.clamp(-1, 1))
 
 

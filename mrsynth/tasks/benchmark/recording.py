@@ -25,6 +25,8 @@ def check_record(dataset: str, protocols: Sequence[str], asked: Sampling) -> Non
         "--mode": asked.mode,
         "--steps": asked.steps,
         "--sampler": asked.sampler,
+        "--eta": asked.eta,
+        "--variance": asked.variance,
         "--fast": asked.fast or None,
     }
     if given := [option for option, value in changed.items() if value is not None]:

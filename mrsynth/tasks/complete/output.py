@@ -215,6 +215,8 @@ def write_results(
         mode=how.mode,
         words=how.words,
         noise=how.generator,
+        eta=how.eta,
+        variance=how.variance,
     )
     software = versions()
     stripped = not has_skull(subject)

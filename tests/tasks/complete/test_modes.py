@@ -92,7 +92,50 @@ def test_a_file_that_names_no_mode_does_as_it_did(folder, write_tiny_checkpoint,
     assert by_mean.sampler.mode == "mean" and set(mean) == {""}
 
 
-@pytest.mark.parametrize("option", [{"steps": 3}, {"sampler": "ddim"}, {"samples": 2}], ids=str)
+def test_noise_between_the_steps_can_be_asked_for_and_is_recorded(folder, both, tmp_path):
+    made, said = {}, {}
+    asked = {
+        "0": {"sampler": "ddim"},
+        "1": {"sampler": "ddim", "eta": 1.0},
+        "posterior": {"sampler": "ddpm"},
+        "beta": {"variance": "beta", "steps": 2},
+    }
+    for name, options in asked.items():
+        images_of, report = images(folder, tmp_path / name, both, mode="sample", **options)
+        made[name] = images_of[""]
+        said[name] = json.loads((tmp_path / name / "p1_t1ce.json").read_text())["Sampler"]
+        told = [w for w in report.warnings if "variance beta" in w]
+        assert bool(told) == (name == "beta")
+
+    assert [(s.get("eta"), s.get("variance")) for s in said.values()] == [
+        (0.0, None),
+        (1.0, None),
+        (None, "posterior"),
+        (None, "beta"),
+    ]
+    assert not np.array_equal(made["0"], made["1"])
+    assert np.allclose(made["1"], made["posterior"], atol=0.5)  # the same chain; of 1000
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"eta": 0.5}, "--eta is an option of the sampler ddim"),
+        ({"variance": "beta", "sampler": "ddim"}, "of the sampler ddpm"),
+    ],
+    ids=str,
+)
+def test_an_option_that_the_sampler_does_not_read_is_refused_before_anything_is_written(folder, both, option, message):
+    with pytest.raises(UsageError, match=message):
+        complete(CompleteOptions(folder=folder, weights=both, mode="sample", **option))
+    assert not (folder / "mrsynth").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"steps": 3}, {"sampler": "ddim"}, {"samples": 2}, {"eta": 1.0}, {"variance": "beta"}, {"noise": "v1"}],
+    ids=str,
+)
 def test_options_of_a_chain_are_refused_before_anything_is_written(folder, both, option):
     with pytest.raises(UsageError, match="with mode mean of both"):
         complete(CompleteOptions(folder=folder, weights=both, **option))
