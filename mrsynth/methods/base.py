@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mrsynth.contrasts import STANDARD, Contrast, patterns
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.diffusion.noise import Noise
 from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import UsageError
+from mrsynth.methods.patterns import legal_patterns
 from mrsynth.plain import Plain
 from mrsynth.sampling import Mode, Variance
 from mrsynth.text_tokens import TokenTable
@@ -380,41 +381,3 @@ def modes_of(predicts: str, mean_share: float, steps: int | None) -> tuple[Mode,
     if mean_share == 1:
         return ("mean",)
     return ("mean", "sample") if mean_share or steps == 1 else ("sample", "mean")
-
-
-def legal_patterns(present: NDArray[np.bool_], contrasts: Sequence[Contrast]) -> list[NDArray[np.bool_]]:
-    """The distinct patterns of availability that leave something to read and something with a known truth to make."""
-    seen: dict[tuple[bool, ...], NDArray[np.bool_]] = {}
-    for pattern in patterns(contrasts):
-        available = np.array([c in pattern for c in contrasts]) & present
-        if available.any() and (present & ~available).any():
-            seen.setdefault(tuple(available.tolist()), available)
-    return list(seen.values())
-
-
-def draw_pattern(
-    legal: Sequence[NDArray[np.bool_]],
-    present: NDArray[np.bool_],
-    shares: Sequence[float] | None,
-    random: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """One of the legal patterns of a subject, with the probabilities of `pattern_weights`."""
-    missing = np.array([int((present & ~pattern).sum()) for pattern in legal])
-    return legal[random.choice(len(legal), p=pattern_weights(shares, missing))]
-
-
-def pattern_weights(shares: Sequence[float] | None, missing: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Probability of each legal pattern.
-
-    shares   of the examples with one, two, and three or more missing contrasts; None for all patterns alike
-    missing  how many contrasts each pattern leaves missing
-    A subject may lack contrasts itself: the numbers it cannot have are left out, and where that is all of them the
-    patterns with the fewest missing contrasts are taken.
-    """
-    weights = np.ones(len(missing))
-    if shares is not None:
-        kind = np.minimum(missing, 3)  # three and more are one kind, however many numbers of contrasts are in it
-        wanted = np.array([shares[k - 1] / (kind == k).sum() for k in kind])
-        weights = wanted if wanted.any() else (missing == missing.min()).astype(float)
-    probabilities: NDArray[np.float64] = weights / weights.sum()
-    return probabilities

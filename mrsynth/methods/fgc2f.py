@@ -29,10 +29,9 @@ from mrsynth.methods.base import (
     Method,
     Objective,
     Wish,
-    draw_pattern,
-    legal_patterns,
     modes_of,
 )
+from mrsynth.methods.patterns import draw_pattern, legal_patterns
 from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNet, UNetConfig
 from mrsynth.plain import Plain

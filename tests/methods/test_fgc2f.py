@@ -16,8 +16,9 @@ from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.diffusion.prediction import noised
 from mrsynth.errors import UsageError
 from mrsynth.methods import build_method, preset
-from mrsynth.methods.base import Batch, legal_patterns, pattern_weights
+from mrsynth.methods.base import Batch
 from mrsynth.methods.fgc2f import FgC2FConfig, FrequencyConfig, Guidance, gradient_error
+from mrsynth.methods.patterns import legal_patterns, pattern_weights
 from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNetConfig
 from mrsynth.scans.preparation import PreparationConfig, prepare

@@ -18,10 +18,11 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.residual_shift import SAMPLER, exponential, residual_shift, shifted
 from mrsynth.diffusion.schedules import draw_levels, levels
 from mrsynth.errors import UsageError
-from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, draw_pattern, legal_patterns, modes_of
+from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, modes_of
 from mrsynth.methods.dfbk.config import DfbkConfig
 from mrsynth.methods.dfbk.network import SwinUNet
 from mrsynth.methods.dfbk.text import GuidanceText
+from mrsynth.methods.patterns import draw_pattern, legal_patterns
 from mrsynth.networks.regression import VoxelRegression, fit_regression
 from mrsynth.sampling import Mode
 from mrsynth.text_tokens import TokenTable
