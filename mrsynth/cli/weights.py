@@ -1,6 +1,7 @@
 """`mrsynth weights`: list, show, fetch, import, verify, clear, embed-text. Each imports its task inside."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def weights_list(as_json: Json = False, verbose: Verbose = False) -> None:
     if as_json:
         print_result(json.dumps(facts(), indent=2, ensure_ascii=False))
         return
-    for line in listing():
+    for line in listing(shutil.get_terminal_size((100, 24)).columns):
         print_result(line)
 
 

@@ -280,7 +280,7 @@ def sha256_of(path: Path) -> str:
 
 
 def rows(entries: Iterable[ManifestEntry]) -> list[dict[str, str]]:
-    """One row of text for each entry, as `weights list` shows them: name, method, makes, size, where, licence."""
+    """One row of text for each entry, as `weights list` shows it: name, method, makes, size, where, licence."""
     return [
         {
             "name": entry.name,
@@ -352,7 +352,7 @@ def _repair(entry: ManifestEntry) -> str:
 
 def _where(entry: ManifestEntry) -> str:
     if entry.committee is not None:
-        return f"made of {len(entry.committee.members)} others"
+        return f"Made of {len(entry.committee.members)} others"
     if entry.file is None:
         return f"{entry.repository} (not on this machine)"
-    return str(Path(entry.file).parent) if Path(entry.file).is_absolute() else "in the package"
+    return str(Path(entry.file).parent) if Path(entry.file).is_absolute() else "In the package"

@@ -191,7 +191,7 @@ def load_raw(
 def as_mask(path: Path, volume: "Volume") -> "Volume":
     """A brain mask as it is meant: of probabilities those from 0.5 on, of anything else all that is above 0.
 
-    Raises InputError for one that marks nothing, or the faces of the image and not its middle, as an inverted one does.
+    Raises InputError for one that marks nothing, or most of every face of the image: it is inverted, or all of it is 1.
     """
     import numpy as np
 
@@ -201,9 +201,13 @@ def as_mask(path: Path, volume: "Volume") -> "Volume":
     inside = volume.voxels > 0
     if 0 < float(volume.voxels.max()) <= 1 and (volume.voxels[inside] != 1).any():
         inside = volume.voxels >= min(0.5, float(volume.voxels.max()))
-    middle = inside[tuple(slice(n // 3, n - n // 3) for n in inside.shape)]
-    if not inside.any() or (fills_its_faces(inside) and 2 * np.count_nonzero(middle) < middle.size):
-        what = "the outer faces of the image and not its middle: it is inverted" if inside.any() else "nothing"
+    what = "" if inside.any() else "nothing"
+    if fills_its_faces(inside):
+        middle = inside[tuple(slice(n // 3, n - n // 3) for n in inside.shape)]
+        inverted = 2 * np.count_nonzero(middle) < middle.size
+        what = "the outer faces of the image and not its middle: it is inverted"
+        what = what if inverted else "most of every outer face of the image, which is background around any brain"
+    if what:
         raise InputError(
             f"{path} is no brain mask: it marks {what}. Move it elsewhere, or name another by --mask FILE."
         )

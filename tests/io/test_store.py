@@ -269,7 +269,7 @@ def test_rows_tell_where_each_checkpoint_is(package, tmp_path, monkeypatch):
     monkeypatch.setenv("MRSYNTH_WEIGHTS_DIR", str(folder))
     ship, official, mine = weights.rows(weights.available_entries())
 
-    assert ship["where"] == "in the package"
+    assert ship["where"] == "In the package"
     assert ship["makes"] == "any of t1, t1ce, t2, flair from one or more of the others"
     assert official["where"] == "pfriedri/cwdm (not on this machine)"
     assert official["size"] == ""

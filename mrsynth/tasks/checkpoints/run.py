@@ -1,7 +1,9 @@
 """`mrsynth weights`: what checkpoints there are, and fetching published ones. Listing and checking load no torch."""
 
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import yaml
@@ -32,18 +34,33 @@ from mrsynth.reports.model_card import card_facts, card_page
 from mrsynth.sampling import default_in_words
 from mrsynth.tasks.checkpoints.former import outdated
 
+NARROWEST = 24  # characters for what a checkpoint makes, however narrow the terminal
 
-def listing() -> list[str]:
-    """A table of the known checkpoints, as lines of text; a last line says how to get those only published."""
+
+def listing(width: int = 100) -> list[str]:
+    """The known checkpoints as lines of text, under where they are; a last line says how to get those only published.
+
+    width   characters of a line, which nothing but a long name or licence exceeds: what a checkpoint makes is wrapped
+    """
     entries = available_entries()
     known = rows(entries)
     if not known:
         return ["No checkpoint is known."]
-    table = [list(known[0]), *(list(row.values()) for row in known)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in table]
+    columns = ("name", "method", "size", "licence")
+    widths = {column: max(len(row[column]) for row in [*known, {c: c for c in columns}]) for column in columns}
+    left = sum(widths.values()) + 2 * len(columns)
+
+    def table(row: Mapping[str, str]) -> Iterator[str]:
+        told = "  ".join(row[column].ljust(widths[column]) for column in columns)
+        for i, part in enumerate(wrap(row["makes"], max(width - left, NARROWEST))):
+            yield f"{told if i == 0 else ' ' * (left - 2)}  {part}"
+
+    lines = list(table({column: column for column in (*columns, "makes")}))
+    for where in dict.fromkeys(row["where"] for row in known):
+        lines += ["", f"{where}:"]
+        lines += [line for row in known if row["where"] == where for line in table(row)]
     if not all(is_at_hand(entry) for entry in entries):
-        lines.append("Not on this machine: `mrsynth weights fetch NAME` gets it.")
+        lines += ["", "Not on this machine: `mrsynth weights fetch NAME` gets it."]
     return lines
 
 

@@ -243,9 +243,9 @@ def test_an_unknown_name_lists_those_known(store):
 def test_what_is_not_here_is_listed_and_shown_without_asking_anybody(store, monkeypatch):
     monkeypatch.setattr("socket.socket", None)
 
-    header, row, advice = listing()
-    assert header.split() == ["name", "method", "makes", "size", "where", "licence"]
-    assert "authors/published (not on this machine)" in row
+    header, where, row, advice = filter(None, listing())
+    assert header.split() == ["name", "method", "size", "licence", "makes"]
+    assert where == "authors/published (not on this machine):" and row.startswith("official ")
     assert advice == "Not on this machine: `mrsynth weights fetch NAME` gets it."
     shown = yaml.safe_load(card_text("official"))
     assert (shown["repository"], shown["pattern"], shown["sampling"]["steps"]) == ("authors/published", "t1ce", 10)
@@ -256,8 +256,16 @@ def test_what_is_here_is_listed_where_it_is(store, published, tmp_path):
     published(checkpoint(tmp_path / "t1ce.safetensors"))
     path = fetch("official")
 
-    _, row = listing()
-    assert str(store) in row
+    _, where, row = filter(None, listing())
+    assert where == f"{store}:" and row.startswith("official ")
     shown = yaml.safe_load(card_text("official"))
     assert (shown["file"], shown["sha256"]) == (str(path), weights.sha256_of(path))
     assert read_header(path).card.name == "theirs"  # of the file; the name to ask for is the manifest's
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_list_of_what_is_shipped_fits_a_terminal(width):
+    """And says the same in each: what stands in one cell is wrapped within its column."""
+    lines, wide = listing(width), listing(1000)
+    assert max(map(len, lines)) <= width and {line.split("  ")[0] for line in lines} >= {"fgc2f-ship", "committee-ship"}
+    assert sorted(" ".join(lines).split()) == sorted(" ".join(wide).split())
