@@ -23,13 +23,18 @@ class Found(NamedTuple):
     subjects  sorted by name, whole or not
     problems  why a subject or folder is left out, a line each
     notes     which files are not used, and why, a line for each reason
-    empty     those of the problems that are of folders where nothing is a scan
+    empty     which folders hold images of which none is a scan, and what they are, a line each
     """
 
     subjects: list[SubjectFiles]
     problems: list[str]
     notes: list[str]
     empty: list[str]
+
+    @property
+    def left_out(self) -> list[str]:
+        """All that is not used, and why."""
+        return self.problems + self.empty + self.notes
 
 
 def read_subjects(dataset: str, root: Path, seen: Survey) -> Found:
@@ -50,7 +55,7 @@ def read_subjects(dataset: str, root: Path, seen: Survey) -> Found:
         problems += strangers
     if layout.home is not None:
         at_hand = {folder for subject in subjects for folder in (subject.folder, *subject.folder.parents)}
-        named = " ".join(problems)
+        named = " ".join(problems + empty)
         without = [
             f for f in seen.folders if layout.home.fullmatch(f.name) and f not in at_hand and f.name not in named
         ]

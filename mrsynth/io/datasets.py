@@ -63,7 +63,8 @@ def open_dataset(name: str, root: Path) -> Dataset:
         )
     seen = survey(root)
     _check_root(spec, root, seen)
-    found, problems, notes, _ = read_subjects(name, root, seen)
+    found, problems, notes, empty = read_subjects(name, root, seen)
+    problems += empty
     aside = LAYOUTS[name].aside if name in LAYOUTS else None
     usable = []
     for subject in found:

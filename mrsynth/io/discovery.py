@@ -146,7 +146,7 @@ def subject_among_files(
 
 def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str], list[str]]:
     """Every subject below a folder, as `find_subjects` has it, whatever data set it may be of; why others are left out,
-    and those of these reasons that are of folders where nothing is a scan.
+    and which folders hold images of which none is a scan.
     """
     root = Path(root).expanduser()
     if not os.path.isdir(root):
@@ -169,7 +169,6 @@ def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str
             try:
                 _refuse_doubt(content, {}, STANDARD, lambda path: True)
                 empty.append(nothing_found(content))
-                reasons.append(empty[-1])
             except InputError as error:
                 reasons.append(str(error))
         for key, scans in groups.items():
@@ -177,9 +176,8 @@ def subjects_among_files(root: Path | str) -> tuple[list[SubjectFiles], list[str
                 subjects.append(_subject(content, key, scans, {}, STANDARD, alone=len(groups) == 1))
             except InputError as error:
                 reasons.append(str(error))
-    if not subjects and not reasons:
+    if not subjects and not reasons and not empty:
         empty.append(nothing_found(read_folder(root, sessions=False)))
-        reasons.append(empty[-1])
     subjects.sort(key=lambda subject: subject.name)
     check_names(subjects)
     return subjects, reasons, empty

@@ -75,7 +75,7 @@ def find_subjects(root: Path | str) -> tuple[list[SubjectFiles], list[str]]:
     same name.
     """
     found = everything_below(root)
-    return found.subjects, found.problems + found.notes
+    return found.subjects, found.left_out
 
 
 def everything_below(root: Path | str) -> Found:

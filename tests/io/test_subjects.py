@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects, load_raw, load_subject
+from mrsynth.io.subjects import SubjectFiles, everything_below, find_subject, find_subjects, load_raw, load_subject
 from tests.helpers import touch
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -367,7 +367,16 @@ def test_find_subjects_at_any_depth(tmp_path: Path) -> None:
 
     assert [subject.name for subject in subjects] == ["P1", "P2"]
     assert len(reasons) == 2
-    assert "scan001" in reasons[0] and "T1_n4" in reasons[1]
+    assert "T1_n4" in reasons[0] and "scan001" in reasons[1], "each once; what could be mended first"
+
+
+def test_what_is_left_out_is_told_once(tmp_path: Path) -> None:
+    """A folder that could be mended, one without a scan, and with no subject at all the root itself."""
+    below = everything_below(touch(tmp_path / "some", "a/junk/scan001 z/P3/T1 z/P3/T1_n4"))
+    assert [len(lines) for lines in (below.problems, below.empty, below.notes)] == [1, 1, 0]
+    assert len(set(below.left_out)) == 2
+    (tmp_path / "none").mkdir()
+    assert len(everything_below(tmp_path / "none").left_out) == 1
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:

@@ -128,11 +128,11 @@ def batch(
         write_summary(tree, records, left_out)
         return Batch(out, records, tuple(left_out))
     found = everything_below(root)
-    subjects, left_out = found.subjects, found.problems + found.notes
+    subjects, left_out = found.subjects, found.left_out
     if not subjects:
         raise InputError(f"{root} holds no subject: " + ("; ".join(left_out[:3]) or "no scans were found."))
     left_out = [places.text(line) for line in left_out]
-    unusable = [places.text(line) for line in found.problems if line not in found.empty]
+    unusable = [places.text(line) for line in found.problems]
     if options.participants:
         unusable = speaking_of(options.participants, unusable)
     if left_out:  # of each the first line; a name may have any length

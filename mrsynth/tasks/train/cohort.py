@@ -104,7 +104,7 @@ def find(roots: Sequence[Path], data: DataConfig) -> tuple[list[SubjectFiles], l
     for root in roots:
         there = everything_below(root)
         found |= {tuple(sorted(p.resolve() for p in s.files.values())): s for s in there.subjects}
-        left_out |= dict.fromkeys(there.problems)
+        left_out |= dict.fromkeys(there.problems + there.empty)
         notes |= dict.fromkeys(there.notes)
     check_names(sorted(found.values(), key=lambda files: files.name))
     names = {subject.name for subject in found.values()}
