@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FEW_VALUES = 5  # of a label map at most; any scan has more
 SMALLEST = 100  # bytes of a file that holds an image, packed
 SAMPLED = 20_000  # voxels looked at first: a scan is known by them
+EVERYTHING = "most of every outer face of the image, where background is"
 
 __all__ = [
     "SubjectFiles",
@@ -191,7 +192,7 @@ def load_raw(
 def as_mask(path: Path, volume: "Volume") -> "Volume":
     """A brain mask as it is meant: of probabilities those from 0.5 on, of anything else all that is above 0.
 
-    Raises InputError for one that marks nothing, or most of every face of the image: it is inverted, or all of it is 1.
+    Raises InputError for one that marks nothing, or the faces of the image and not its middle, as an inverted one does.
     """
     import numpy as np
 
@@ -201,13 +202,9 @@ def as_mask(path: Path, volume: "Volume") -> "Volume":
     inside = volume.voxels > 0
     if 0 < float(volume.voxels.max()) <= 1 and (volume.voxels[inside] != 1).any():
         inside = volume.voxels >= min(0.5, float(volume.voxels.max()))
-    what = "" if inside.any() else "nothing"
-    if fills_its_faces(inside):
-        middle = inside[tuple(slice(n // 3, n - n // 3) for n in inside.shape)]
-        inverted = 2 * np.count_nonzero(middle) < middle.size
-        what = "the outer faces of the image and not its middle: it is inverted"
-        what = what if inverted else "most of every outer face of the image, which is background around any brain"
-    if what:
+    middle = inside[tuple(slice(n // 3, n - n // 3) for n in inside.shape)]
+    if not inside.any() or (fills_its_faces(inside) and 2 * np.count_nonzero(middle) < middle.size):
+        what = "the outer faces of the image and not its middle: it is inverted" if inside.any() else "nothing"
         raise InputError(
             f"{path} is no brain mask: it marks {what}. Move it elsewhere, or name another by --mask FILE."
         )
@@ -215,15 +212,25 @@ def as_mask(path: Path, volume: "Volume") -> "Volume":
 
 
 def settle_masks(found: SubjectFiles) -> SubjectFiles:
-    """Choose among several brain masks by reading them.
+    """Choose among brain masks by reading them.
 
-    Those that are equal count once, those on another grid not at all. Of several that differ the one named like the
-    first contrast is taken, else none; what was not taken, and why, is in `left_out` and `notes`.
+    Those that are equal count once, those on another grid not at all, nor one that marks most of every face of the
+    image, such as one that is 1 everywhere: it does not say where the brain is. Of several that differ the one named
+    like the first contrast is taken, else none; what was not taken, and why, is in `left_out` and `notes`.
+    Raises InputError as `as_mask`.
     """
-    if found.mask is not None or not found.masks:
+    if found.mask is None and not found.masks:
         return found
     from mrsynth.io.nifti import read_geometry, read_volume
+    from mrsynth.scans.foreground import fills_its_faces
     from mrsynth.scans.headers import exactly_on
+
+    if found.mask is not None:
+        if not fills_its_faces(as_mask(found.mask, read_volume(found.mask, labels=True)).voxels):
+            return found
+        told = f"{found.mask.name} marks {EVERYTHING}: the brain is looked for without it."
+        left_out = {**found.left_out, found.mask: f"a brain mask that marks {EVERYTHING}"}
+        return replace(found, mask=None, left_out=left_out, notes=(*found.notes, told))
 
     first = found.available[0]
     reference = read_geometry(found.files[first])
@@ -235,6 +242,8 @@ def settle_masks(found: SubjectFiles) -> SubjectFiles:
             left_out[path] = f"a brain mask on another grid than the {first.label}"
         elif twin := next((p for p, v in kept.items() if ((v.voxels != 0) == (there.voxels != 0)).all()), None):
             left_out[path] = f"the same brain mask as {twin.name}"
+        elif fills_its_faces(there.voxels):
+            left_out[path] = f"a brain mask that marks {EVERYTHING}"
         else:
             kept[path] = there
     named = [path for path in kept if any(contrast_of_word(word) is first for word in name_words(path.name))]

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
-from mrsynth.io.subjects import SubjectFiles, everything_below, find_subject, find_subjects, load_raw, load_subject
+from mrsynth.io.subjects import (
+    SubjectFiles,
+    everything_below,
+    find_subject,
+    find_subjects,
+    load_raw,
+    load_subject,
+    settle_masks,
+)
 from tests.helpers import touch
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -28,6 +36,8 @@ def names_of(subject: SubjectFiles) -> dict[str, str]:
 def save(path: Path, affine: NDArray[Any] | None = None, shape: tuple[int, ...] = (3, 4, 5)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    if "brain_mask" in path.name:
+        voxels = np.pad(np.ones([side - 2 for side in shape], np.int16), 1)
     nib.save(nib.Nifti1Image(voxels, np.eye(4) if affine is None else affine), path)
     return path
 
@@ -585,14 +595,20 @@ def test_a_segmentation_may_be_empty(tmp_path, write_subject_folder):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_brain_mask_may_cover_all_of_its_volume(tmp_path: Path, write_subject_folder: Any, count: int) -> None:
+@pytest.mark.parametrize("value", [1, 2])
+def test_a_mask_that_covers_all_of_its_volume_is_not_used(
+    tmp_path: Path, write_subject_folder: Any, count: int, value: int
+) -> None:
+    """It does not say where the brain is: the stripped scans do, and of whole heads it would make one large brain."""
     folder = write_subject_folder(tmp_path, "p1")
     image = nib.load(folder / "p1_t1.nii.gz")
     for name in ("p1_brain_mask", "p1_bet_mask")[:count]:
-        nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), folder / f"{name}.nii.gz")
-    mask = load_subject(folder).mask
-
-    assert mask is not None and mask.voxels.all()
+        nib.save(nib.Nifti1Image(np.full(image.shape, value, np.uint8), image.affine), folder / f"{name}.nii.gz")
+    settled = settle_masks(find_subject(folder))
+    assert load_subject(folder).mask is None and settled.mask is None and settle_masks(settled) == settled
+    assert len(settled.left_out) == count and all("every outer face" in why for why in settled.left_out.values())
+    (named,) = [n for n in settle_masks(find_subject(folder, mask=folder / "p1_brain_mask.nii.gz")).notes]
+    assert "p1_brain_mask.nii.gz marks most of every outer face" in named
 
 
 def test_a_header_without_codes_is_told(write_subject_folder: Any, tmp_path: Path) -> None:
