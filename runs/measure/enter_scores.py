@@ -1,18 +1,18 @@
-"""Put the scores of an entry into the manifest, as `runs/measure/validate.sh` found them; its weights stay as they are.
+"""Put the scores of an entry into the manifest; its weights stay as they are.
 
-usage: python -m runs.measure.enter_scores NAME ROWS.json [--cpu-seconds N]
+usage: python -m runs.measure.enter_scores NAME FILE [--cpu-seconds N]
 
-For a committee, which has no file to publish. `python runs/measure/cards.py` makes its card anew afterwards.
+For a committee, which has no file to publish. FILE is what `runs/measure/publish.py` takes for --rows.
+`python runs/measure/cards.py` makes its card anew afterwards.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import yaml
 
 from mrsynth.io.store import manifest
-from runs.measure.publish import MANIFEST, from_rows, write_manifest
+from runs.measure.publish import MANIFEST, scores_in, write_manifest
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     card = next((e for e in manifest() if e.name == args.name), None)
     if card is None:
         parser.error(f"no entry of the manifest is called {args.name}")
-    found = from_rows(json.loads(args.rows.read_text()), card)
+    found = scores_in(args.rows, card)
     entries = yaml.safe_load(MANIFEST.read_text())["weights"]
     entry = next(e for e in entries if e["name"] == args.name)
     entry["scores"] = [score.model_dump(mode="json") for score in found]

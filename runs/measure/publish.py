@@ -1,17 +1,19 @@
 """Put a trained checkpoint into the package, with its scores on the validation subjects.
 
-usage: python runs/measure/publish.py RUN/checkpoint.safetensors RUN_FILE DATA_ROOT
-           [--steps N] [--note TEXT] [--rows FILE | --measure]
+usage: python -m runs.measure.publish RUN/checkpoint.safetensors RUN_FILE [--name NAME] [--note TEXT] [--steps N]
+           [--rows FILE]
 
-Writes mrsynth/weights/<name>.safetensors (float16) and its entry in weights_manifest.yaml. The scores are those of the
-default output on the subject's own grid (protocol brain3d), means over the validation subjects of the run file: with
---measure brain PSNR in every pattern, measured now; with --rows what `runs/measure/validate.sh` found, one contrast
-missing.
+Writes mrsynth/weights/NAME.safetensors (float16) and its entry in weights_manifest.yaml, in place of one of that name,
+whose cost stays. The scores are those of the default output on the subject's own grid (protocol brain3d), means over
+the subjects in FILE: the results.csv of `mrsynth benchmark`, in as many patterns as it was asked for, or the
+scores.json of `runs/measure/validate.sh`. Without --rows there are none; to score what ships, rounded to float16,
+publish first without, measure, and publish again.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -21,120 +23,102 @@ import torch
 import yaml
 
 from mrsynth.card import Card, DataSource
-from mrsynth.contrasts import Contrast, pattern_name, patterns
+from mrsynth.contrasts import pattern_name
 from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
 from mrsynth.io.store import sha256_of
-from mrsynth.io.subjects import SubjectFiles, find_subjects, load_subject
-from mrsynth.scans.subject import Subject
-from mrsynth.scores.metrics import psnr, to_unit
-from mrsynth.scores.rows import Score
-from mrsynth.tasks.complete.completion import SCALE
-from mrsynth.tasks.complete.run import complete_subject
-from mrsynth.tasks.models import load_network
+from mrsynth.scores.rows import Score, read_results
 from mrsynth.tasks.train.config import run_text
-from mrsynth.tasks.trained import TrainedMethod
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ROOT / "weights_manifest.yaml"
+METRICS = {"psnr_brain": "PSNR", "psnr_brain_fit": "PSNR_FIT"}  # as the voxel regression script calls them
 
 
 def main() -> None:
     """Read, score, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("run_file", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, help="of mode sample by default; the run file's if not given")
+    parser.add_argument("--name", help="the run's if not given")
     parser.add_argument("--note", default="")
-    parser.add_argument("--rows", type=Path, help="scores.json of runs/measure/validate.sh")
-    parser.add_argument("--measure", action="store_true", help="score every pattern now; takes a quarter of an hour")
+    parser.add_argument("--steps", type=int, help="of mode sample by default; the run file's if not given")
+    parser.add_argument("--rows", type=Path)
     args = parser.parse_args()
 
     run = run_text(args.run_file, {})
     checkpoint = read_checkpoint(args.checkpoint)
     steps = {"steps": args.steps} if args.steps else {}
-    sampling = {**checkpoint.card.sampling, **steps}
     card = checkpoint.card.model_copy(
         update={
+            "name": args.name or checkpoint.card.name,
             "licence": run["licence"],
             "run_file": args.run_file.resolve().relative_to(ROOT).as_posix(),
             "training_data": tuple(DataSource.model_validate(s) for s in run["data"]["sources"]),
-            "sampling": sampling,
+            "sampling": {**checkpoint.card.sampling, **steps},
             "note": args.note,
         }
     )
-    weights = ROOT / "mrsynth" / "weights" / f"{card.name}.safetensors"
-    write_checkpoint(weights, replace(checkpoint, card=card), torch.float16)
     if args.rows:
-        card = card.model_copy(update={"scores": from_rows(json.loads(args.rows.read_text()), card)})
-    if args.measure:  # as shipped: after rounding to float16
-        subjects = [load_subject(s) for s in found(args.data, run["data"]["validation"])]
-        card = card.model_copy(update={"scores": scores(load_network(weights), subjects)})
+        card = card.model_copy(update={"scores": scores_in(args.rows, card)})
+    weights = ROOT / "mrsynth" / "weights" / f"{card.name}.safetensors"
     write_checkpoint(weights, replace(checkpoint, card=card), torch.float16)
     enter(card, weights)
 
 
-def found(data: Path, names: list[str]) -> list[SubjectFiles]:
-    """The subjects of these names below the archives in `data`."""
-    everything = [s for archive in sorted(data.iterdir()) if archive.is_dir() for s in find_subjects(archive)[0]]
-    chosen = [s for s in everything if s.name in names]
-    if {s.name for s in chosen} != set(names):
-        raise SystemExit(f"expected {names} below {data}, found {[s.name for s in chosen]}")
-    return chosen
+def scores_in(file: Path, card: Card) -> tuple[Score, ...]:
+    """Means over subjects: of a benchmark (CSV) the rows of this checkpoint, else all rows of `validate.sh`."""
+    if file.suffix != ".csv":
+        return from_rows(json.loads(file.read_text()), card)
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for row in read_results(file.read_text(encoding="utf-8"), str(file)):
+        if (row.weights, row.protocol, row.region) == (
+            card.name,
+            "brain3d",
+            "brain",
+        ) and row.metric in METRICS.values():
+            values[row.pattern, row.target, row.metric].append(row.value)
+    if not values:
+        raise SystemExit(f"{file} has no row of {card.name} in protocol brain3d.")
+    return tuple(averaged(*key, each) for key, each in values.items())
+
+
+def averaged(pattern: str, target: str, metric: str, values: Sequence[float]) -> Score:
+    """The mean of one figure."""
+    return Score(
+        pattern=pattern,
+        target=target,
+        region="brain",
+        metric=metric,
+        value=round(mean(values), 3),
+        subjects=len(values),
+        protocol="brain3d",
+    )
 
 
 def from_rows(rows: list[dict[str, Any]], card: Card) -> tuple[Score, ...]:
     """The rows of the voxel regression script, each target made from the other contrasts."""
     return tuple(
-        Score(
-            pattern=pattern_name(set(card.contrasts) - {target}),
-            target=target,
-            region="brain",
-            metric=metric,
-            value=round(mean(r[column] for r in rows if r["target"] == target), 3),
-            subjects=sum(r["target"] == target for r in rows),
-            protocol="brain3d",
+        averaged(
+            pattern_name(set(card.contrasts) - {target}),
+            target,
+            metric,
+            [r[column] for r in rows if r["target"] == target],
         )
         for target in card.requires or card.contrasts
-        for column, metric in (("psnr_brain", "PSNR"), ("psnr_brain_fit", "PSNR_FIT"))
-    )
-
-
-def scores(trained: TrainedMethod, subjects: list[Subject]) -> tuple[Score, ...]:
-    """Mean brain PSNR of every pattern and target."""
-    values: dict[tuple[str, Contrast], list[float]] = defaultdict(list)
-    for subject in subjects:
-        mask = subject.foreground()
-        truth = {c: to_unit(v.voxels) for c, v in subject.volumes.items()}
-        for pattern in patterns(trained.card.contrasts):
-            hidden = [c for c in trained.card.contrasts if c not in pattern]
-            if not all(trained.card.supports(set(pattern), target) for target in hidden):
-                continue
-            made = complete_subject(subject.without(*hidden), trained)
-            for target in hidden:
-                value = psnr(made.volumes[target].voxels[mask] / SCALE, truth[target][mask])
-                values[pattern_name(pattern), target].append(value)
-                print(subject.name, pattern_name(pattern), target, f"{value:.3f}", flush=True)
-    return tuple(
-        Score(
-            pattern=pattern,
-            target=target,
-            region="brain",
-            metric="PSNR",
-            value=round(mean(each), 3),
-            subjects=len(each),
-            protocol="brain3d",
-        )
-        for (pattern, target), each in values.items()
+        for column, metric in METRICS.items()
     )
 
 
 def enter(card: Card, weights: Path) -> None:
     """Put the card into the manifest, in place of an older entry of the same name."""
-    entries = [e for e in yaml.safe_load(MANIFEST.read_text())["weights"] if e["name"] != card.name]
+    entries = yaml.safe_load(MANIFEST.read_text())["weights"]
+    place = next((i for i, e in enumerate(entries) if e["name"] == card.name), len(entries))
+    former = entries[place] if place < len(entries) else {}
     entry = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     entry |= {"file": weights.name, "sha256": sha256_of(weights), "size": weights.stat().st_size}
-    entries = sorted([*entries, entry], key=lambda e: "repository" in e)  # first what is in the package
+    entry |= {key: former[key] for key in ("cpu_seconds",) if key in former and key not in entry}
+    entries[place : place + 1] = [entry]
+    entries = sorted(entries, key=lambda e: "repository" in e)  # first what is in the package
     write_manifest(entries)
 
 
