@@ -98,7 +98,8 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
     """The mode of a request to the checkpoint `name`; None: it names no mode, and none is asked for.
 
     said   `Card.sampling`
-    Raises UsageError for a mode that the checkpoint cannot do, and for options that have no meaning in mode mean.
+    Raises UsageError for a mode that the checkpoint cannot do, and for options that have no meaning in mode mean or
+    with the sampler.
     """
     modes = said.get("modes", MODES)
     mode: Mode | None = asked.mode or said.get("mode")
@@ -114,6 +115,8 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
             f"{' and '.join(given)} with mode mean of {name}: it is one call of the network that draws nothing, so "
             f"there are no steps, sampler or samples to choose.{instead}"
         )
+    if mode != "mean" and (sampler := asked.sampler or said.get("sampler")):
+        check_chain(sampler, asked)
     return mode
 
 

@@ -58,6 +58,14 @@ def test_eta_belongs_to_ddim_and_the_variance_to_ddpm(sampler, option, fits):
     check_chain(sampler, Sampling())
 
 
+def test_that_is_known_before_a_checkpoint_is_read():
+    with pytest.raises(UsageError, match="--eta is an option of the sampler ddim"):
+        mode_of(BOTH, Sampling(mode="sample", eta=0.5), "x")
+    with pytest.raises(UsageError, match="--variance is an option of the sampler ddpm"):
+        mode_of(OLD, Sampling(variance="beta"), "x")
+    assert mode_of(BOTH, Sampling(mode="sample", sampler="ddim", eta=0.5), "x") == "sample"
+
+
 @pytest.mark.parametrize("wrong", [{"eta": -0.1}, {"eta": 1.1}, {"eta": float("nan")}, {"variance": "auto"}], ids=str)
 def test_what_no_chain_can_take_is_refused(wrong):
     with pytest.raises(ValidationError):

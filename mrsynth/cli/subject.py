@@ -261,10 +261,10 @@ def show(found: "Inspection") -> None:
         print_result(f"Problem: {problem}")
     for hint in found.hints:
         say(f"Note: {hint}")
-    if found.missing:
-        say(
-            "Judged by headers only; --deep reads the voxels." if found.judged == "headers" else "Judged by all voxels."
-        )
+    if found.judged == "voxels":
+        say("Judged by all voxels.")
+    elif found.missing:
+        say("Judged by headers only; --deep reads the voxels.")
 
 
 def given(t1: Path | None, t1ce: Path | None, t2: Path | None, flair: Path | None) -> dict[Contrast, Path]:

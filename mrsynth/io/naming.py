@@ -209,7 +209,7 @@ def output_name(
     subject = next((scan.subject for scan in scans if scan.layout == layout), name)
     ending = f"_{tag}" if tag else ""
     if layout == "bids":
-        return _bids_name(contrast, subject, filenames, tag) + ".nii.gz"
+        return _bids_name(contrast, subject, filenames, tag.replace("_", "")) + ".nii.gz"
     if layout == "brats23":
         return f"{subject}-{BRATS23.get(contrast, contrast.value)}{ending}.nii.gz"
     if layout == "brats21":

@@ -22,6 +22,7 @@ from mrsynth.tasks.complete.plan import header_problems
 
 if TYPE_CHECKING:
     from mrsynth.scans.preparation import PreparationConfig
+    from mrsynth.scans.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Inspection:
 
     choice    which checkpoint would be used and why, or why none can; None when nothing is missing
     problems  what keeps `complete` from using the files, in its words
-    hints     what does not keep it from anything, but should be known: other checkpoints; of voxels
+    hints     what does not keep it from anything, but should be known: other checkpoints; of voxels, also where nothing
+              is missing, since a scan that is there may be spoiled
     judged    what was looked at
     status    the exit status that `complete` would end with, as far as this looked
     """
@@ -89,7 +91,7 @@ def judge(files: SubjectFiles, deep: bool) -> Inspection:
     judged: Literal["headers", "voxels"] = "voxels" if deep else "headers"
     if not missing:
         refuse_copies(files)
-        return Inspection(files, (), None, judged=judged)
+        return Inspection(files, (), None, hints=tuple(damage(files)) if deep else (), judged=judged)
     status, selection = 0, None
     try:
         stock = Stock()
@@ -110,17 +112,12 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
     """What keeps `complete` from using the voxels; and what it would warn of, with signs that a scan is spoiled."""
     from mrsynth.scans.familiarity import unfamiliar
     from mrsynth.scans.preparation import prepare
-    from mrsynth.scans.spoiled import signs_of_damage
     from mrsynth.tasks.complete.run import brain_finder
 
     try:
         raw = load_raw(settle_masks(files), find_brain=brain_finder("auto"))
         subject = raw.subject
-        hints = [
-            f"{contrast.label} may be spoiled: {'; '.join(signs)}. Look at it; `complete --replace {contrast}` makes "
-            "it from the others."
-            for contrast, signs in signs_of_damage(subject).items()
-        ]
+        hints = spoiled(subject)
         if selection is not None and isinstance(selection.entry, ManifestEntry) and is_at_hand(selection.entry):
             card, preparation = card_and_preparation(selection.entry, located(selection.entry).path)
             prepared = prepare(subject.without(*card.unlearnt), card.contrasts, preparation)
@@ -128,6 +125,30 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
     except InputError as error:
         return [str(error)], []
     return [], [*raw.notes, *hints]
+
+
+def damage(files: SubjectFiles) -> list[str]:
+    """What speaks for a look at the scans of a subject that lacks nothing: `complete` would not read them."""
+    from mrsynth.tasks.complete.run import brain_finder
+
+    if problems := header_problems(files):
+        return problems
+    try:
+        raw = load_raw(settle_masks(files), find_brain=brain_finder("auto"))
+    except InputError as error:
+        return [str(error)]
+    return [*raw.notes, *spoiled(raw.subject)]
+
+
+def spoiled(subject: "Subject") -> list[str]:
+    """Signs that scans are spoiled, and what to do."""
+    from mrsynth.scans.spoiled import signs_of_damage
+
+    return [
+        f"{contrast.label} may be spoiled: {'; '.join(signs)}. Look at it; `complete --replace {contrast}` makes it "
+        "from the others."
+        for contrast, signs in signs_of_damage(subject).items()
+    ]
 
 
 def card_and_preparation(entry: ManifestEntry, checkpoint: Path) -> "tuple[Card, PreparationConfig]":

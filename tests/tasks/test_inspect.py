@@ -187,6 +187,30 @@ def test_what_only_voxels_tell_is_told_by_deep(only_tiny, run_cli, write_subject
     assert run_cli("inspect", folder, "--deep")[0] == run_cli("complete", folder)[0] == 4
 
 
+def test_a_spoiled_scan_is_told_by_deep_where_nothing_is_missing(only_tiny, run_cli, write_subject_folder, tmp_path):
+    """The contrast to replace is there: `complete` without --replace would not even look at it."""
+    folder = write_subject_folder(tmp_path, "p1", shape=(40, 48, 32))
+    path = folder / "p1_t2.nii.gz"
+    image = nib.load(path)
+    whole = image.get_fdata(dtype=np.float32)
+    noise, lost = whole.copy(), whole.copy()
+    noise[whole != 0] = np.random.default_rng(0).permutation(whole[whole != 0])
+    lost[:, :, 12:16] = 0
+
+    assert not any("T2 may be spoiled" in hint for hint in inspect(folder, deep=True).hints)
+    for voxels, sign in ((noise, "the others predict "), (lost, "slices 12 to 15 along its third axis")):
+        write(path, voxels, image.affine)
+        found = inspect(folder, deep=True)
+        assert (found.status, found.missing, found.judged, found.problems) == (0, (), "voxels", ())
+        (told,) = (hint for hint in found.hints if hint.startswith("T2 may be spoiled"))
+        assert sign in told and "`complete --replace t2` makes it from the others" in told
+        assert inspect(folder).hints == ()
+    status, out, _ = run_cli("inspect", folder, "--deep")
+    assert status == 0 and "Note: T2 may be spoiled: slices 12" in " ".join(out.split()) and "all voxels" in out
+    path.write_bytes(b"no gzip at all")
+    assert inspect(folder).status == 0 and any("p1_t2.nii.gz" in hint for hint in inspect(folder, deep=True).hints)
+
+
 def test_intensities_unlike_the_training_data_are_told_as_complete_tells_them(
     write_subject_folder, tmp_path, monkeypatch
 ):

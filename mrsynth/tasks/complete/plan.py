@@ -83,7 +83,8 @@ class Plan:
 
     def output_name(self, target: Contrast, tag: str = "") -> str:
         """The file name for a target, or what belongs to it (`mean`, `error`); another where a scan is replaced."""
-        return self.files.output_name(target, ("remade" if target in self.replaced else "") + tag)
+        words = ["remade"] if target in self.replaced else []
+        return self.files.output_name(target, "_".join([*words, tag] if tag else words))
 
 
 def choose(

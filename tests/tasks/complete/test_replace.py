@@ -44,7 +44,35 @@ def test_what_is_missing_is_made_too_unless_targets_are_named(write_subject_fold
 
     assert names() == ["p1_t1ce.nii.gz", "p1_t2_remade.nii.gz"]
     assert names(targets=(T2,)) == ["p1_t2_remade.nii.gz"]
-    assert "t2_remadespread.nii.gz" in plan(CompleteOptions(folder=folder, replaced=(T2,))).output_name(T2, "spread")
+    todo = plan(CompleteOptions(folder=folder, replaced=(T2,)))
+    assert [todo.output_name(c, "spread") for c in (T2, T1CE)] == [
+        "p1_t2_remade_spread.nii.gz",
+        "p1_t1ce_spread.nii.gz",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        ("brats21", {f"sub-p1_t2_remade{tag}" for tag in ("", "_mean", "_spread")}),
+        ("bids", {f"sub-p1_desc-synthremade{tag}_T2w" for tag in ("", "mean", "spread")}),
+    ],
+)
+def test_mean_and_spread_of_what_is_made_anew_are_never_taken_for_scans(
+    write_subject_folder, write_tiny_checkpoint, tmp_path, layout, names
+):
+    both = {"mode": "mean", "modes": ["mean", "sample"], "sampler": "ddpm", "steps": 2}
+    weights = str(write_tiny_checkpoint(tmp_path / "both.safetensors", "both", sampling=both))
+    folder = write_subject_folder(tmp_path, "sub-p1", layout)
+    scan = find_subject(folder).files[T2]
+    asked = {"weights": weights, "mode": "sample", "samples": 2}
+    _, written = complete(CompleteOptions(folder=folder, replaced=(T2,), **asked, **QUICK))
+
+    assert {path.name for path in written.folder.glob("*.nii.gz")} == {f"{name}.nii.gz" for name in names}
+    for name in names:  # also where somebody moves them among the scans
+        for ending in (".nii.gz", ".json"):
+            (written.folder / f"{name}{ending}").rename(scan.parent / f"{name}{ending}")
+    assert find_subject(folder).files[T2] == scan
 
 
 def test_the_result_equals_that_of_a_subject_without_the_scan(write_subject_folder, tmp_path):
