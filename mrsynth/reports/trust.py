@@ -87,6 +87,9 @@ def assess(report: Report, target: Contrast) -> Trust:
         f"{f.meaning}."
         for f in self_checks
     ]
+    for by in dict.fromkeys(f.by for f in self_checks if f.by):
+        hidden = " or ".join(f.target.label for f in self_checks if f.by == by)
+        said.append(f"The self-check is by {by}: of the networks those that can do without {hidden}.")
     if not against_truth and not self_checks:
         said.append(_why_no_self_check(available, report.weights.requires))
     if not against_truth:
@@ -104,7 +107,7 @@ def assess(report: Report, target: Contrast) -> Trust:
 
 @dataclass(frozen=True)
 class _Finding:
-    """The brain figures of one comparison."""
+    """The brain figures of one comparison; `by` names the networks of a committee that took part."""
 
     target: Contrast
     pattern: str
@@ -114,6 +117,7 @@ class _Finding:
     ssim: float | None
     psnr_fit: float | None
     slope: float | None = None
+    by: str = ""
 
     @property
     def rating(self) -> Rating:
@@ -139,14 +143,14 @@ class _Finding:
 
 def _findings(rows: Iterable[Score]) -> list[_Finding]:
     """The brain figures of each comparison among the rows, in their order; without a brain PSNR there is no finding."""
-    comparisons: dict[tuple[Contrast, str, str, int], dict[str, float]] = {}
+    comparisons: dict[tuple[Contrast, str, str, int, str], dict[str, float]] = {}
     for row in rows:
         if row.region == "brain":
-            key = (row.made, row.pattern, row.kind, len(row.slices))
+            key = (row.made, row.pattern, row.kind, len(row.slices), row.weights)
             comparisons.setdefault(key, {})[row.metric] = row.value
     return [
-        _Finding(*key, figures["PSNR"], figures.get("SSIM"), figures.get("PSNR_FIT"), figures.get("SLOPE"))
-        for key, figures in comparisons.items()
+        _Finding(*key, figures["PSNR"], figures.get("SSIM"), figures.get("PSNR_FIT"), figures.get("SLOPE"), by)
+        for (*key, by), figures in comparisons.items()
         if "PSNR" in figures
     ]
 

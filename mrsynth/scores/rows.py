@@ -46,7 +46,7 @@ class Score(Plain):
                     two folders may give their subjects the same names
     subjects        how many the value is the mean of
     method          a method, one of BASELINES, or REAL or LEFT_OUT in rows of a segmentation
-    weights         the checkpoint's name; empty where there is none
+    weights         the checkpoint's name; empty where there is none; of a committee's self-check those that took part
     mode            mean, sample or draws (docs/modes.md); empty where nothing was synthesised
     kind            of a report: against a true image the program did not see, or against an input that was hidden
     slices          the slices compared, in the model grid; empty for the whole volume

@@ -20,6 +20,7 @@ from mrsynth.io.subjects import load_subject
 from mrsynth.methods.committee import average
 from mrsynth.methods.error_map import MODEST, WILD, ErrorMap, ErrorNetwork
 from mrsynth.reports.record import Report
+from mrsynth.reports.trust import assess
 from mrsynth.sampling import EACH_ONE_CALL, Sampling
 from mrsynth.tasks.batch.attempt import Models
 from mrsynth.tasks.batch.estimate import estimate, hidden_by, networks_of
@@ -106,6 +107,9 @@ def test_the_sidecar_names_every_member_with_its_hash_and_licence(entries, folde
     assert entries[1].sha256 in saved.html.read_text()
     checked = {s.made for s in report.scores if s.kind == "self-check"}
     assert checked == {T1, T2, FLAIR}  # by those that can do with one contrast fewer
+    assert {s.weights for s in report.scores if s.kind == "self-check"} == {"one, two"}  # not cwdm-tiny
+    words = "The self-check is by one, two: of the networks those that can do without T1 or T2 or FLAIR."
+    assert words in saved.html.read_text() and words in assess(report, T1CE).text
 
 
 def test_the_self_check_scores_what_a_synthesis_from_as_little_would_be(entries, write_subject_folder, tmp_path):

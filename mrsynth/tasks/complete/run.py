@@ -296,7 +296,7 @@ def check_on_itself(
     most   so many contrasts, the first that can be made; None for all
 
     What is scored is what is delivered: the same estimator with the same draws, in a crop and a foreground that do not
-    know the hidden contrast.
+    know the hidden contrast. Of a committee those take part that can do with what is left; the rows name them.
     """
     contrasts, progress = trained.contrasts, progress or silent
     present = [c for c in contrasts if c in subject.available]
@@ -322,7 +322,8 @@ def check_on_itself(
             mask=prepared.mask[..., slices],
             window=window_of(hidden, prepared.hounsfield) or ends(subject.volumes[hidden].voxels),
         )
-        about = {"pattern": pattern_name(others), "target": hidden, "kind": "self-check"}
+        able = ", ".join(member.card.name for member in trained.taking_part(others, hidden))
+        about = {"pattern": pattern_name(others), "target": hidden, "kind": "self-check", "weights": able}
         rows += measure(case, OF_SLICES, **about, slices=tuple(slices), seconds=seconds)
     return rows
 

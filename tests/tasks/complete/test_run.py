@@ -110,7 +110,7 @@ def test_everything_is_said_of_an_image(subject_folder, only_tiny):
     assert (said["synthetic"], said["Content"], said["Method"], said["Target"]) == (True, "image", "fgc2f", "t1ce")
     assert said["Weights"] == {"name": "tiny", "sha256": checkpoint, "licence": "CC0"}
     assert said["Sampler"].pop("noise").startswith("v2: Philox")
-    assert said["Sampler"] == {"mode": "draws", "name": "ddim", "steps": 2, "seed": 4, "samples": 3}
+    assert said["Sampler"] == {"mode": "draws", "name": "ddim", "steps": 2, "seed": 4, "samples": 3, "eta": 0.0}
     scans = [subject_folder / f"p1_{c}.nii.gz" for c in ("t1", "t2", "flair")]
     assert [(i["file"], i["sha256"]) for i in said["Inputs"]] == [
         (path.name, sha256(path.read_bytes()).hexdigest()) for path in scans
