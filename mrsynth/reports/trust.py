@@ -149,8 +149,8 @@ def _findings(rows: Iterable[Score]) -> list[_Finding]:
             key = (row.made, row.pattern, row.kind, len(row.slices), row.weights)
             comparisons.setdefault(key, {})[row.metric] = row.value
     return [
-        _Finding(*key, figures["PSNR"], figures.get("SSIM"), figures.get("PSNR_FIT"), figures.get("SLOPE"), by)
-        for (*key, by), figures in comparisons.items()
+        _Finding(*key[:4], figures["PSNR"], figures.get("SSIM"), figures.get("PSNR_FIT"), figures.get("SLOPE"), key[4])
+        for key, figures in comparisons.items()
         if "PSNR" in figures
     ]
 

@@ -38,6 +38,7 @@ def table(files: Sequence[Path]) -> list[str]:
                 raise SystemExit(f"{file}: the checkpoint {row.weights!r} is not named VARIANT-sSEED.")
             if (row.protocol, row.region) == ("brain3d", "brain"):
                 values[variant][seed][row.metric].append(row.value)
+    refuse_unequal(values)
     lines = [f"| variant | seeds | {' | '.join(FIGURES)} | PSNR - {REFERENCE} |", "|---" * (3 + len(FIGURES)) + "|"]
     order = sorted(values, key=lambda variant: (variant != REFERENCE, variant))
     for variant in order:
@@ -48,6 +49,14 @@ def table(files: Sequence[Path]) -> list[str]:
         change = cell(changes, "+") if changes and variant != REFERENCE else ""
         lines.append(f"| {variant} | {len(runs)} | {' | '.join(cells)} | {change} |")
     return lines
+
+
+def refuse_unequal(values: dict[str, dict[str, dict[str, list[float]]]]) -> None:
+    """Raise SystemExit where variants of one seed are means over different numbers of cases: some have failed."""
+    for seed in sorted({seed for runs in values.values() for seed in runs}):
+        cases = {variant: len(runs[seed]["PSNR"]) for variant, runs in values.items() if seed in runs}
+        if len(set(cases.values())) > 1:
+            raise SystemExit(f"seed {seed}: the variants do not have the same cases: {cases}")
 
 
 def cell(means: list[float], sign: str = "") -> str:
