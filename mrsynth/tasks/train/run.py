@@ -279,9 +279,11 @@ def fresh_method(config: RunConfig) -> Trainable:
                 f"preparation.{key} is {side}; this network needs {'slices' if method.dimensions == 2 else 'volumes'} "
                 f"whose sides are multiples of {method.multiple}. Set preparation.{key} to that."
             )
-    places = {"training.crop": config.training.crop}
-    places |= {f"stages.{stage}.crop": config.training_of(stage).crop for stage in config.stages}
-    for place, crop in places.items():
+    places = {"training": config.training} | {f"stages.{stage}": config.training_of(stage) for stage in config.stages}
+    for where, training in places.items():
+        place, crop = f"{where}.crop", training.crop
+        if training.slices and method.dimensions == 3:
+            raise UsageError(f"{where}.slices is for methods that learn from slices; this one learns from volumes.")
         if crop and method.dimensions == 2:
             raise UsageError(f"{place} is for methods that learn from volumes; this one learns from slices.")
         if crop and any(side % method.multiple for side in crop):

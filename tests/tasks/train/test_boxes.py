@@ -168,6 +168,11 @@ def test_slices_have_no_crop(train_options, tmp_path):
         train(train_options(tmp_path / "run", training__crop=[16, 16, 16]))
 
 
+def test_volumes_are_not_learnt_by_slices(box_options, tmp_path):
+    with pytest.raises(UsageError, match=r"training\.slices is for methods that learn from slices"):
+        train(box_options(tmp_path / "run", training__slices=3))
+
+
 @pytest.mark.parametrize("crop", [[16, 16, 6], [18, 16, 8]])
 def test_a_crop_that_does_not_divide_is_refused(crop, box_options, tmp_path):
     with pytest.raises(UsageError, match=r"training\.crop.*multiple of 4"):
