@@ -6,7 +6,7 @@ from enum import Enum
 from itertools import pairwise
 
 _KONTRAST = r"(?:contrast(?:e|ed|ado|media|medium)?|kontrast(?:e|em|u|om|li|mittel)?|kontrascie)"
-_SUBSTANCE = rf"(?:{_KONTRAST}|km|mdc|gd|gad|gado|gadolin\w*|gbca|inj|injected|injection|injekt\w*)"
+_SUBSTANCE = rf"(?:iv)?(?:{_KONTRAST}|km|mdc|gd|gad|gado|gadolin\w*|gbca|inj|injected|injection|injekt\w*)"
 _SHORT = {"c", "cm", "ks", "kl", "pc", "enh", "post"}  # too common to count anywhere; ks, kl: Slovene, Czech
 _PRODUCTS = {
     *("dtpa", "gddtpa", "gadavist", "gadovist", "gadobutrol", "dotarem", "magnevist", "multihance", "prohance"),
@@ -29,18 +29,24 @@ _LONG = re.compile(_SUBSTANCE)
 _AFTER_TREATMENT = re.compile(r"op.*|surg.*|treat.*|therap.*|chemo.*|radi.*|rt|tx")
 _ABROAD = (  # what is written in other letters; without comes first, since it contains the other
     (
-        re.compile(r"平扫|平掃|非造影|造影前|単純|조영 ?전|비조영|без ?контраст\w*|до ?контраст\w*", re.IGNORECASE),
+        re.compile(
+            r"平扫|平掃|非造影|造影前|単純|조영 ?전|비조영|(?:без|до)[ _-]?(?:контраст[^\W_]*|ку(?![^\W_]))",
+            re.IGNORECASE,
+        ),
         "_native_",
     ),
     (
         re.compile(
-            r"增强|增強|造影[後后]?|조영 ?후|조영(?: ?증강)?|с ?контраст\w*|с ?ку(?!\w)|контраст\w*", re.IGNORECASE
+            r"增强|增強|造影[後后]?|조영 ?후|조영(?: ?증강)?|(?:с[ _-]?)?контраст[^\W_]*|с[ _-]?ку(?![^\W_])",
+            re.IGNORECASE,
         ),
         "_plusc_",
     ),
 )
 _SIGNS = (
     (re.compile(r"(?<=t1)(w?)c-(?![a-z0-9-])", re.IGNORECASE), r"\1_native_"),  # T1C-: the usual counterpart of T1C+
+    (re.compile(r"(?<![a-z0-9])(?:c|iv|inj|gd|gad|gado|km)-(?![a-z0-9-])", re.IGNORECASE), "_native_"),  # C-_AX_T1
+    (re.compile(r"(?<![a-z0-9])(?:iv|inj|gd|gad|gado|km)\+(?![a-z0-9])", re.IGNORECASE), "_plusc_"),  # T1_IV+
     (re.compile(r"\+ ?(?:c|k|gd|gad|gado|km|kl|contrast)(?![a-z])|c\+(?![a-z0-9])", re.IGNORECASE), "_plusc_"),
     (re.compile(r"(?<=t1)(w?)\+(?![a-z0-9])", re.IGNORECASE), r"\1_plusc_"),
 )

@@ -125,7 +125,7 @@ def _by_folder(path: Path, name: ScanName | Verdict, folder: Path) -> ScanName |
 def _place(content: Content, path: Path, name: ScanName | Verdict) -> None:
     """Put one image where it belongs."""
     name, note = weigh(name, series_of(sidecar_of(path)))
-    if note:
+    if note := note or (name.why if isinstance(name, ScanName) else ""):
         content.notes[path] = note
     if isinstance(name, ScanName):
         content.scans[path] = name

@@ -41,6 +41,7 @@ class ScanName:
              before the contrast
     occasion when it was made: a date, a visit; "" where that is not said
     pattern  prefix and suffix around the word for the contrast, where it is a single plain word: ("p1_", "_brain")
+    why      what else decided, where the name alone does not
     """
 
     contrast: Contrast
@@ -48,6 +49,7 @@ class ScanName:
     subject: str = ""
     pattern: tuple[str, str] | None = None
     occasion: str = ""
+    why: str = ""
 
 
 def read_names(filenames: Collection[str], channels: Mapping[int, Contrast]) -> dict[str, ScanName | Verdict]:
@@ -63,7 +65,7 @@ def read_names(filenames: Collection[str], channels: Mapping[int, Contrast]) -> 
     read: dict[str, ScanName | Verdict] = {}
     for name in filenames:
         read[name] = _read(name, hidden.get(name, stem_of(name)), channels)
-    return read
+    return read | _before_and_after(read)
 
 
 def read_name(filename: str, channels: Mapping[int, Contrast]) -> ScanName | None:
@@ -97,6 +99,31 @@ def _read(filename: str, said: str, channels: Mapping[int, Contrast]) -> ScanNam
     return ScanName(contrast, "free", _without_series(stem[:start], said), pattern, occasion_in(stem))
 
 
+def _before_and_after(read: Mapping[str, ScanName | Verdict]) -> dict[str, ScanName]:
+    """Of two names that differ by `pre` and `post` alone (PRE, POST; pre_T1, post_T1) the T1 and the T1ce.
+
+    Where there is no other T1 or T1ce, and nothing else is called so: before and after an operation there would be.
+    """
+    said = {name: words for name in read if {"pre", "post"} & set(words := name_words(name))}
+    maybe = {n: {v.contrast} if isinstance(v, ScanName) else set(v.could_be) for n, v in read.items()}
+    others = [name for name in read if name not in said and maybe[name] & {Contrast.T1, Contrast.T1CE}]
+    if len(said) != 2 or others or any(not maybe[name] & {Contrast.T1, Contrast.T1CE} for name in said):
+        return {}
+    before, after = sorted(said, key=lambda name: "post" in said[name])
+    if ["post" if word == "pre" else word for word in said[before]] != said[after]:
+        return {}
+    found = {}
+    for name, contrast, other in ((before, Contrast.T1, after), (after, Contrast.T1CE, before)):
+        stem, verdict = stem_of(name), read[name]
+        if isinstance(verdict, ScanName):
+            continue
+        bids, end = _BIDS.fullmatch(stem), max(stem.lower().rfind("pre"), stem.lower().rfind("post"))
+        subject = bids[1] if bids else _without_series(stem[:end], stem)
+        why = f"taken for the {contrast.label}, since {other} lies beside it"
+        found[name] = ScanName(contrast, "bids" if bids else "free", subject, None, occasion_in(stem), why)
+    return found
+
+
 def _without_series(before: str, said: str) -> str:
     """What stands before the contrast, less the number of the series and words about the acquisition: the subject."""
     first = len(_SEPARATOR.split(said)[0])
@@ -127,7 +154,14 @@ def _hidden(filenames: Collection[str]) -> dict[str, str]:
     front = [i for i in range(skip, least - 1) if len({found[i] for found in listed}) == 1]
     back = [-i for i in range(1, least - skip) if len({found[-i] for found in listed}) == 1]
     coded = any(re.search(r"\d", found[i]) and not contrast_of_word(found[i]) for found in listed for i in front)
-    kept = [i for i in front if not _is_label(listed[0][i]) or coded or len(name_words(_case(stems, places, i))) > 1]
+    kept = [
+        i
+        for i in front
+        if not _is_label(listed[0][i])
+        or listed[0][i] == "atlas"
+        or coded
+        or len(name_words(_case(stems, places, i))) > 1
+    ]
     telling = [i for i in (*front, *back) if contrast_of_word(listed[0][i])]
     silent = [i for i in kept if i not in telling]
 

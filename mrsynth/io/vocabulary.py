@@ -29,14 +29,14 @@ _GLUED = re.compile(r"(.+?)(reg|coreg|brain|bet|raw|orig|norm|stripped|warped|po
 _WORDS = {
     Contrast.T1: rf"{_PLANE}*(?:{_T1}{_BEFORE}?{_SEQUENCE}*|(?:me)?mprage|f?spgr|bravo){_BEFORE}?|{_MOVED}t1w?",
     Contrast.T1CE: rf"{_PLANE}*(?:(?:c|ce|gd|gad|gado|km){_T1}{_SEQUENCE}*|"
-    rf"(?:{_T1}{_SEQUENCE}*|mprage)(?:post(?:con)?|pc|(?:post)?{_AGENT}){_SEQUENCE}*)|{_MOVED}t1(?:c|ce|gd)",
+    rf"(?:{_T1}{_SEQUENCE}*|mprage)(?:post(?:con)?|pc|(?:post)?{_AGENT}(?:wi?)?){_SEQUENCE}*)|{_MOVED}t1(?:c|ce|gd)",
     Contrast.FLAIR: rf"t2f|{_PLANE}*(?:t2(?:wi?)?)?(?:flair|fla|darkfluid)(?:t2w?|wi?)?(?:post|gd|ce)?{_PLANE}*"
     rf"|{_MOVED}flair|fl",
     Contrast.T2: rf"{_PLANE}*t2(?:wi?|weighted)?{_SEQUENCE}*|{_MOVED}t2w?",
 }
 _EXACT = {"pd": Contrast.PD, "pdw": Contrast.PD, "dp": Contrast.PD, "dwi": Contrast.DWI, "ct": Contrast.CT}
 _ACCELERATED = r"p\d|pat\d?|grappa\d?|sense|clear|caipi\w*|t?fl[23]d|nd|dis[23]d|wip|n[45]"  # how, in names of vendors
-_HOW = rf"{_SEQUENCE}|wi?|weighted|ima?ge?|with|mri?|\d+mm|\dt|accelerated"
+_HOW = rf"{_SEQUENCE}|ir|wi?|weighted|ima?ge?|with|mri?|\d+mm|\dt|accelerated"
 _ACQUIRED = re.compile(rf"(?:{_HOW})+")
 _FURTHER = r"blade|propeller|dixon|mdixon|spir|spair|fatsat|bb|hr|stealth|nav|navi\w*|neuronav\w*|brain|head|\d{3}"
 # words that part T1 from "post"; alone, p1 may be a patient
@@ -60,6 +60,12 @@ _OF_A_PART = {"tumor", "tumour", "edema", "oedema", "necrosis", "core", "et", "t
 _UNIFORM = {"uni", "unit1", "uniden"}  # what Siemens calls the image made of both inversions
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ß": "ss"})
 UNNAMED = "its name states no contrast"
+_LIKE_FLAIR = re.compile(r"fla?i?r\w{0,2}")  # FLR, FLAIRE
+_UNKNOWN = (  # T1E, T2FL: what stands behind is not known, and may change what it is
+    (re.compile(r"t1[cegkp][a-z]{0,2}"), (Contrast.T1, Contrast.T1CE)),
+    (re.compile(r"t1[a-z]{1,3}"), (Contrast.T1,)),
+    (re.compile(r"t2[a-z]{1,3}"), (Contrast.T2, Contrast.FLAIR)),
+)
 _MADE = {"mrsynth", "synthetic", "synth", "synthsr", "pseudo", "fake"}
 _MADE_OF = re.compile(  # T2Synth, pseudoT1
     r"(?:t1|t2|flair|t1ce)\w{0,3}?(?:synth|synthetic|synthesi[sz]ed|pseudo|fake)"
@@ -269,7 +275,9 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
         and (earlier[-1], contrast) not in ((Contrast.T2, Contrast.FLAIR), (Contrast.T1, Contrast.T1CE))
     ):
         return tuple(c for c in Contrast if c in (earlier[-1], contrast))  # FLAIR_reg_T1, T2_T1space
-    if _OF_A_PART & set(behind) or (any(w.startswith("mp2rage") for w in words) and any(w in _UNIFORM for w in words)):
+    if (_OF_A_PART | {"voided"}) & set(behind) or (
+        any(w.startswith("mp2rage") for w in words) and any(w in _UNIFORM for w in words)
+    ):
         return (contrast,)
     if contrast is Contrast.T2 and Contrast.FLAIR not in earlier:
         around = set(words[max(first - 1, 0) : first]) | set(behind)
@@ -287,7 +295,10 @@ def _faint(words: Sequence[str]) -> Verdict:
     """
     if exact := [_EXACT[word] for word in words if word in _EXACT]:
         return Verdict(exact[-1])
-    if "stir" in words or any(re.fullmatch("pdt2w?", word) for word in words):
+    if {"tirm", "flr"} & set(words) or any(_LIKE_FLAIR.fullmatch(word) for word in words):
+        return either(Contrast.FLAIR)
+    two_echoes = {"double", "dual"} & set(words) and "tse" in words
+    if "stir" in words or two_echoes or any(re.fullmatch("pdt2w?", word) for word in words):
         return either(Contrast.T2)
     if any(word.startswith("mp2rage") or word in ("unit1", "mpr") for word in words):
         return either(Contrast.T1)
@@ -301,4 +312,7 @@ def _faint(words: Sequence[str]) -> Verdict:
         return either(Contrast.T1CE)
     if words[-1:] in (["pre"], ["post"]):
         return either(Contrast.T1, Contrast.T1CE)
+    for pattern, contrasts in _UNKNOWN:
+        if any(pattern.fullmatch(word) for word in words):
+            return either(*contrasts)
     return Verdict(why=UNNAMED)

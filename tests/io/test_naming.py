@@ -182,6 +182,29 @@ ARCHIVES = {  # archive -> the files of a subject ({} stands for the prefix they
     "SyMRI": ("", "T1 synT2 FLAIR", "t1=T1 flair=FLAIR"),
     "one visit": ("_tp1", "T1{} T2{} FLAIR{}", "t1=T1{} t2=T2{} flair=FLAIR{}"),
     "one day": ("", "T1_20200101101010 T2_20200101103010", "t1=T1_20200101101010 t2=T2_20200101103010"),
+    "Yale-Brain-Mets": (
+        "YG_0QDFHO_2012-03-23_",
+        "{}FLAIR {}PRE {}POST {}T2",
+        "t1={}PRE t1ce={}POST t2={}T2 flair={}FLAIR",
+    ),
+    "BIDS, pre and post": (
+        "sub-01_",
+        "{}acq-pre_T1w {}acq-post_T1w {}T2w",
+        "t1={}acq-pre_T1w t1ce={}acq-post_T1w t2={}T2w",
+    ),
+    "post before it": ("", "pre_T1 post_T1 T2", "t1=pre_T1 t1ce=post_T1 t2=T2"),
+    "BrainLes": ("atlas_bet_", "{}t1 {}t1c {}t2 {}fla", "t1={}t1 t1ce={}t1c t2={}t2 flair={}fla"),
+    "BraTS inpainting": ("BraTS-GLI-00000-000-", "{}t1n-voided {}mask {}mask-healthy {}t1n", "t1={}t1n"),
+    "ADNI, inversion recovery": (
+        "ADNI_011_S_0021_MR_",
+        "{}IR-SPGR {}Sagittal_3D_FLAIR",
+        "t1={}IR-SPGR flair={}Sagittal_3D_FLAIR",
+    ),
+    "plus and minus": (
+        "",
+        "C-_AX_T1_FSE C+_AX_T1_FSE AX_T2_FRFSE AX_FLAIR",
+        "t1=C-_AX_T1_FSE t1ce=C+_AX_T1_FSE t2=AX_T2_FRFSE flair=AX_FLAIR",
+    ),
     "pre and post": ("", "PRE_T1 T1_POST T2", "t1=PRE_T1 t1ce=T1_POST t2=T2"),
 }
 
@@ -331,6 +354,28 @@ def test_nobody_guesses(tmp_path: Path, names: str, doubt: str) -> None:
     with pytest.raises(InputError, match=doubt) as caught:
         find_subject(touch(tmp_path, names))
     assert names.split()[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "post_T1 T2",
+        "pre_T1 post_T1 pre_FLAIR post_FLAIR",
+        "pre_T1 post_T1 T1 T2",
+        "PRE POST T1 T2",
+        "a_PRE b_POST T2",
+        "PRE POST T1_KM",
+    ],
+)
+def test_post_is_after_contrast_agent_only_where_pre_alone_lies_beside_it(tmp_path: Path, names: str) -> None:
+    """Not where it could be after an operation, and not where another T1 or T1ce is there."""
+    with pytest.raises(InputError):
+        find_subject(touch(tmp_path, names))
+
+
+def test_why_post_is_the_t1ce_is_told(tmp_path: Path) -> None:
+    notes = find_subject(touch(tmp_path, "X_PRE X_POST X_T2")).notes
+    assert "X_POST.nii.gz: taken for the T1ce, since X_PRE.nii.gz lies beside it" in notes
 
 
 def test_what_a_doubtful_file_could_be_may_be_there_already(tmp_path: Path) -> None:

@@ -17,14 +17,16 @@ ENHANCED = """
     T1 con contraste|T1 con gadolinio|post gadolinio T1|T1_contrastado|T1 pós contraste|T1 com contraste|T1 dopo mdc
     T1 postmdc|T1 po kontraście|T1 z kontrastem|T1 po kontrastu|T1 po KL|T1 na gado|T1 met contrast|T1 efter kontrast
     T1 med kontrast|T1 etter kontrast|T1 kontrastlı|T1_postkontrast|T1 с контрастом|Т1 с КУ|T1增强|T1_增强|T1造影
-    T1造影後|T1 조영증강|T1 조영 후|T1+K|T1 +KM|T1 MPR +GD|T1_gd_native_space|3D_AX_T1_postcontrast"""
+    T1造影後|T1 조영증강|T1 조영 후|T1+K|T1 +KM|T1 MPR +GD|T1_gd_native_space|3D_AX_T1_postcontrast
+    SAG_T1_IV+|T1_INJ+|T1_KM+|T1_IVKM|t1cw|T1CEWI|Т1_с_КУ|T1_с_контрастом"""
 NATIVE = """
     T1 ohne KM|T1 o KM|T1 o.KM|T1 nativ|T1 sans injection|T1 sin contraste|T1 sem contraste|T1 senza mdc
     T1 bez kontrastu|T1 zonder contrast|T1 utan kontrast|T1 uten kontrast|T1 prekontrast|T1precon|T1 s c|T1NoContrast
     T1WithoutContrast|T1_NONCONTRAST|T1_unenhanced|T1平扫|T1造影前|T1 조영 전|T1 без контраста|T1_PRE_GD|T1_w_o_contrast
     T1_preop|T1_post_op2|T1_followup|T1_brain_reg_MNI|T1_N4_SS|T1_to_MNI|T1_reg2MNI|T1_std|T1_on_FLAIR|T1_in_T2_space
     MPRAGE_SENSE2|isoMPRAGE|csT1W_3D_TFE|T1w_MPR1|reg_T1|T1prereg|T1reg|T1brain|sub-01_acq-mp2rage_T1w|t1_mp2rage_sag
-    患者1_T1|Müller_T1|3D_AX_T1_precontrast|T1_injury|T1_low_field"""
+    患者1_T1|Müller_T1|3D_AX_T1_precontrast|T1_injury|T1_low_field
+    C-_AX_T1_FSE|T1_FSPGR_3D_C-|SAG_T1_IV-|T1_GD-|Т1_без_КУ|Т1_до_контраста|IR-SPGR|T1_IR"""
 OF_T2 = """
     t2_spc_ns_sag_p2_iso|T2W_DRIVE|crossMoDA_105_hrT2|COR_T2_FRFSE_FS|t2_haste|T2_BLADE_post|T2_KM|T2w_SPC1|T2_SPIR
     3D_BrainVIEW_T2|T2_mDIXON_W|T2post|T2raw|T2.prenorm|T2_regToT1_Warped|T2reg|GE_T2|T1_T2|T1study_sub3_T2"""
@@ -45,7 +47,11 @@ OPEN = [
     ("T2_T1space|T2_coreg_T1", (T1, T2)),
     ("MP2RAGE_UNI|sub-01_UNIT1|mp2rage_UNI-DEN|t1_mp2rage_sag_UNI_Images|T1_tumor|T1_hippocampus_L", (T1,)),
     ("VIBE_KM|T1c_tumor|T1ce_ET", (T1CE,)),
-    ("STIR|T2_STIR|cor_STIR|PD_T2|PD+T2|PDT2|AX_PD_T2_FSE|T2_GE", (T2,)),
+    ("T1E|T1K|p1_T1cx|T1px", (T1, T1CE)),
+    ("T1X|T1lin|BraTS-GLI-00000-000-t1n-voided", (T1,)),
+    ("T2FL|T2x", (T2, FLAIR)),
+    ("FLR|FLAIRE|Flar|TIRM|tirm_tra", (FLAIR,)),
+    ("STIR|T2_STIR|cor_STIR|PD_T2|PD+T2|PDT2|AX_PD_T2_FSE|T2_GE|Double_TSE|dual_echo_tse", (T2,)),
     ("t2_tirm_cor_fs", (T2, FLAIR)),
 ]
 
