@@ -66,7 +66,7 @@ class FrequencyConfig(Plain):
         if self.select == "learned" and self.mode in ("plain", "none", "lf_only", "hf_only"):
             raise ValueError(
                 f"freq.select learned with freq.mode {self.mode} would leave weights without a gradient; "
-                "use it with c2f, swapped or soft"
+                "use it with c2f or swapped; soft always learns its sources"
             )
         if idle := [name for name in self.unread(self.mode, self.select) if self.is_set(name, getattr(self, name))]:
             raise ValueError(

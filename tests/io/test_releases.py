@@ -40,12 +40,18 @@ RELEASES = {
         + product(
             "MICCAI_BraTS2020_TrainingData/BraTS20_Training_001/BraTS20_Training_001_", "t1 t1ce t2 flair seg", ".nii"
         )
-        + " MICCAI_BraTS2020_ValidationData/name_mapping_validation_data.csv "
+        + " "
+        + product(
+            "MICCAI_BraTS2020_TrainingData/BraTS20_Training_355/BraTS20_Training_355_", "t1 t1ce t2 flair", ".nii"
+        )
+        + " MICCAI_BraTS2020_TrainingData/BraTS20_Training_355/W39_1998.09.19_Segm.nii"  # its labels have this name
+        + " MICCAI_BraTS2020_ValidationData/name_mapping_validation_data.csv"
+        + " MICCAI_BraTS2020_ValidationData/survival_evaluation.csv "
         + product(
             "MICCAI_BraTS2020_ValidationData/BraTS20_Validation_001/BraTS20_Validation_001_", "t1 t1ce t2 flair", ".nii"
         ),
-        {"BraTS20_Training_001": "t1 t1ce t2 flair", "BraTS20_Validation_001": "t1 t1ce t2 flair"},
-        labels=1,
+        {f"BraTS20_{n}": "t1 t1ce t2 flair" for n in ("Training_001", "Training_355", "Validation_001")},
+        labels=2,
     ),
     "brats21": Release(
         product("RSNA_ASNR_MICCAI_BraTS2021_TrainingData/BraTS2021_00000/BraTS2021_00000_", "t1 t1ce t2 flair seg")
