@@ -2,9 +2,10 @@
 
 usage: python runs/measure/official_volume.py FORM FILE.safetensors STEPS       for runs/measure/speed.py --official
 
-FORM is plain; fast-fp32, the fast network with float32 values, which mrsynth does not take by itself; or auto, what
-mrsynth takes on this processor. plain comes first, since the others are compared with plain.safetensors beside FILE.
-FILE receives the volume, and FILE with the ending .json the relative L2 deviation and which network it was.
+FORM is plain; fast-fp32, the fast network with float32 values; or auto, what mrsynth takes on this processor: the
+same, or bfloat16 values where it multiplies them. plain comes first, since the others are compared with
+plain.safetensors beside FILE. FILE receives the volume, and FILE with the ending .json the relative L2 deviation and
+which network it was.
 """
 
 import json

@@ -1,18 +1,15 @@
-"""`WaveletUNet` made fast for synthesis: the same weights and numbers, arranged for little memory traffic.
+"""`WaveletUNet` made fast for synthesis: the same weights and numbers, arranged for little work and memory traffic.
 
 Nothing is approximated in float32. What is gained, and where:
 
 - Values lie channels last, one sample at a time, as (D, H, W, C): what the convolutions of oneDNN like best.
-- A convolution walks along D in slabs that stay in the cache: normalise and activate a slab, convolve it, add to the
-  output. Neither the activated input nor the concatenation with a skip ever exists as a whole.
+- Convolutions walk along D in slabs, and save multiplications where they can (`convolution`).
 - The sums that a GroupNorm needs are formed while its input is written. A bias or a level embedding before a norm only
   changes these sums.
-- Doubling and then convolving is one transposed convolution, with a third of the multiplications.
 - What the conditions add to the first convolution is the same at every step of sampling.
-- On processors without matrix units, F(2, 3) along D and H saves five of nine multiplications at the finest levels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from math import sqrt
 from typing import NamedTuple, cast
@@ -21,48 +18,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrsynth.methods.cwdm.kernels import clip_haar, kernels
+from mrsynth.methods.cwdm.convolution import Convolution, How, Source, planes_at_once
+from mrsynth.methods.cwdm.kernels import compiling, kernels
 from mrsynth.methods.cwdm.network import ResidualBlock3d, WaveletUNet, check_grid
 
-__all__ = ["FastWaveletUNet", "clip_haar"]
-
-SLAB_BYTES = 8 << 20  # of a convolution's input: with its output it stays in the last level of the cache
-FEWEST_PLANES = 4  # in a slab; fewer would spend too much on their neighbours
-LEVELS_AT_POINTS = 2  # with F(2, 3): the finest, where most of the work is
-
-# Nearest doubling followed by three taps a, b, c equals these four taps of a transposed convolution, stride 2.
-DOUBLED = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))  # c, b + c, a + b, a
-# F(2, 3), Lavin and Gray 2015, eq. 8: three taps at four points, and two results from the products there.
-AT_POINTS = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
-FROM_POINTS = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
+LEVELS: Mapping[How, int] = {"directly": 0, "squares": 2, "fours": 4}  # the finest, where most of the work is
+REPAYS = 300_000_000  # values of the first level, over all forwards, from which on compiling repays: five official ones
 
 
 class FastWaveletUNet:
     """What `plain` computes, faster; it keeps its own copy of the weights.
 
-    fast.condition(conditions (B, K, D, H, W)) once, then for every step
+    fast.condition(conditions (B, K, D, H, W), forwards) once, then for every step
     fast(x (B, in - K, D, H, W), level (B,)) -> (B, out, D, H, W), all float32: plain(cat([x, conditions], 1), level)
 
-    dtype    of weights and values; sums are float32. bfloat16 deviates by 1 to 1.5 % (rms) of the output's deviation
-    points   whether to use F(2, 3); None decides by the machine
+    dtype   of weights and values; sums are float32. bfloat16 deviates by 1 to 1.5 % (rms) of the output's deviation
+    how     products are formed at the finest levels; None decides by the machine
     """
 
-    def __init__(self, plain: WaveletUNet, dtype: torch.dtype = torch.bfloat16, points: bool | None = None):
-        if points is None:
-            points = plain.stem.weight.device.type == "cpu" and not torch.cpu._is_amx_tile_supported()
+    def __init__(self, plain: WaveletUNet, dtype: torch.dtype = torch.bfloat16, how: How | None = None):
+        how = how or best(dtype, plain.stem.weight.device.type)
+        finest = how if how == "fours" else "directly"  # of the few channels at both ends
         self.config = plain.config
         self.dtype = dtype
         self.embed_level = deepcopy(plain.embed_level)
         self.stem_weight, self.stem_bias = copied(plain.stem.weight), copied(plain.stem.bias)
+        self.work, self.compiling = 0, False
         level, made = 0, []
         for block in cast("Sequence[ResidualBlock3d]", [*plain.down, *plain.middle, *plain.up]):
             level += {"halve": 1, "keep": 0, "double": -1}[block.resample]
-            made.append(FastBlock(block, dtype, points and level < LEVELS_AT_POINTS))
+            made.append(FastBlock(block, dtype, how if level < LEVELS[how] else "directly"))
         middle = len(plain.down), len(plain.down) + len(plain.middle)
         self.down, self.middle, self.up = made[: middle[0]], made[slice(*middle)], made[middle[1] :]
         self.head_norm = deepcopy(plain.head_norm)
-        self.head, self.head_bias = Convolution(plain.head.weight, dtype), copied(plain.head.bias)
-        self.stem = Convolution(self.stem_weight, dtype)
+        self.head, self.head_bias = Convolution(plain.head.weight, dtype, finest), copied(plain.head.bias)
+        self.how_stem = finest
+        self.stem = Convolution(self.stem_weight, dtype, finest)
         self.fixed: list[Tensor] = []
         self.input_gate, self.input_weight, self.input_bias = deepcopy(plain.input_gate), None, None
         if plain.input_head is not None:
@@ -70,12 +61,17 @@ class FastWaveletUNet:
         self.conditions: list[Source] = []
 
     @torch.inference_mode()  # views are not kept track of, which would make kernels compile again and again
-    def condition(self, conditions: Tensor) -> None:
-        """Keep what the conditions (B, K, D, H, W) add to the first convolution, until the next call."""
+    def condition(self, conditions: Tensor, forwards: int = 1) -> None:
+        """Keep what the conditions (B, K, D, H, W) add to the first convolution, until the next call.
+
+        forwards   with these conditions: kernels are compiled where with all forwards so far that repays
+        """
         check_grid(conditions, self.config)
+        self.work += forwards * self.config.width * len(conditions) * conditions.shape[2:].numel()
+        self.compiling = self.work >= REPAYS
         own = self.stem_weight.shape[1] - conditions.shape[1]
-        self.stem = Convolution(self.stem_weight[:, :own], self.dtype)
-        constant = Convolution(self.stem_weight[:, own:], self.dtype)
+        self.stem = Convolution(self.stem_weight[:, :own], self.dtype, self.how_stem)
+        constant = Convolution(self.stem_weight[:, own:], self.dtype, self.how_stem)
         self.fixed = [
             torch.empty(*c.shape[1:], constant.outputs, dtype=self.dtype, device=c.device) for c in conditions
         ]
@@ -98,7 +94,8 @@ class FastWaveletUNet:
         if x.shape != expected:
             raise ValueError(f"x is {tuple(x.shape)}; with these weights and conditions it must be {expected}")
         conditions = [[c] for c in self.conditions] or [[] for _ in fixed]
-        return torch.stack([self._one(*sample) for sample in zip(x, level, fixed, conditions, strict=True)])
+        with compiling(self.compiling):
+            return torch.stack([self._one(*sample) for sample in zip(x, level, fixed, conditions, strict=True)])
 
     def _one(self, x: Tensor, level: Tensor, fixed: Tensor, conditions: list["Source"]) -> Tensor:
         """One sample: x (own, D, H, W), level (), fixed (D, H, W, C) -> (out, D, H, W)."""
@@ -141,11 +138,11 @@ class FastBlock:
             else holds
     """
 
-    def __init__(self, plain: ResidualBlock3d, dtype: torch.dtype, points: bool):
+    def __init__(self, plain: ResidualBlock3d, dtype: torch.dtype, how: How):
         self.resample = plain.resample
         self.norm1, self.norm2 = deepcopy(plain.norm1), deepcopy(plain.norm2)
-        self.conv1 = Convolution(plain.conv1.weight, dtype, points, doubling=plain.resample == "double")
-        self.conv2 = Convolution(plain.conv2.weight, dtype, points)
+        self.conv1 = Convolution(plain.conv1.weight, dtype, how, doubling=plain.resample == "double")
+        self.conv2 = Convolution(plain.conv2.weight, dtype, how)
         self.embed = deepcopy(plain.embed)
         self.bias1, self.bias2 = copied(plain.conv1.bias), copied(plain.conv2.bias)
         self.project: Tensor | None = None
@@ -203,99 +200,13 @@ class Features(NamedTuple):
         return self.values.shape[:3].numel()
 
 
-class Source(NamedTuple):
-    """Channels of a convolution's input: SiLU(scale values + shift), or just values (D, H, W, C) without a scale."""
-
-    values: Tensor
-    scale: Tensor | None = None
-    shift: Tensor | None = None
-
-    def write(self, start: int, stop: int, out: Tensor) -> None:
-        """Planes start to stop into out (stop - start, H, W, C)."""
-        planes = self.values[start:stop]
-        if self.scale is None or self.shift is None:
-            out.copy_(planes)
-        elif stop > start:
-            kernels(planes).activate(planes.flatten(1, 2), self.scale, self.shift, out.flatten(1, 2))
-
-
-class Convolution:
-    """A 3 x 3 x 3 convolution with zero padding, slab by slab: conv(sources, out, bias) -> sums of out, (2, C).
-
-    weight     (out, in, 3, 3, 3)
-    points     use F(2, 3) where it pays
-    doubling   of the input doubled to the nearest: out has twice its planes, rows and columns
-    out        (D, H, W, C) is overwritten when bias is None; else the convolution and the bias (C,) are added to it
-    """
-
-    def __init__(self, weight: Tensor, dtype: torch.dtype, points: bool = False, doubling: bool = False):
-        weight = weight.detach().float()
-        self.outputs, self.inputs = weight.shape[:2]
-        self.factor = 2 if doubling else 1
-        self.at_points: list[Tensor] = []
-        self.from_points = torch.tensor(FROM_POINTS, device=weight.device)
-        if points and not doubling:
-            taps = torch.tensor(AT_POINTS, device=weight.device)
-            spread = torch.einsum("oidhw,pd,qh->pqoiw", weight, taps, taps).flatten(0, 1)
-            self.at_points = [packed(w[:, :, None], dtype) for w in spread]
-        if doubling:
-            taps = torch.tensor(DOUBLED, device=weight.device)
-            weight = torch.einsum("oidhw,pd,qh,rw->iopqr", weight, taps, taps, taps)
-        self.weight = packed(weight, dtype)
-
-    def __call__(self, sources: Sequence[Source], out: Tensor, bias: Tensor | None = None) -> Tensor:
-        d, h, w = sources[0].values.shape[:3]
-        step = planes_at_once(sources[0].values, self.inputs)
-        points = []
-        if self.at_points and d % 2 == h % 2 == 0:
-            points = [out.new_empty(step // 2, h // 2, w, self.inputs) for _ in self.at_points]
-        # planes start - 1 to stop, so with the neighbours of a slab; beyond the grid, as above and below it, zeros
-        slab = out.new_zeros(step + 2, h + 2, w, self.inputs)
-        self._fill(slab[1:2], sources, 0)
-        sums = torch.zeros(2, self.outputs, device=out.device)
-        for start in range(0, d, step):
-            stop = min(start + step, d)
-            inside = slab[: stop - start + 2]
-            self._fill(inside[2:], sources, start + 1)
-            made = out[self.factor * start : self.factor * stop]
-            sums += torch.stack(
-                self._at_points(inside, [p[: (stop - start) // 2] for p in points], bias, made)
-                if points
-                else self._directly(inside, bias, made)
-            )
-            slab[:2] = inside[-2:].clone()
-        return sums
-
-    def _fill(self, planes: Tensor, sources: Sequence[Source], start: int) -> None:
-        """Write planes from start on, as far as there are any; zeros behind the last."""
-        there = min(len(planes), len(sources[0].values) - start)
-        planes[there:] = 0
-        first = 0
-        for source in sources:
-            last = first + source.values.shape[-1]
-            source.write(start, start + there, planes[:there, 1:-1, :, first:last])
-            first = last
-
-    def _directly(self, slab: Tensor, bias: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:
-        """slab (n + 2, H + 2, W, in) into out (factor n, factor H, factor W, out)."""
-        if self.factor == 2:
-            y = channels_last(F.conv_transpose3d(channels_first(slab), self.weight, stride=2, padding=(3, 3, 1)))
-        else:
-            y = channels_last(F.conv3d(channels_first(slab), self.weight, padding=(0, 0, 1)))
-        return kernels(y).store(y.flatten(0, 1), bias, out.flatten(0, 1))
-
-    def _at_points(self, slab: Tensor, points: list[Tensor], bias: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:
-        """The same by F(2, 3) along D and H, both even, with room for the points: 16 of (n / 2, H / 2, W, in)."""
-        n, h = out.shape[:2]
-        parts = [slab[a : a + n : 2, b : b + h : 2].flatten(2) for a in range(4) for b in range(4)]
-        kernels(slab).to_points(parts, [p.flatten(2) for p in points])
-        products = [
-            F.conv2d(p.permute(0, 3, 1, 2), weight, padding=(0, 1)).permute(0, 2, 3, 1).contiguous()
-            for p, weight in zip(points, self.at_points, strict=True)
-        ]
-        return kernels(out).store_points(
-            products, self.from_points, bias, out.view(n // 2, 2, h // 2, 2, *out.shape[2:])
-        )
+def best(dtype: torch.dtype, device: str) -> How:
+    """How to form products on this machine."""
+    if device != "cpu":
+        return "directly"
+    if dtype == torch.float32:
+        return "fours"
+    return "directly" if torch.cpu._is_amx_tile_supported() else "squares"
 
 
 def affine(norm: nn.GroupNorm, sums: Tensor, voxels: int, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -317,34 +228,6 @@ def added(parts: list[Features]) -> Features:
     h, skip = (p.values for p in parts)
     joined = (h + skip) / sqrt(2)
     return Features(h, torch.stack(kernels(h).store(joined.flatten(0, 1), None, h.flatten(0, 1))))
-
-
-def planes_at_once(x: Tensor, channels: int) -> int:
-    """Planes of x (D, H, W, C) that make a slab of so many channels: an even number; on an accelerator all of them."""
-    depth = len(x)
-    if x.device.type != "cpu":
-        return depth
-    fitting = SLAB_BYTES // (x.shape[1] * x.shape[2] * channels * x.element_size())
-    step = max(FEWEST_PLANES, fitting - fitting % 2)
-    while depth % step == 2 and step < depth:  # for two planes left over kernels would be compiled anew
-        step += 2
-    return min(step, depth)
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """(D, H, W, C) -> (1, C, D, H, W), the same memory."""
-    return x.permute(3, 0, 1, 2)[None]
-
-
-def channels_last(y: Tensor) -> Tensor:
-    """(1, C, D, H, W) -> (D, H, W, C)."""
-    return y[0].permute(1, 2, 3, 0).contiguous()
-
-
-def packed(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of weights as the convolutions want them."""
-    last = torch.channels_last if weight.dim() == 4 else torch.channels_last_3d
-    return weight.to(dtype, copy=True).contiguous(memory_format=last)
 
 
 def copied(parameter: Tensor | None) -> Tensor:

@@ -1,25 +1,29 @@
-"""Element-wise work of the fast networks: small kernels, compiled where a compiler is at hand.
+"""Element-wise work of the fast networks: small kernels, compiled where a compiler is at hand and it repays.
 
 What lies between two convolutions costs as much as they do when every operation walks through memory on its own. Each
-function here reads its input once and writes its output once. Values lie channels last; sums are formed in float32.
+function here, compiled, reads its input once and writes its output once. In float32 on a processor nothing is
+compiled: operations that write into given memory, a few planes at a time, come near it and cost nothing to make.
+Values lie channels last; sums are formed in float32.
 """
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import product
+from math import sqrt
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mrsynth.networks.wavelet import dwt, idwt
-
 log = logging.getLogger(__name__)
 
 SMALL = 1 << 18  # values
+COMPILING: ContextVar[bool] = ContextVar("compiling", default=False)
 TAKEN = ((0, 2, -1), (1, 2, 1), (2, 1, -1), (1, 3, -1))  # of four neighbours, by the points of F(2, 3): a +- b
 
 Sums = tuple[Tensor, Tensor]  # of the values and of their squares: (C,) each, float32
@@ -33,20 +37,37 @@ class Kernels(NamedTuple):
     store: Callable[[Tensor, Tensor | None, Tensor], Sums]
     to_points: Callable[[list[Tensor], list[Tensor]], None]
     store_points: Callable[[list[Tensor], Tensor, Tensor | None, Tensor], Sums]
-    clip_haar: Callable[[Tensor, float], Tensor]
 
 
 def clip_haar(x_0: Tensor, low_scale: float) -> Tensor:
-    """Haar coefficients of the image clipped to [0, 1], from Haar coefficients.
+    """Haar coefficients of the image clipped to [0, 1], from Haar coefficients, without ever forming the image.
+
+    A voxel is a signed sum of 8 coefficients, and a coefficient the same sum of 8 voxels.
 
     x_0   (B, 8, D, H, W) float32, bands in the order of `networks.wavelet`, the low-pass band divided by low_scale
     """
-    return kernels(x_0).clip_haar(x_0, low_scale)
+    signs = [[(-1.0) ** (band & voxel).bit_count() / sqrt(8) for band in range(8)] for voxel in range(8)]
+    voxels = torch.tensor(signs, device=x_0.device, dtype=x_0.dtype)
+    scale = torch.tensor([low_scale] + [1.0] * 7, device=x_0.device, dtype=x_0.dtype)
+    clipped = (voxels * scale @ x_0.flatten(2)).clamp_(0, 1)
+    return (voxels / scale[:, None] @ clipped).view_as(x_0)
 
 
 def kernels(like: Tensor) -> Kernels:
     """For tensors of this size on this device. Calling a compiled kernel costs more than small tensors are worth."""
-    return PLAIN if like.numel() < SMALL else compiled(like.device.type)
+    if like.dtype == torch.float32 and like.device.type == "cpu":
+        return IN_PLACE
+    return compiled(like.device.type) if COMPILING.get() and like.numel() >= SMALL else PLAIN
+
+
+@contextmanager
+def compiling(repays: bool) -> Iterator[None]:
+    """Within it kernels may be compiled, or not."""
+    before = COMPILING.set(repays)
+    try:
+        yield
+    finally:
+        COMPILING.reset(before)
 
 
 @cache
@@ -55,7 +76,7 @@ def compiled(device: str) -> Kernels:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the compiler itself imports
-            made = Kernels._make(torch.compile(function, dynamic=True) for function in SOURCES)
+            made = Kernels._make(torch.compile(function, dynamic=True) for function in PLAIN)
             some = torch.ones(4, 4, device=device)
             made.activate(some, some[0].clone(), some[1].clone(), torch.empty_like(some))
     except Exception as error:  # no compiler, no Triton, a platform that cannot: there are many ways
@@ -128,30 +149,43 @@ def _to_points(parts: list[Tensor], points: list[Tensor]) -> None:
         point.copy_(part[a][c] + along * part[b][c] + across * (part[a][d] + along * part[b][d]))
 
 
-# Wavelets ------------------------------------------------------------------------------------------------------------
+# float32 on a processor: nothing to compile --------------------------------------------------------------------------
 
 
-def _butterfly_clip(x_0: Tensor, low_scale: float) -> Tensor:
-    """`clip_haar` on the 8 bands, without ever forming the image: a voxel of it is a signed sum of 8 coefficients."""
-    bands = list(x_0.unbind(1))
-    bands[0] = bands[0] * low_scale
-    bands = _hadamard([voxel.clamp(0, 1) for voxel in _hadamard(bands)])
-    bands[0] = bands[0] / low_scale
-    return torch.stack(bands, dim=1)
+def _activate_in_place(x: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
+    """`_activate`: what lies in the cache may be walked through twice."""
+    F.silu(torch.addcmul(shift, x, scale, out=out), inplace=True)
 
 
-def _hadamard(v: list[Tensor]) -> list[Tensor]:
-    """Sums and differences along each axis of 2 x 2 x 2 values, over sqrt 8: its own inverse."""
-    for step in (1, 2, 4):
-        v = [v[i ^ step] - v[i] if i & step else v[i] + v[i ^ step] for i in range(8)]
-    return [x * 8**-0.5 for x in v]
+def _activate_halved_in_place(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """`_activate_halved`, two planes at a time."""
+    d, h, w, c = x.shape
+    active, plain = x.new_empty(d // 2, h // 2, w // 2, c), x.new_empty(d // 2, h // 2, w // 2, c)
+    room = x.new_empty(2, h, w, c)
+    for k in range(d // 2):
+        planes = x[2 * k : 2 * k + 2]
+        _activate_in_place(planes, scale, shift, room)
+        for values, out in ((planes, plain[k]), (room, active[k])):
+            rows = values[0] + values[1]
+            rows = rows[::2] + rows[1::2]
+            torch.add(rows[:, ::2], rows[:, 1::2], out=out).div_(8)
+    return active, plain
 
 
-def _stepwise_clip(x_0: Tensor, low_scale: float) -> Tensor:
-    scale = torch.ones(8, 1, 1, 1, device=x_0.device, dtype=x_0.dtype)
-    scale[0] = low_scale
-    return dwt(idwt(x_0 * scale).clamp(0, 1)) / scale
+def _store_in_place(y: Tensor, bias: Tensor | None, out: Tensor) -> Sums:
+    """`_store`."""
+    if bias is None:
+        out.copy_(y)
+    else:
+        out.add_(y).add_(bias)
+    return sums_of(out)
 
 
-SOURCES = Kernels(_activate, _activate_halved, _store, _to_points, _store_points, _butterfly_clip)
-PLAIN = Kernels(_activate, _activate_halved, _store, _to_points, _store_points, _stepwise_clip)
+def sums_of(out: Tensor) -> Sums:
+    """Of values and their squares: (..., W, C) -> (C,) each."""
+    rows = out.flatten(0, -3)
+    return rows.sum(0).sum(0), rows.square().sum(0).sum(0)
+
+
+PLAIN = Kernels(_activate, _activate_halved, _store, _to_points, _store_points)
+IN_PLACE = PLAIN._replace(activate=_activate_in_place, activate_halved=_activate_halved_in_place, store=_store_in_place)

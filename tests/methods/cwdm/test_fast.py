@@ -1,7 +1,6 @@
 """The fast form of the 3-D U-Net is the plain one: same weights, same numbers."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mrsynth.methods.cwdm import convolution, kernels
 from mrsynth.methods.cwdm import fast as wavelet_fast
-from mrsynth.methods.cwdm import kernels
-from mrsynth.methods.cwdm.fast import Convolution, FastWaveletUNet, Source, affine
-from mrsynth.methods.cwdm.kernels import PLAIN, SOURCES, clip_haar
+from mrsynth.methods.cwdm.convolution import DOUBLES, FOURS, AlongDepth, Convolution, How, Source
+from mrsynth.methods.cwdm.fast import FastWaveletUNet, affine
+from mrsynth.methods.cwdm.kernels import IN_PLACE, PLAIN, Kernels, clip_haar
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
 from mrsynth.methods.cwdm.official import cwdm_official
 from mrsynth.networks.wavelet import dwt, idwt
@@ -26,13 +26,21 @@ CONFIGS = {
     "as shipped": {"width": 16, "multipliers": (1, 1, 2), "groups": 8, "skips": "additive", "input_skip": True},
 }
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rms, in standard deviations of the output
+WAYS: list[tuple[How, torch.dtype]] = [
+    ("directly", torch.float32),
+    ("squares", torch.float32),
+    ("fours", torch.float32),
+    ("directly", torch.bfloat16),
+    ("squares", torch.bfloat16),
+]
 
 
-@pytest.fixture(autouse=True)
-def without_compiling(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling takes longer than all these networks."""
-    if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(kernels, "SMALL", 1 << 60)
+@pytest.fixture
+def as_if_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the ways of compiled kernels with those that are not: compiling takes longer than all these networks."""
+    monkeypatch.setattr(kernels, "SMALL", 0)
+    monkeypatch.setattr(kernels, "compiled", lambda device: Kernels._make(PLAIN))
+    monkeypatch.setattr(wavelet_fast, "REPAYS", 0)
 
 
 def network(inputs: int = 12, outputs: int = 3, **config: object) -> WaveletUNet:
@@ -50,32 +58,38 @@ def deviation(made: Tensor, expected: Tensor) -> float:
     return float((made - expected).square().mean().sqrt() / expected.std())
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("points", [False, True])
+@pytest.mark.parametrize(("how", "dtype"), WAYS, ids=str)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_equals_the_plain_network(config: dict[str, object], points: bool, dtype: torch.dtype) -> None:
+@pytest.mark.usefixtures("as_if_compiled")
+def test_equals_the_plain_network(
+    config: dict[str, object], how: How, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On a grid without equal sides, two samples at different levels."""
     plain = network(**config)
+    ways_taken = []
+    real = Convolution._in_squares
+    monkeypatch.setattr(Convolution, "_in_squares", lambda *a: ways_taken.append("squares") or real(*a))
     x, conditions = torch.randn(2, 12, 8, 12, 20).split([4, 8], dim=1)
     level = torch.tensor([3, 700])
 
-    fast = FastWaveletUNet(plain, dtype, points)
+    fast = FastWaveletUNet(plain, dtype, how)
     fast.condition(conditions)
     made = fast(x, level)
 
     assert made.dtype == torch.float32
+    assert set(ways_taken) == {"squares"} & {how}
     assert deviation(made, plain(torch.cat([x, conditions], 1), level)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("points", [False, True])
-def test_equals_the_published_network(shared_data: Path, points: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("how", "dtype"), WAYS, ids=str)
+@pytest.mark.usefixtures("as_if_compiled")
+def test_equals_the_published_network(shared_data: Path, how: How, dtype: torch.dtype) -> None:
     """Outputs of the official code, for its own topology with narrow levels."""
     golden = load_file(shared_data / "upstream" / "cwdm" / "golden_small.safetensors")
     state = cwdm_official({k.removeprefix("model."): v for k, v in golden.items() if k.startswith("model.")})
     plain = WaveletUNet(WaveletUNetConfig(width=8, groups=4))
     plain.load_state_dict({k.removeprefix("network."): v for k, v in state.items()})
-    fast = FastWaveletUNet(plain, dtype, points)
+    fast = FastWaveletUNet(plain, dtype, how)
 
     fast.condition(golden["input.cond"])
     one, zero = (fast(golden["input.x"], t) for t in (golden["input.t"], torch.tensor([0])))
@@ -86,14 +100,86 @@ def test_equals_the_published_network(shared_data: Path, points: bool, dtype: to
     assert {name for name, y in made.items() if deviation(y, golden[name]) > TOLERANCE[dtype]} == set()
 
 
-def test_any_slab_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slabs of two planes, of four with a remainder, and all at once."""
+@pytest.mark.parametrize("how", ["squares", "fours"])
+def test_any_slab_gives_the_same(how: How, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slabs of few planes, of more with a remainder, and all at once."""
     plain = network(**CONFIGS["two levels"])
     x, level = torch.randn(1, 12, 10, 4, 6), torch.tensor([5])
     plane = 4 * 6 * 48 * 4
-    for fitting in (2, 4, 100):
-        monkeypatch.setattr(wavelet_fast, "SLAB_BYTES", fitting * plane)
-        assert deviation(FastWaveletUNet(plain, torch.float32, True)(x, level), plain(x, level)) < 1e-5
+    for fitting in (2, 4, 8, 100):
+        monkeypatch.setattr(convolution, "SLAB_BYTES", fitting * plane)
+        assert deviation(FastWaveletUNet(plain, torch.float32, how)(x, level), plain(x, level)) < 1e-5
+
+
+@pytest.mark.parametrize(("form", "window"), [(FOURS, 6), (DOUBLES, 3)], ids=["four planes", "doubled plane"])
+def test_points_along_depth_are_the_convolution(form: AlongDepth, window: int) -> None:
+    """In closed form: the matrix from a window to its results is that of the taps, for each of three taps alone."""
+    to, taps, back = (torch.tensor(m, dtype=torch.float64) for m in form)
+    for tap in range(3):
+        made = back @ torch.diag(taps[:, tap]) @ to
+        expected = torch.zeros_like(made)
+        for result in range(len(made)):
+            at = result + tap if form is FOURS else 1 + (result + tap - 1) // 2  # of the doubled: the plane it repeats
+            expected[result, at] = 1
+        torch.testing.assert_close(made, expected)
+    assert to.shape[1] == window
+    assert (back[:, 1] == 1).all(), "a bias of the second product is one of every result"
+
+
+@pytest.mark.parametrize("doubling", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 8, 11])
+def test_fours_are_exact_at_any_depth(depth: int, doubling: bool) -> None:
+    """With a last tile that is not whole, and added to what is there, bias included."""
+    torch.manual_seed(1)
+    weight, bias = torch.randn(5, 3, 3, 3, 3), torch.randn(5)
+    x = torch.randn(depth, 6, 7, 3)
+    doubled = x[None].permute(0, 4, 1, 2, 3)
+    if doubling:
+        doubled = torch.nn.functional.interpolate(doubled, scale_factor=2, mode="nearest")
+    expected = torch.nn.functional.conv3d(doubled, weight, bias, padding=1)[0].permute(1, 2, 3, 0)
+    out = torch.randn(expected.shape)
+    before = out.clone()
+
+    sums = Convolution(weight, torch.float32, "fours", doubling)([Source(x)], out, bias)
+
+    torch.testing.assert_close(out, before + expected, atol=5e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        sums, torch.stack([out.sum((0, 1, 2)), out.square().sum((0, 1, 2))]), atol=1e-3, rtol=1e-5
+    )
+
+
+def test_kernels_in_place_are_the_others() -> None:
+    """Those of float32 on a processor, which is where they are taken."""
+    torch.manual_seed(2)
+    x, y, scale, shift = torch.randn(4, 6, 8, 5), torch.randn(4, 6, 8, 5), torch.randn(5), torch.randn(5)
+    assert kernels.kernels(x) is IN_PLACE
+    assert kernels.kernels(x.bfloat16()) is PLAIN
+    rows = x.flatten(1, 2)
+    for bias in (None, shift):
+        stored = []
+        for made in (IN_PLACE, PLAIN):
+            out = y.clone().flatten(0, 1)
+            stored.append([*made.store(x.flatten(0, 1), bias, out), out])
+            made.activate(rows, scale, shift, activated := torch.empty_like(rows))
+            stored[-1] += [activated, *made.activate_halved(x, scale, shift)]
+        torch.testing.assert_close(*stored)
+
+
+def test_compiles_where_all_forwards_repay_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five forwards of the official size, in one go or one by one; never in float32."""
+    seen = []
+    monkeypatch.setattr(kernels, "SMALL", 0)
+    monkeypatch.setattr(kernels, "compiled", lambda device: seen.append(device) or PLAIN)
+    plain = network(**CONFIGS["one level"])
+    x = torch.randn(1, 12, 2, 2, 2)
+    for dtype in (torch.float32, torch.bfloat16):
+        fast = FastWaveletUNet(plain, dtype)
+        for forwards, repays in ((4, False), (1, dtype == torch.bfloat16)):
+            monkeypatch.setattr(wavelet_fast, "REPAYS", 5 * 8 * 8)  # five of 8 voxels of 8 channels
+            fast.condition(x[:, 4:], forwards)
+            seen.clear()
+            fast(x[:, :4], torch.tensor([1]))
+            assert bool(seen) == repays
 
 
 def test_works_without_conditions_and_keeps_them_over_steps() -> None:
@@ -137,12 +223,12 @@ def test_the_plain_network_and_the_result_are_left_to_their_owners() -> None:
     assert torch.equal(first.mul_(2), 2 * second)
 
 
-@pytest.mark.parametrize("points", [False, True])
-def test_sums_are_those_of_the_output(points: bool) -> None:
+@pytest.mark.parametrize("how", ["directly", "squares", "fours"])
+def test_sums_are_those_of_the_output(how: How) -> None:
     """A norm that rests on them equals the norm of the output, also with an offset on every channel."""
     torch.manual_seed(0)
     out = torch.empty(6, 4, 5, 8)
-    sums = Convolution(torch.randn(8, 3, 3, 3, 3), torch.float32, points)([Source(torch.randn(6, 4, 5, 3))], out)
+    sums = Convolution(torch.randn(8, 3, 3, 3, 3), torch.float32, how)([Source(torch.randn(6, 4, 5, 3))], out)
     torch.testing.assert_close(sums, torch.stack([out.sum((0, 1, 2)), out.square().sum((0, 1, 2))]))
 
     norm, offset = torch.nn.GroupNorm(2, 8), torch.randn(8)
@@ -156,15 +242,14 @@ def stepwise(x_0: Tensor, low_scale: float) -> Tensor:
     return dwt(idwt(x_0 * scale).clamp(0, 1)) / scale
 
 
-@pytest.mark.parametrize("function", [clip_haar, SOURCES.clip_haar], ids=["as called", "as compiled"])
-def test_clipping_is_clipping_of_the_image(function: Callable[[Tensor, float], Tensor]) -> None:
+def test_clipping_is_clipping_of_the_image() -> None:
     torch.manual_seed(0)
     x_0 = torch.randn(2, 8, 4, 6, 10)
 
-    clipped = function(x_0, 3.0)
+    clipped = clip_haar(x_0, 3.0)
 
     torch.testing.assert_close(clipped, stepwise(x_0, 3.0), atol=1e-6, rtol=0)
-    torch.testing.assert_close(function(clipped, 3.0), clipped, atol=1e-6, rtol=0)  # nothing is left to clip
+    torch.testing.assert_close(clip_haar(clipped, 3.0), clipped, atol=1e-6, rtol=0)  # nothing is left to clip
 
 
 @pytest.mark.parametrize("reason", ["no compiler", ""])
@@ -179,29 +264,31 @@ def test_without_a_compiler_the_same_work_is_done_step_by_step(
     monkeypatch.setattr(kernels, "SMALL", 0)
     kernels.compiled.cache_clear()
     try:
-        with caplog.at_level(logging.INFO, "mrsynth.methods.cwdm.kernels"):
-            chosen = [kernels.kernels(torch.zeros(1)) for _ in range(3)]
+        with caplog.at_level(logging.INFO, "mrsynth.methods.cwdm.kernels"), kernels.compiling(True):
+            chosen = [kernels.kernels(torch.zeros(1, dtype=torch.bfloat16)) for _ in range(3)]
     finally:
         kernels.compiled.cache_clear()
 
     assert chosen == [PLAIN] * 3
-    assert len(tries) == len(SOURCES)
+    assert len(tries) == len(PLAIN)
     assert len(caplog.records) == 1
     assert (reason or "RuntimeError") in caplog.text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-def test_compiled_kernels_give_the_same(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_kernels_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks through compiled kernels, as large ones use them. Skips where nothing can be compiled."""
     if kernels.compiled("cpu") is PLAIN:
         pytest.skip("no compiler")
     monkeypatch.setattr(kernels, "SMALL", 0)
+    monkeypatch.setattr(wavelet_fast, "REPAYS", 0)
     plain = network(**CONFIGS["two levels"])
     for grid in ((8, 12, 20), (4, 6, 8)):
         x, level = torch.randn(1, 12, *grid), torch.tensor([3])
-        for points in (False, True):
-            made = FastWaveletUNet(plain, dtype, points)(x, level)
-            assert deviation(made, plain(x, level)) < TOLERANCE[dtype]
-    x_0 = torch.randn(2, 8, 4, 6, 10)
-    torch.testing.assert_close(clip_haar(x_0, 3.0), stepwise(x_0, 3.0), atol=1e-6, rtol=0)
+        conditions = x[:, 4:]
+        ways: tuple[How, How] = ("directly", "squares")
+        for how in ways:
+            fast = FastWaveletUNet(plain, torch.bfloat16, how)
+            fast.condition(conditions)
+            assert fast.compiling
+            assert deviation(fast(x[:, :4], level), plain(x, level)) < TOLERANCE[torch.bfloat16]

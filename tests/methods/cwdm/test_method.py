@@ -10,7 +10,7 @@ from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.diffusion.schedules import levels
 from mrsynth.errors import UsageError
 from mrsynth.methods import build_method, preset
-from mrsynth.methods.cwdm.method import CwdmConfig
+from mrsynth.methods.cwdm.method import Cwdm, CwdmConfig
 from mrsynth.methods.cwdm.official import cwdm_for_target
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -351,3 +351,27 @@ def test_sides_must_divide(side, make_boxes):
     assert method.multiple == 8 and method.dimensions == 3
     with pytest.raises(ValueError, match="multiple of 4"):
         method.synthesise(box, torch.tensor([[True, False, True, True]]), context=box[:, :, :0], noise=torch.randn_like)
+
+
+@pytest.mark.parametrize(
+    ("width", "target", "precision", "dtype"),
+    [
+        (64, "t1ce", "fp32", torch.float32),
+        (64, "t1ce", "bf16", torch.bfloat16),
+        (32, "t1ce", "fp32", None),
+        (32, "t1ce", "bf16", torch.bfloat16),
+        (64, "any", "fp32", None),
+        (64, "any", "bf16", None),
+    ],
+)
+def test_takes_the_fast_network_where_that_pays(
+    width: int, target: str, precision: str, dtype: torch.dtype | None
+) -> None:
+    """In float32 the official width does; narrower ones keep their voxels, and any target has no fast form."""
+    network = {"width": width, "multipliers": (1,), "blocks": 1, "groups": 8}
+    method = Cwdm(CwdmConfig.model_validate({"target": target, "network": network}))
+
+    method.optimise(precision)
+
+    assert method.denoises_plainly == (dtype is None)
+    assert (method._fast.dtype if method._fast else None) == dtype
