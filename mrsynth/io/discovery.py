@@ -306,7 +306,8 @@ def _further_down(content: Content, found: SubjectFiles) -> dict[Path, str]:
     }
     below: dict[Path, str] = {}
     for name in content.others:
-        if name.endswith("/") and name not in ("anat/", "mrsynth/", "derivatives/") and not name.startswith("ses-"):
+        aside = name in ("anat/", "mrsynth/", "derivatives/") or content.folder / name[:-1] in content.broken
+        if name.endswith("/") and not aside and not name.startswith("ses-"):
             with suppress(InputError):
                 images, broken, _ = entries(content.folder / name[:-1])
                 below |= dict.fromkeys([*images, *broken], "in a folder that is not looked into; name it by option")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.bids import DESCRIPTION
-from mrsynth.io.formats import HEADERS, ending_of, how_to_convert, is_volume, stem_of
+from mrsynth.io.formats import ARCHIVES, HEADERS, ending_of, how_to_convert, is_volume, stem_of, wrapped
 from mrsynth.io.naming import ScanName, is_channel, read_names
 from mrsynth.io.provenance import begins_as_nifti, says_synthetic
 from mrsynth.io.reading import read_json
@@ -103,6 +103,8 @@ def read_folder(folder: Path, sessions: bool) -> Content:
         verdict = read[path.name]
         shown = verdict.could_be if isinstance(verdict, Verdict) else (verdict.contrast,)
         content.broken[path] = (shown, why)
+    if content.scans:
+        content.broken |= _beside_the_scans(folder, others)
     if sessions and not content.scans:
         inside = [read_folder(folder / name[:-1], sessions=False) for name in others if name.startswith("ses-")]
         inside = [session for session in inside if session.scans]
@@ -112,6 +114,30 @@ def read_folder(folder: Path, sessions: bool) -> Content:
         if inside:
             return replace(inside[0], folder=folder)
     return content
+
+
+def _beside_the_scans(folder: Path, others: Iterable[str]) -> dict[Path, tuple[tuple[Contrast, ...], str]]:
+    """Folders beside the scans that are called like a contrast and hold images (FLAIR/ beside T1.nii.gz), and DICOM."""
+    found: dict[Path, tuple[tuple[Contrast, ...], str]] = {}
+    for name in others:
+        if re.search(r"(?i)\.(dcm|ima)$", name) and (contrast := contrast_in_name(name[:-4])):
+            found[folder / name] = ((contrast,), "a DICOM file beside scans in NIfTI; convert it with dcm2niix")
+            continue
+        contrast = contrast_in_name(name[:-1]) if name.endswith("/") and not is_volume(name[:-1]) else None
+        if contrast is None or name[:-1] in SKIPPED_FOLDERS:
+            continue
+        inside = entries(folder / name[:-1])
+        count = len(inside.images) + len(inside.broken) + sum(map(_looks_like_dicom, inside.others))
+        if count:
+            why = (
+                f"a folder with {count} images beside the scans; copy the one that is meant here, or name it by option"
+            )
+            found[folder / name[:-1]] = ((contrast,), why)
+    return found
+
+
+def _looks_like_dicom(name: str) -> bool:
+    return re.search(r"(?i)\.(dcm|ima)$|^(im|i|mr)[-_.]?\d+$|^(\d+\.){5,}\d+$|^dicomdir$", name) is not None
 
 
 def _by_folder(path: Path, name: ScanName | Verdict, folder: Path) -> ScanName | Verdict:
@@ -145,6 +171,8 @@ def entries(folder: Path) -> Entries:
             for entry in sorted(listing, key=lambda entry: entry.name):
                 path = folder / entry.name
                 if entry.name.startswith("."):
+                    if (unfetched := re.fullmatch(r"\.(.+)\.icloud", entry.name)) and is_volume(unfetched[1]):
+                        found.broken[folder / unfetched[1]] = "in iCloud and not here; open it, or download the folder"
                     continue
                 if _is_folder(entry):
                     _look_into(path, found)
@@ -195,6 +223,10 @@ def _why_no_volume(path: Path) -> str:
     unfinished = re.fullmatch(r"(?i)(.+)\.(?:part|partial|crdownload|download|filepart|tmp|aria2)", name)
     if unfinished and is_volume(unfinished[1]):
         return "an unfinished download; fetch it again" if not path.with_name(unfinished[1]).exists() else ""
+    if (inside := wrapped(name)) and not path.with_name(inside).exists():
+        return "an image in another wrapping, or set aside; unpack it, or let its name end as those of images do"
+    if packed := next((ending for ending in ARCHIVES if name.lower().endswith(ending)), ""):
+        return "a packed archive; unpack it here" if contrast_in_name(name[: -len(packed)]) else ""
     bare = re.sub(r"(?i)\.gz$", "", name)
     if "." not in bare and contrast_in_name(bare) and begins_as_nifti(path):
         return "an image whose name does not say so; let it end in .nii.gz, or .nii where it is not packed"
@@ -289,7 +321,7 @@ def nothing_found(content: Content) -> str:
             f"{listed(content.folder, seen)}\n"
             f"Expected names with {RECOGNISED}. Rename the files, or name them: {FLAGS}."
         )
-    dicom = any(re.search(r"(?i)\.(dcm|ima)$|^dicomdir$", name) for name in content.others)
+    dicom = any(map(_looks_like_dicom, content.others))
     todo = (
         "`mrsynth dicom` converts DICOM, `mrsynth complete` takes it as it is; what both refuse is none, or damaged: "
         "export it again, or convert it with dcm2niix"

@@ -22,13 +22,35 @@ TO_CONVERT = {  # ending -> how to make NIfTI of it
     ".nii.zst": "zstd -d",
     ".nii.xz": "unxz",
     ".nii.zip": "unzip",
+    ".mgh.gz": "mri_convert, or let its name end in .mgz",
+    ".nifti": "another name: .nii",
     ".npy": "the program that wrote it; an array alone has no geometry",
     ".npz": "the program that wrote it; an array alone has no geometry",
     ".tif": "the program that wrote it",
     ".tiff": "the program that wrote it",
 }
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+BESIDE = (
+    "json",
+    "txt",
+    "md5",
+    "sha1",
+    "sha256",
+    "log",
+    "png",
+    "jpg",
+    "jpeg",
+    "csv",
+    "tsv",
+    "xml",
+    "html",
+    "lock",
+    "dvc",
+)
 _ENDINGS = sorted((*READ, *HEADERS, *TO_CONVERT), key=len, reverse=True)
 _ENDING = re.compile(rf"(?i)(?:{'|'.join(map(re.escape, _ENDINGS))})$")
+_READ = "|".join(map(re.escape, sorted(READ, key=len, reverse=True)))
+_WRAPPED = re.compile(rf"(?i)(.+?(?:{_READ}))(?:~|(?:[._-][a-z0-9]+)*?[._-]([a-z0-9]+)~?)")
 
 
 def ending_of(filename: str) -> str:
@@ -57,3 +79,12 @@ def how_to_convert(path: Path) -> str:
     ending = ending_of(path.name)
     how = TO_CONVERT.get(ending)
     return f"in the format {ending}, which is not read; convert it to NIfTI with {how}" if how else ""
+
+
+def wrapped(filename: str) -> str:
+    """The name of the image that a file is a packed, encrypted or set aside form of; "" for any other file.
+
+    `p1_t2.nii.gz.zip`, `p1_t2.nii.gz.bak`, `p1_t2.nii.Z`, `p1_t2.nii.gz~`; not `p1_t2.nii.gz.json`
+    """
+    found = _WRAPPED.fullmatch(filename)
+    return found[1] if found and (found[2] or "").lower() not in BESIDE and not ending_of(filename) else ""

@@ -80,6 +80,16 @@ BARELY_A_SCAN = {  # what lies there in the place of a T2, and what is told of i
     "p1_t2.gz": "an image whose name does not say so",
     "p1_t2.hdr": "without its image p1_t2.img",
     "p1_t2.nii.gz/readme.txt": "a folder with 0 images",
+    "p1_t2/p1_t2.nii.gz": "a folder with 1 images beside the scans",
+    "T2_AX/IM0001": "a folder with 1 images beside the scans",
+    ".p1_t2.nii.gz.icloud": "in iCloud and not here",
+    **dict.fromkeys(
+        (f"p1_t2.nii.gz{e}" for e in ("~", ".bak", ".old", ".zip", ".gz", ".7z.001", ".gpg")), "another wrapping"
+    ),
+    "p1_t2.nii.Z": "another wrapping",
+    **dict.fromkeys(("p1_t2.zip", "p1_t2.tar.gz", "p1_t2.rar"), "a packed archive"),
+    "p1_t2.dcm": "a DICOM file",
+    "p1_t2.nifti": "another name: .nii",
 }
 
 
@@ -97,8 +107,13 @@ def test_a_contrast_that_is_there_in_another_shape_is_not_made_again(tmp_path: P
 
 def test_what_only_reminds_of_a_scan_disturbs_nobody(tmp_path: Path) -> None:
     write(tmp_path / "p1_t1.nii.gz")
-    for name in ("p1_t2", "p1_t2.gz", "p1_t2.txt", "README", "p1_t1.nii.gz.dvc", "p1_t1.nii.gz.part"):
+    beside = (
+        "p1_t2.nii.gz.json p1_t2.nii.gz.md5 p1_t1.nii.gz.bak p1_t1.nii.gz~ scans.zip p1_t2_seg.zip .notes.txt.icloud"
+    )
+    for name in ("p1_t2.gz", "p1_t2.txt", "README", "p1_t1.nii.gz.dvc", "p1_t1.nii.gz.part", *beside.split()):
         (tmp_path / name).write_text("T2 of patient 1")
+    (tmp_path / "T2_of_study").mkdir()
+    (tmp_path / "T2_of_study" / "notes.txt").write_text("none here")
     assert find_subject(tmp_path).available == (T1,) and not find_subject(tmp_path).left_out
 
 
