@@ -4,15 +4,16 @@
 #
 # METHOD  fgc2f, cwdm, msg-ldm or dfbk: variants runs/ablations/METHOD/*.yaml; all: the four of them, one after the other
 # SEED    1 if none is given. Every variant is trained with the first before any is with the second; those that are no
-#         row of a paper (`# Control ...` in their run file) with the first alone
+#         row of a paper (`# Control ...` in their run file), or too long (`# One seed ...`), with the first alone
 # HOURS   CPU hours that all of it may take, counted over calls: once they are spent no further run is begun, those that are
 #         done are still scored, and the tables say how many seeds each variant has
 #
-# Measured on one core: fgc2f 80 CPU seconds to train and 100 to judge a variant; cwdm 130 to train (32 channels three times
-# that), and about one for each step of the chain to judge; dfbk 60 to train.
+# Measured on one core: fgc2f 60 CPU seconds to train a variant and 30 to judge it; cwdm 60 to train (32 channels 140), and
+# one for each step of the chain to judge.
 #
-# Phantoms of 4 mm: eight to train, two to judge. Images are samples (`--mode sample`), made by the chains that the run files name. OUT/METHOD holds a run folder for each variant and seed, a run of `mrsynth
-# benchmark` for each seed, and table.md, which is also printed. What is done stays; what was interrupted goes on.
+# Phantoms of 4 mm: eight to train, two to judge. Images are samples (`--mode sample`), made by the chains that the run
+# files name. OUT/METHOD holds a run folder for each variant and seed, a run of `mrsynth benchmark` for each seed, and
+# table.md, which is also printed. What is done stays; what was interrupted goes on.
 # A run file with a line `# weights: VARIANT` differs in its sampling only and takes the weights of that variant; one with
 # `# tokens: ENCODER` reads the tokens of random_bert.py or, where it is installed, of minilm.py.
 set -euo pipefail
@@ -79,7 +80,7 @@ for seed in "$@"; do
         weights=() variants=$here/../ablations/$method
         for file in "$variants/full.yaml" "$variants"/[!f]*.yaml "$variants"/f[!u]*.yaml; do # what the others are beside first
             [ -e "$file" ] || continue
-            if [ "$seed" != "$1" ] && grep -q '^# Control' "$file"; then continue; fi
+            if [ "$seed" != "$1" ] && grep -qE '^# (Control|One seed)' "$file"; then continue; fi
             if skipped "$file"; then continue; fi
             checkpoint=$out/$method/$(basename "$file" .yaml)-s$seed/checkpoint.safetensors
             if [ ! -e "$(dirname "$checkpoint")/finished" ]; then
