@@ -175,6 +175,32 @@ def test_what_0_1_0_imported_keeps_its_sampler_and_says_how_to_import_it_anew(sa
     assert read_header(path).format == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "chain", "warned"),
+    [
+        ({}, ("ddim", 10, 0.0, None), False),
+        ({"fast": True}, ("ddim", 10, 0.0, None), False),
+        ({"eta": 1.0}, ("ddim", 10, 1.0, None), False),
+        ({"sampler": "ddpm"}, ("ddpm", 10, None, "posterior"), False),
+        ({"sampler": "ddpm", "steps": 1000}, ("ddpm", 1000, None, "beta"), False),
+        ({"sampler": "ddpm", "variance": "beta"}, ("ddpm", 10, None, "beta"), True),
+        ({"sampler": "ddpm", "variance": "beta", "steps": 1000}, ("ddpm", 1000, None, "beta"), False),
+        ({"sampler": "dpm_solver_pp", "steps": 20}, ("dpm_solver_pp", 20, None, None), False),
+    ],
+    ids=str,
+)
+def test_the_official_weights_never_take_beta_for_few_steps_unless_asked_to(saved, asked, chain, warned):
+    imported(saved())
+    trained = mrsynth.load_method("cwdm-official-t1ce")
+    how = trained.estimator(Sampling(device="cpu", **asked))
+
+    assert (how.sampler, how.steps, how.eta, how.variance) == chain and how.mode == "sample"
+    assert [("variance beta" in told and "--sampler ddim" in told) for told in trained.cautions(how)] == [True] * warned
+    for refused in ({"mode": "mean"}, {"variance": "beta"}, {"sampler": "dpm_solver_pp", "eta": 0.5}):
+        with pytest.raises(UsageError):
+            trained.estimator(Sampling(device="cpu", **refused))
+
+
 def test_a_published_network_that_0_1_0_converted_is_sampled_as_that_did(saved, monkeypatch, caplog):
     monkeypatch.setattr("mrsynth.io.store.manifest", lambda: [PUBLISHED])
     path = imported(saved(), card=PUBLISHED)

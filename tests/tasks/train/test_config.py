@@ -1,5 +1,6 @@
 """Run files: what they may hold, and when two are of one run."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,22 @@ def test_every_run_file_of_the_project_is_valid():
     assert read_run_file(runs / "segmenter.yaml", "segmenter").method["complete"] == 0.5
     ablations = {f.stem: name for f, name in names.items() if f.parents[1].name == "ablations"}
     assert len(ablations) > 10 and all(stem == name for stem, name in ablations.items())
+
+
+def test_the_published_training_of_dfbk_can_be_set_as_its_page_says(write):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "methods" / "dfbk.md").read_text(encoding="utf-8")
+    training = re.search(r"`(training: \{learning_rate.*?\})`", page)[1]
+    preparation = re.search(r"`preparation`: `(\{crop: full.*?\})`", page)[1]
+    text = {**yaml.safe_load(training), "preparation": yaml.safe_load(preparation)}
+    text["training"]["slices"] = 32
+    config = read_run_file(write(text), "dfbk")
+
+    t = config.training
+    assert (t.learning_rate, t.final_learning_rate, t.decay, t.iterations, t.batch_size) == (
+        *(5e-5, 2e-5, "cosine"),
+        *(100_000, 4),
+    )
+    assert t.slices == 32 and (config.preparation.spacing, config.preparation.grid) == (1.25, (192, 192, 128))
 
 
 def test_an_empty_file_is_like_none(write):

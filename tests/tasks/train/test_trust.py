@@ -23,6 +23,7 @@ from mrsynth.errors import InputError
 from mrsynth.io.checkpoint import read_checkpoint, read_header
 from mrsynth.io.locks import locked
 from mrsynth.tasks.train import log
+from mrsynth.tasks.train.config import read_run_file
 from mrsynth.tasks.train.log import RunLog
 from mrsynth.tasks.train.run import BEGIN
 
@@ -594,6 +595,7 @@ def test_an_unknown_method_says_so(train, cohort):
 
 def test_the_precision_is_settled_once(train, cohort, tmp_path):
     data = cohort("p1", "p2")
+    assert read_run_file(None, "fgc2f").training.precision == "auto"
     assert train(data, "--set", "training.precision=auto")[0] == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     settled = config["training"]["precision"]
