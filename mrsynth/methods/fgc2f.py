@@ -148,10 +148,21 @@ class FgC2FConfig(ChainConfig):
 
     @model_validator(mode="after")
     def _stages_differ_where_they_are_moved(self) -> "FgC2FConfig":
-        alike = self.freq.mode in ("plain", "none", "lf_only", "hf_only")
-        if alike and self.switch != 0.5 and self.sampler != "dpm_solver_pp":  # which begins anew at the switch
+        if self.switch != 0.5 and self.stages_alike(self.freq.mode, self.sampler):
             raise ValueError(f"switch without effect: freq.mode {self.freq.mode} guides both stages alike")
         return self
+
+    @classmethod
+    def stages_alike(cls, mode: str, sampler: str) -> bool:
+        """Whether nothing changes at the switch; dpm_solver_pp begins anew there, whatever the guidance."""
+        return mode in ("plain", "none", "lf_only", "hf_only") and sampler != "dpm_solver_pp"
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Also: a switch that changed nothing could be moved."""
+        whole = super().from_format_1(data)
+        alike = cls.stages_alike(whole.get("freq", {}).get("mode", "c2f"), whole.get("sampler", "ddpm"))
+        return {**whole, "switch": 0.5} if alike else whole
 
     @property
     def first_coarse(self) -> int:

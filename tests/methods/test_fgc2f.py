@@ -790,6 +790,10 @@ def test_what_had_no_effect_in_a_file_of_0_1_0_is_as_if_it_had_not_been_set():
     assert FrequencyConfig(**FrequencyConfig.from_format_1(old)) == FrequencyConfig(mode="none")
     assert FrequencyConfig(**FrequencyConfig.from_format_1(soft)) == FrequencyConfig(mode="soft", sigma=1.0, tau=5.0)
     assert FrequencyConfig.from_format_1(others)["ranking"] == ["pd", "t1"]
+    moved = {"method": "fgc2f", "switch": 0.3, "freq": {"mode": "plain"}}
+    assert FgC2FConfig(**FgC2FConfig.from_format_1(moved)).switch == 0.5
+    solver = FgC2FConfig.from_format_1({**moved, "sampler": "dpm_solver_pp"})
+    assert FgC2FConfig(**solver).switch == FgC2FConfig.from_format_1({**moved, "freq": {}})["switch"] == 0.3
 
 
 def test_unknown_samplers_too_many_steps_and_rows_without_input_are_refused(make_batch):
