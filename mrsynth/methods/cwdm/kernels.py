@@ -49,8 +49,9 @@ def clip_haar(x_0: Tensor, low_scale: float) -> Tensor:
     signs = [[(-1.0) ** (band & voxel).bit_count() / sqrt(8) for band in range(8)] for voxel in range(8)]
     voxels = torch.tensor(signs, device=x_0.device, dtype=x_0.dtype)
     scale = torch.tensor([low_scale] + [1.0] * 7, device=x_0.device, dtype=x_0.dtype)
-    clipped = (voxels * scale @ x_0.flatten(2)).clamp_(0, 1)
-    return (voxels / scale[:, None] @ clipped).view_as(x_0)
+    with torch.autocast(x_0.device.type, enabled=False):  # products in bfloat16 would cost the image its last bits
+        clipped = (voxels * scale @ x_0.flatten(2)).clamp_(0, 1)
+        return (voxels / scale[:, None] @ clipped).view_as(x_0)
 
 
 def kernels(like: Tensor) -> Kernels:
