@@ -172,14 +172,18 @@ def _brain(
 
 
 def _without_skull(volumes: Mapping[Contrast, Volume], whole: Collection[Contrast]) -> Contrast | None:
-    """A contrast that was stripped before, beside others with the whole head: much smaller, and nowhere cut off."""
+    """A contrast that was stripped before, beside others with the whole head or with noise all around, nowhere cut off.
+
+    A head is much larger than it; noise may lie around a brain that is as large.
+    """
+    noisy = any(shows_air(c, volumes[c]) for c in whole)
     largest = max(head_volume(volumes[c]) for c in whole)
     for contrast in STRIPPED_ON:
         if contrast in volumes and contrast not in whole:
             seen = shown(contrast, volumes[contrast])
             size = int(seen.sum()) * float(np.prod(volumes[contrast].spacing)) / 1000
             edges = [np.moveaxis(seen, axis, 0)[end].mean() for axis in range(3) for end in (0, -1)]
-            if largest > LARGER * size and max(edges) < CUT_OFF:
+            if (noisy or largest > LARGER * size) and size > 0 and max(edges) < CUT_OFF:
                 return contrast
     return None
 
@@ -208,7 +212,8 @@ def _notes(
         notes += [f"Doubtful: {doubt}." for doubt in r.doubts()]
     if on is not None and bare:
         notes.append(
-            f"The {on.label} comes without its skull, others with it: what lies outside its brain was set to 0."
+            f"The {on.label} comes without its skull, others with it or with noise around: what lies outside its brain "
+            "was set to 0."
         )
     elif on is not None:
         notes.append(f"The brain was found in the {on.label}; everything outside it was set to 0.")

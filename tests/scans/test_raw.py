@@ -7,6 +7,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.scans import raw
 from mrsynth.scans.alignment import Registration
+from mrsynth.scans.foreground import shows_air
 from mrsynth.scans.raw import brought_together, dilated
 from mrsynth.scans.volume import Volume
 
@@ -177,3 +178,16 @@ def test_a_scan_that_comes_without_its_skull_tells_the_brain_of_the_others(monke
     for other in (cut, head.voxels):
         brought_together("s", {T1: Volume(other, head.affine), T2: head}, find_brain=brain_of(found))
     assert len(found) == 2
+
+
+def test_noise_around_one_brain_does_not_have_the_others_stripped_again(make_subject, monkeypatch):
+    """What resampling or coils leave around a stripped T2 fills its faces as air does; the T1 says what is brain."""
+    scans = make_subject("s", shape=(40, 44, 32), contrasts=[T1, T2]).volumes
+    brain = scans[T1].voxels != 0
+    speckle = np.random.default_rng(0).uniform(1, 30, brain.shape).astype(np.float32)
+    noisy = {T1: scans[T1], T2: Volume(np.where(brain, scans[T2].voxels, speckle), scans[T2].affine)}
+    monkeypatch.setattr(raw, "shows_air", shows_air)
+    found = []
+    done = brought_together("s", noisy, find_brain=brain_of(found))
+    assert not found and done.stripped_on is T1
+    assert all(np.array_equal(v.voxels != 0, brain) for v in done.subject.volumes.values())
