@@ -241,8 +241,8 @@ def _series(members: Sequence[tuple[Path, dict[str, str]]]) -> Series:
         trouble = "a localiser"
     elif unlike := [kind for kind in kinds if kind in UNLIKE_A_SCAN]:
         trouble = f"a derived image ({unlike[0]})"
-    elif match := DERIVED.search(head["description"].replace("_", " ")):
-        trouble = f"a derived image or another sequence ({match[0]})"
+    elif match := _derived(head["description"], kinds):
+        trouble = f"a derived image or another sequence ({match})"
     elif _number(head["frames"]) not in (None, 1.0):
         trouble = "a multi-frame image: convert it with dcm2niix and give the NIfTI files"
     elif _number(head["samples"]) not in (None, 1.0):
@@ -268,6 +268,17 @@ def _series(members: Sequence[tuple[Path, dict[str, str]]]) -> Series:
         image_type=kinds,
         trouble=trouble,
     )
+
+
+def _derived(description: str, kinds: Sequence[str]) -> str:
+    """The word of a description that says that an image is derived, or of another sequence; "" for none.
+
+    A T1-weighted gradient echo is a T1, and `t1_mpr` an MPRAGE, unless it is said to be a reformatted one.
+    """
+    found = {match[0].lower() for match in DERIVED.finditer(description.replace("_", " "))}
+    if judge_name(re.sub(r"[^\w+*-]+", "_", description)).contrast in (Contrast.T1, Contrast.T1CE):
+        found -= {"gre"} if "MPR" in kinds or "ORIGINAL" not in kinds else {"gre", "mpr"}
+    return min(found, default="")
 
 
 def _claims(headers: Sequence[dict[str, str]]) -> str:

@@ -95,6 +95,11 @@ def test_inverted_greys_are_named(tmp_path, write_series):
         ("t2_tra", {"skip": (4, 5)}, (T2,)),
         ("t2_tra", {"tr": 500, "te": 10}, (T2, T1)),
         ("t1_mp2rage_INV1", {"tr": 500, "te": 10}, ()),
+        ("t1_mpr_ns_sag_pat2_iso", {"tr": 2300, "te": 3, "ti": 900}, T1),
+        ("t1_mpr_ns_sag_pat2_iso_KM", {"tr": 2300, "te": 3, "ti": 900}, T1CE),
+        ("t1_gre_fsp_3d_sag_iso_+C", {"tr": 8, "te": 3}, T1CE),
+        ("t1_mpr_tra", {"tr": 2300, "te": 3, "ti": 900, "image_type": "DERIVED\\PRIMARY\\MPR\\NORM"}, ()),
+        ("t2_gre_tra", {"tr": 500, "te": 20}, ()),
         ("T1 DCE", {"tr": 5, "te": 2}, ()),
     ],
 )

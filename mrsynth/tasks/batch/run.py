@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError, Interrupted, MemoryExhausted, MrsynthError, UsageError, WeightsError
 from mrsynth.io.bids import DESCRIPTION
 from mrsynth.io.files import ensure_folder, write_text
@@ -70,11 +71,16 @@ class BatchOptions(SubjectOptions):
     threads: int | None = Field(None, gt=0, description="of the processor, for each worker")
 
     def of_subject(self, files: SubjectFiles, tree: Tree, redo: bool) -> CompleteOptions:
-        """The request for one subject."""
+        """The request for one subject: of the targets those that it lacks, unless it has them all."""
         shared = {key: getattr(self, key) for key in SubjectOptions.model_fields}
+        shared["targets"] = self.lacked_by(files) or self.targets
         place = {"folder": files.folder, "out": tree.out / tree.home(files.name)}
         dataset = None if tree.dataset is None else tree.dataset.root
         return CompleteOptions(**place, dataset=dataset, **{**shared, "overwrite": redo})
+
+    def lacked_by(self, files: SubjectFiles) -> tuple[Contrast, ...]:
+        """Of the targets that were named those that a subject lacks."""
+        return tuple(c for c in self.targets if c not in files.files)
 
     def lasting(self) -> dict[str, Any]:
         """What must be the same when a batch goes on: everything that changes an image."""
@@ -222,6 +228,9 @@ class Work:
                 continue
             # no word of a failure: what lies there is of this batch, killed before the journal knew
             own = self.resumed and (files.name in done or files.name not in before)
+            if self.options.targets and not self.options.lacked_by(files):
+                self.journal.add(Record(subject=files.name, status="complete"))
+                continue
             request = self.options.of_subject(files, self.tree, redo=self.options.overwrite or own)
             try:
                 self.tree.refuse_strangers(files)

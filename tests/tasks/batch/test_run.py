@@ -262,6 +262,20 @@ def test_names_are_read_in_any_letter_case(cohort, tmp_path, stand_in, run_cli):
     assert status == 3 and sorted(stand_in[0]) == ["p1", "p2"], err
 
 
+def test_of_the_targets_each_subject_gets_those_that_it_lacks(cohort, tmp_path, monkeypatch):
+    """One that lacks none of them is complete, and no failure."""
+    asked = {}
+
+    def complete(*_, todo, **__):
+        asked[todo.files.name] = todo.targets
+        raise InputError("enough is known")
+
+    monkeypatch.setattr(attempt, "complete", complete)
+    done = task.batch(options(cohort, tmp_path, targets=(T1CE, FLAIR)))
+    assert asked == {"p1": (T1CE,), "p2": (T1CE, FLAIR)}
+    assert done.records["p3"].status == "complete" and "p3" not in {record.subject for record in done.failed}
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [(["--part-id", "1"], 2, "parts count from 0"), (["--weights", "no-such"], 5, "no-such")],
