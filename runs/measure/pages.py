@@ -251,6 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "consistency": printed("consistency"),
     **{f"ablations-{method}": printed_once_it_is(f"ablations-{method}") for method in METHODS},
     "speed-beside": printed_once_it_is("speed-beside"),
+    "curves": printed_once_it_is("curves"),
 }
 
 
