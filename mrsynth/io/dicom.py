@@ -58,7 +58,9 @@ TAGS = {
     "slope": "0028|1053",
     "intercept": "0028|1052",
 }
-SCOUT = re.compile(r"locali[sz]er|scout|survey|3.?plane|aahead|plan.?scan", re.IGNORECASE)
+SCOUT = re.compile(
+    r"locali[sz]er|scout|survey|3.?plane|aahead|plan.?scan|smart.?brain|\b(?:asset|array|coil).?cal", re.IGNORECASE
+)
 DERIVED = re.compile(
     r"\b(adc|fa|trace|colfa|ivim|cbf|cbv|mtt|ttp|perf\w*|dwi|dti|diff\w*|swi|mip|minip|sub(?:traction)?|"
     r"bold|rest|spectro\w*|t2\W?star|gre|hemo|map|mpr|mag|pha\w*|field.?map|angio|tof|mra|mrv)\b",

@@ -14,6 +14,8 @@ _ANYWHERE = {  # word -> what such a file is
     **dict.fromkeys(("warpfield", "deformation", "displacement", "biasfield"), _FIELD),
     **dict.fromkeys(("scout", "localizer", "localiser", "survey", "3plane", "3pl"), _SCOUT),
     **dict.fromkeys(("swi", "swan", "megre", "mra", "mrv", "tof", "asl", "angio", "angiography", "venography"), _OTHER),
+    **dict.fromkeys(("calibration", "calib", "smartbrain", "refscan"), _SCOUT),
+    **dict.fromkeys(("ciss", "fiesta", "trufi", "trufisp", "bffe", "btfe", "fgatir"), _OTHER),  # quick as a T1 is
     **dict.fromkeys(("dce", "dsc", "dyn", "dynamic", "perf", "perfusion", "twist"), "of a perfusion or dynamic series"),
 }
 _PARTS = {

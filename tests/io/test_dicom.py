@@ -100,6 +100,11 @@ def test_inverted_greys_are_named(tmp_path, write_series):
         ("t1_gre_fsp_3d_sag_iso_+C", {"tr": 8, "te": 3}, T1CE),
         ("t1_mpr_tra", {"tr": 2300, "te": 3, "ti": 900, "image_type": "DERIVED\\PRIMARY\\MPR\\NORM"}, ()),
         ("t2_gre_tra", {"tr": 500, "te": 20}, ()),
+        *(
+            (name, {"tr": 6, "te": 3}, ())
+            for name in ("Sag 3D CISS", "FIESTA-C", "B1 calibration", "ASSET cal", "SmartBrain")
+        ),
+        ("FGATIR", {"tr": 3000, "te": 4, "ti": 400}, ()),
         ("T1 DCE", {"tr": 5, "te": 2}, ()),
     ],
 )

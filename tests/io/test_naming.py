@@ -402,6 +402,12 @@ def test_the_name_of_a_result_follows_names_with_a_time_point(tmp_path: Path) ->
 LONG = {"EchoTime": 0.1, "RepetitionTime": 9, "InversionTime": 2.5}
 SERIES: list[tuple[str, Mapping[str, object], Contrast | None, str]] = [
     ("scan7", {"SeriesDescription": "AX T1 POST GAD"}, T1CE, "taken for the T1ce"),
+    (
+        "scan7",
+        {"SeriesDescription": "SAG FIESTA", "EchoTime": 0.002, "RepetitionTime": 0.005},
+        None,
+        "of no contrast that mrsynth knows",
+    ),
     ("scan7", {"ProtocolName": "t2_tse_dark-fluid_tra"}, FLAIR, "taken for the FLAIR"),
     ("T1", {"SeriesDescription": "T1 MPRAGE", "ContrastBolusAgent": "Gadovist"}, T1CE, "the name says T1"),
     ("T1", {"SeriesDescription": "T1 MPRAGE", "ContrastBolusAgent": "NONE"}, T1, ""),
