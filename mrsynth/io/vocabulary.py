@@ -24,7 +24,9 @@ _T1 = r"t1(?:n|wi?|native|weighted)?"
 _AGENT = r"(?:c|ce|gd|gad|gado|gadolinium|km|ks|cm|mdc|inj|enh|contrast)"  # km, ks, mdc: in German, Slovene, Italian
 _BEFORE = r"(?:pre(?:gd|gad|gado|km|con(?:trast)?)?)"
 _MOVED = r"[smruw]{1,3}"  # prefixes of SPM (r: resliced, w: warped, m: bias corrected) and of Philips (s)
-_GLUED = re.compile(r"(.+?)(reg|coreg|brain|bet|raw|orig|norm|stripped|warped|post|pre|with|without|no)")
+_GLUED = re.compile(
+    r"(.+?)(reg|coreg|brain|bet|raw|orig|norm|stripped|warped|n[34]|ss|bc|mni|defaced|post|pre|with|without|no)"
+)
 
 _WORDS = {
     Contrast.T1: rf"{_PLANE}*(?:{_T1}{_BEFORE}?{_SEQUENCE}*|(?:me)?mprage|f?spgr|bravo){_BEFORE}?|{_MOVED}t1w?",
@@ -64,7 +66,7 @@ _LIKE_FLAIR = re.compile(r"fla?i?r\w{0,2}")  # FLR, FLAIRE
 _UNKNOWN = (  # T1E, T2FL: what stands behind is not known, and may change what it is
     (re.compile(r"t1[cegkp][a-z]{0,2}"), (Contrast.T1, Contrast.T1CE)),
     (re.compile(r"t1[a-z]{1,3}"), (Contrast.T1,)),
-    (re.compile(r"t2[a-z]{1,3}"), (Contrast.T2, Contrast.FLAIR)),
+    (re.compile(r"t2(?!swi|sw|map)[a-z]{1,4}"), (Contrast.T2, Contrast.FLAIR)),
 )
 _MADE = {"mrsynth", "synthetic", "synth", "synthsr", "pseudo", "fake"}
 _MADE_OF = re.compile(  # T2Synth, pseudoT1

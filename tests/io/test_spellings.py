@@ -29,7 +29,7 @@ NATIVE = """
     C-_AX_T1_FSE|T1_FSPGR_3D_C-|SAG_T1_IV-|T1_GD-|Т1_без_КУ|Т1_до_контраста|IR-SPGR|T1_IR"""
 OF_T2 = """
     t2_spc_ns_sag_p2_iso|T2W_DRIVE|crossMoDA_105_hrT2|COR_T2_FRFSE_FS|t2_haste|T2_BLADE_post|T2_KM|T2w_SPC1|T2_SPIR
-    3D_BrainVIEW_T2|T2_mDIXON_W|T2post|T2raw|T2.prenorm|T2_regToT1_Warped|T2reg|GE_T2|T1_T2|T1study_sub3_T2"""
+    3D_BrainVIEW_T2|T2_mDIXON_W|T2post|T2raw|T2n4|T2ss|T2bc|T2.prenorm|T2_regToT1_Warped|T2reg|GE_T2|T1_T2|T1study_sub3_T2"""
 OF_FLAIR = """
     T2_TIRM_DARK-FLUID|t2_spc_da-fl_irprep_sag_p2|VISTA_3D_FLAIR|3D_Brain_VIEW_FLAIR|sT2W_FLAIR|Sag_CUBE_T2_FLAIR
     FLAIRreg|FLAIR_in_T1_space|sub-01_acq-FLAIR_T2w|flair_time01_on_middle_space|AX_T2_FLAIR_FS_+C|1_FLAIR_isovox"""
@@ -49,7 +49,7 @@ OPEN = [
     ("VIBE_KM|T1c_tumor|T1ce_ET", (T1CE,)),
     ("T1E|T1K|p1_T1cx|T1px", (T1, T1CE)),
     ("T1X|T1lin|BraTS-GLI-00000-000-t1n-voided", (T1,)),
-    ("T2FL|T2x", (T2, FLAIR)),
+    ("T2FL|T2x|T2dark", (T2, FLAIR)),
     ("FLR|FLAIRE|Flar|TIRM|tirm_tra", (FLAIR,)),
     ("STIR|T2_STIR|cor_STIR|PD_T2|PD+T2|PDT2|AX_PD_T2_FSE|T2_GE|Double_TSE|dual_echo_tse", (T2,)),
     ("t2_tirm_cor_fs", (T2, FLAIR)),
