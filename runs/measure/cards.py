@@ -1,9 +1,10 @@
 """Write docs/cards/ anew: the model card of every checkpoint that the manifest knows.
 
-usage: python runs/measure/cards.py [--pictures]
+usage: python runs/measure/cards.py [--pictures [NAME ...]]
 
---pictures   also make the picture of each anew, of a phantom with a glioma (some minutes of processor time): to be
-             done whenever weights change. Without it the pictures that are there stay, and cards show them
+--pictures   also make the picture of each anew, or of those named, of a phantom with a glioma (some minutes of
+             processor time): to be done whenever weights change. Without it the pictures that are there stay, and cards
+             show them
 """
 
 import io
@@ -89,8 +90,9 @@ def main() -> None:
     for path in CARDS.glob("*.png"):
         if path.stem not in known:
             path.unlink()
-    if "--pictures" in sys.argv[1:]:
-        for entry in (e for e in manifest() if is_at_hand(e)):
+    asked = sys.argv[1:]
+    if asked[:1] == ["--pictures"]:
+        for entry in (e for e in manifest() if is_at_hand(e) and (e.name in asked or len(asked) == 1)):
             (CARDS / f"{entry.name}.png").write_bytes(picture(entry))
     written = pages()
     for path in CARDS.glob("*.md"):

@@ -36,14 +36,18 @@ SUBJECTS = ("ms19", "BraTS-GLI-00027-000", "BraTS2021_01478")
 def models() -> dict[str, list[dict[str, Any]]]:
     """Rows of every model, the regressions first: the benchmark's own, then those of the voxel regression script."""
     found: dict[str, list[dict[str, Any]]] = {}
-    if (own := RESULTS / "regression.csv").exists():
-        found["regression"] = rows_of(read_results(own.read_text(), own.name))
-    for name in (*BASELINE, "committee-ship", "fgc2f-ship", "cwdm-ship", "msg-ldm-ship", "dfbk-ship"):
-        path = RESULTS / f"{BASELINE.get(name, name)}.json"
-        if path.exists():
+    for name in ("regression", *BASELINE, "committee-ship", "fgc2f-ship", "cwdm-ship", "msg-ldm-ship", "dfbk-ship"):
+        if (own := RESULTS / f"{name}.csv").exists():
+            found[name] = rows_of(s for s in read_results(own.read_text(), own.name) if s.given == others(s.made))
+        elif (path := RESULTS / f"{BASELINE.get(name, name)}.json").exists():
             rows = json.loads(path.read_text())
             found[name] = [r for r in rows if r["model"] == name] if name in BASELINE else rows
     return found
+
+
+def others(target: Contrast) -> tuple[Contrast, ...]:
+    """The three from which a contrast is made where one is missing."""
+    return tuple(c for c in STANDARD if c is not target)
 
 
 def rows_of(scores: Iterable[Score]) -> list[dict[str, Any]]:
