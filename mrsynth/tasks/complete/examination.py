@@ -51,13 +51,13 @@ def is_examination(place: Path) -> bool:
     """
     if place.is_file():
         return zipfile.is_zipfile(place)
-    from mrsynth.io.dicom import MOST_FILES, is_dicom
-
     found, seen = False, 0
     for folder, below, names in os.walk(place):
         below[:] = sorted(name for name in below if name not in SKIPPED_FOLDERS and not name.startswith("."))
         if any(map(is_volume, names)):
             return False
+        from mrsynth.io.dicom import MOST_FILES, is_dicom  # which folders of other images do not need
+
         found = found or any(is_dicom(Path(folder, name)) for name in names)
         if (seen := seen + len(names)) > MOST_FILES:
             break
