@@ -110,7 +110,7 @@ def _before_and_after(read: Mapping[str, ScanName | Verdict]) -> dict[str, ScanN
     if len(said) != 2 or others or any(not maybe[name] & {Contrast.T1, Contrast.T1CE} for name in said):
         return {}
     before, after = sorted(said, key=lambda name: "post" in said[name])
-    if ["post" if word == "pre" else word for word in said[before]] != said[after]:
+    if "pre" not in said[before] or ["post" if word == "pre" else word for word in said[before]] != said[after]:
         return {}
     found = {}
     for name, contrast, other in ((before, Contrast.T1, after), (after, Contrast.T1CE, before)):

@@ -365,6 +365,7 @@ def test_nobody_guesses(tmp_path: Path, names: str, doubt: str) -> None:
         "PRE POST T1 T2",
         "a_PRE b_POST T2",
         "PRE POST T1_KM",
+        "X_POST X-POST T2",
     ],
 )
 def test_post_is_after_contrast_agent_only_where_pre_alone_lies_beside_it(tmp_path: Path, names: str) -> None:
