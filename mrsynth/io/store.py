@@ -333,7 +333,8 @@ def _with_members(path: Path, entry: ManifestEntry, entries: Sequence[ManifestEn
                 f"{path}: {member.name} cannot be of the committee {entry.name}: expected a file, the contrasts "
                 f"{', '.join(entry.contrasts)} and the mode mean. Correct it, or install mrsynth again."
             )
-    sources = {source.name: source for member in members for source in member.training_data}
+    every = sorted((s for member in members for s in member.training_data), key=lambda source: source.subjects)
+    sources = {source.name: source for source in every}  # the most of each, since members share their subjects
     return entry.model_copy(update={"training_data": tuple(sources.values())})
 
 

@@ -71,9 +71,9 @@ class BatchOptions(SubjectOptions):
     threads: int | None = Field(None, gt=0, description="of the processor, for each worker")
 
     def of_subject(self, files: SubjectFiles, tree: Tree, redo: bool) -> CompleteOptions:
-        """The request for one subject: of the targets those that it lacks, unless it has them all."""
+        """The request for one subject: of the targets those that it lacks."""
         shared = {key: getattr(self, key) for key in SubjectOptions.model_fields}
-        shared["targets"] = self.lacked_by(files) or self.targets
+        shared["targets"] = self.lacked_by(files)
         place = {"folder": files.folder, "out": tree.out / tree.home(files.name)}
         dataset = None if tree.dataset is None else tree.dataset.root
         return CompleteOptions(**place, dataset=dataset, **{**shared, "overwrite": redo})
