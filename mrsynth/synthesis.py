@@ -13,7 +13,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.devices import out_of_memory, release_cache
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import WeightsError
-from mrsynth.methods.base import Method
+from mrsynth.methods.base import Method, carried
 from mrsynth.plain import Array, Progress
 from mrsynth.sampling import Estimator
 from mrsynth.scans.preparation import Prepared
@@ -152,8 +152,8 @@ def synthesise_whole(
     device = torch.device(how.device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
         made = method.synthesise(
-            images[None].to(device),
-            torch.from_numpy(available)[None].to(device),
+            carried(images[None], device),
+            carried(torch.from_numpy(available)[None], device),
             context=torch.empty((1, len(images), 0, *images.shape[1:]), device=device),
             noise=noise.volume(),
             **options(how),
@@ -183,9 +183,9 @@ def synthesise_slices(
     flags = torch.from_numpy(available).expand(len(indices), -1)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
         made = method.synthesise(
-            stack.to(device),
-            flags.to(device),
-            context=around.to(device),
+            carried(stack, device),
+            carried(flags, device),
+            context=carried(around, device),
             noise=noise.slices(indices),
             targets=targets,
             **options(how),

@@ -10,6 +10,7 @@ import torch
 
 from mrsynth.devices import choose_device, choose_precision, keep_freed_memory, out_of_memory
 from mrsynth.errors import MemoryExhausted, UsageError
+from mrsynth.methods.base import carried
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 
 
@@ -85,6 +86,34 @@ def test_an_unknown_precision():
 )
 def test_out_of_memory(error, answer):
     assert out_of_memory(error) is answer
+
+
+class Watched:
+    """Stands in for a tensor on the CPU and says how it was copied."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, pinned=False):
+        self.pinned = pinned
+
+    def pin_memory(self):
+        return Watched(pinned=True)
+
+    def to(self, device, non_blocking=False):
+        return str(device), self.pinned, non_blocking
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda", "cuda:1"])
+def test_copies_to_a_gpu_are_from_pinned_memory_and_waited_for_by_nobody(device):
+    gpu = device.startswith("cuda")
+
+    assert carried(Watched(), device) == carried(Watched(), torch.device(device)) == (device, gpu, gpu)
+
+
+def test_what_is_there_stays():
+    tensor = torch.ones(2)
+
+    assert carried(tensor, "cpu") is tensor
 
 
 def test_the_peak_of_memory_is_that_since_it_was_asked_to_begin_anew():
