@@ -266,7 +266,8 @@ def test_help(run_cli, monkeypatch):
 # Weights and the other commands --------------------------------------------------------------------------------------
 
 
-def test_weights(run_cli, only_tiny):
+def test_weights(run_cli, only_tiny, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # or what it makes is wrapped, by the length of the others' names
     status, out, _ = run_cli("weights", "list")
     header, where, row = filter(None, out.splitlines())
     assert status == 0 and header.split() == ["name", "method", "size", "licence", "makes"]
