@@ -128,6 +128,7 @@ def test_the_peak_of_memory_is_that_since_it_was_asked_to_begin_anew():
 AFTERWARDS = """
 import mmap
 from pathlib import Path
+import numpy as np
 from mrsynth.devices import keep_freed_memory
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE / 1e6
 before = resident()
