@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
+from mrsynth.scans.volume import Volume
 
 GEOMETRY = (
     *("dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -49,6 +50,11 @@ VENDORS: dict[str, list[tuple[str, float, float, float | None, str, Contrast]]] 
 def content(folder: Path) -> dict[str, bytes | None]:
     """Every path below a folder, hidden ones too, with the bytes of each file."""
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def changed(volume: Volume, voxels: NDArray[Any]) -> Volume:
+    """Other voxels in the same place."""
+    return Volume(voxels.astype(np.float32), volume.affine)
 
 
 def touch(folder: Path, names: str | Iterable[str]) -> Path:

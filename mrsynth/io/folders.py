@@ -25,6 +25,8 @@ NO_RAW_DATA = {"sourcedata", "code", "phenotype", "stimuli"}  # beside the descr
 BIDS_DATATYPES = {"anat", "beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet"}
 FLAGS = " ".join(f"--{contrast} FILE" for contrast in STANDARD)
 RECOGNISED = "t1, t1n, t1w, mprage; t1ce, t1c, ct1, t1gd, t1_post; t2, t2w; flair, t2f, t2_flair"
+_DICOM_ENDING = re.compile(r"\.(dcm|ima)$", re.IGNORECASE)
+_DICOM_NAME = re.compile(r"(im|i|mr)[-_.]?\d+|(\d+\.){5,}\d+|dicomdir", re.IGNORECASE)
 
 
 class Entries(NamedTuple):
@@ -120,24 +122,25 @@ def _beside_the_scans(folder: Path, others: Iterable[str]) -> dict[Path, tuple[t
     """Folders beside the scans that are called like a contrast and hold images (FLAIR/ beside T1.nii.gz), and DICOM."""
     found: dict[Path, tuple[tuple[Contrast, ...], str]] = {}
     for name in others:
-        if re.search(r"(?i)\.(dcm|ima)$", name) and (contrast := contrast_in_name(name[:-4])):
+        if _DICOM_ENDING.search(name) and (contrast := contrast_in_name(name[:-4])):
             found[folder / name] = ((contrast,), "a DICOM file beside scans in NIfTI; convert it with dcm2niix")
             continue
         contrast = contrast_in_name(name[:-1]) if name.endswith("/") and not is_volume(name[:-1]) else None
         if contrast is None or name[:-1] in SKIPPED_FOLDERS:
             continue
-        inside = entries(folder / name[:-1])
-        count = len(inside.images) + len(inside.broken) + sum(map(_looks_like_dicom, inside.others))
-        if count:
-            why = (
-                f"a folder with {count} images beside the scans; copy the one that is meant here, or name it by option"
-            )
-            found[folder / name[:-1]] = ((contrast,), why)
+        try:
+            inside = entries(folder / name[:-1])
+        except InputError:
+            found[folder / name[:-1]] = ((contrast,), "a folder that cannot be read; check its permissions")
+            continue
+        if count := len(inside.images) + len(inside.broken) + sum(map(_looks_like_dicom, inside.others)):
+            todo = "copy the one that is meant here, or name it by option"
+            found[folder / name[:-1]] = ((contrast,), f"a folder with {count} images beside the scans; {todo}")
     return found
 
 
 def _looks_like_dicom(name: str) -> bool:
-    return re.search(r"(?i)\.(dcm|ima)$|^(im|i|mr)[-_.]?\d+$|^(\d+\.){5,}\d+$|^dicomdir$", name) is not None
+    return (_DICOM_ENDING.search(name) or _DICOM_NAME.fullmatch(name)) is not None
 
 
 def _by_folder(path: Path, name: ScanName | Verdict, folder: Path) -> ScanName | Verdict:

@@ -30,23 +30,9 @@ TO_CONVERT = {  # ending -> how to make NIfTI of it
     ".tiff": "the program that wrote it",
 }
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
-BESIDE = (
-    "json",
-    "txt",
-    "md5",
-    "sha1",
-    "sha256",
-    "log",
-    "png",
-    "jpg",
-    "jpeg",
-    "csv",
-    "tsv",
-    "xml",
-    "html",
-    "lock",
-    "dvc",
-)
+BESIDE = {  # what such a name says of a file that lies beside the image
+    *("json", "txt", "md5", "sha1", "sha256", "log", "png", "jpg", "jpeg", "csv", "tsv", "xml", "html", "lock", "dvc")
+}
 _ENDINGS = sorted((*READ, *HEADERS, *TO_CONVERT), key=len, reverse=True)
 _ENDING = re.compile(rf"(?i)(?:{'|'.join(map(re.escape, _ENDINGS))})$")
 _READ = "|".join(map(re.escape, sorted(READ, key=len, reverse=True)))

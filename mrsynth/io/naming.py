@@ -154,14 +154,8 @@ def _hidden(filenames: Collection[str]) -> dict[str, str]:
     front = [i for i in range(skip, least - 1) if len({found[i] for found in listed}) == 1]
     back = [-i for i in range(1, least - skip) if len({found[-i] for found in listed}) == 1]
     coded = any(re.search(r"\d", found[i]) and not contrast_of_word(found[i]) for found in listed for i in front)
-    kept = [
-        i
-        for i in front
-        if not _is_label(listed[0][i])
-        or listed[0][i] == "atlas"
-        or coded
-        or len(name_words(_case(stems, places, i))) > 1
-    ]
+    labels = [i for i in front if _is_label(listed[0][i]) and listed[0][i] != "atlas"]  # which may be a space
+    kept = [i for i in front if i not in labels or coded or len(name_words(_case(stems, places, i))) > 1]
     telling = [i for i in (*front, *back) if contrast_of_word(listed[0][i])]
     silent = [i for i in kept if i not in telling]
 

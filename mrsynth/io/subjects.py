@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FEW_VALUES = 5  # of a label map at most; any scan has more
 SMALLEST = 100  # bytes of a file that holds an image, packed
 SAMPLED = 20_000  # voxels looked at first: a scan is known by them
-EVERYTHING = "most of every outer face of the image, where background is"
+EVERYTHING = "marks most of every outer face of the image, where background is"
 
 __all__ = [
     "SubjectFiles",
@@ -228,8 +228,8 @@ def settle_masks(found: SubjectFiles) -> SubjectFiles:
     if found.mask is not None:
         if not fills_its_faces(as_mask(found.mask, read_volume(found.mask, labels=True)).voxels):
             return found
-        told = f"{found.mask.name} marks {EVERYTHING}: the brain is looked for without it."
-        left_out = {**found.left_out, found.mask: f"a brain mask that marks {EVERYTHING}"}
+        told = f"{found.mask.name} {EVERYTHING}: the brain is looked for without it."
+        left_out = {**found.left_out, found.mask: f"a brain mask that {EVERYTHING}"}
         return replace(found, mask=None, left_out=left_out, notes=(*found.notes, told))
 
     first = found.available[0]
@@ -243,7 +243,7 @@ def settle_masks(found: SubjectFiles) -> SubjectFiles:
         elif twin := next((p for p, v in kept.items() if ((v.voxels != 0) == (there.voxels != 0)).all()), None):
             left_out[path] = f"the same brain mask as {twin.name}"
         elif fills_its_faces(there.voxels):
-            left_out[path] = f"a brain mask that marks {EVERYTHING}"
+            left_out[path] = f"a brain mask that {EVERYTHING}"
         else:
             kept[path] = there
     named = [path for path in kept if any(contrast_of_word(word) is first for word in name_words(path.name))]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
 from mrsynth.scans.agreement import misplaced
-from mrsynth.scans.foreground import differences
+from mrsynth.scans.foreground import differences, shown_by_each
 from mrsynth.scans.likeness import made_from_another
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.stripping import LARGEST_BRAIN_LITRES
@@ -57,9 +57,10 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Known) -> list[str]:
         )
     mask = None if subject.mask is None else subject.mask.voxels != 0
     used = {c: subject.volumes[c] for c in prepared.scales if c in subject.volumes}
-    warnings += differences(used, mask)
+    seen = shown_by_each(used, mask)
+    warnings += differences(seen)
     warnings += misplaced(prepared)
-    warnings += made_from_another(used, mask)
+    warnings += made_from_another(used, seen)
     if max(subject.reference.spacing) > THICK_SLICES_MM:
         size = " x ".join(f"{s:.3g}" for s in subject.reference.spacing)
         warnings.append(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
+from mrsynth.plain import Mask
 from mrsynth.scans.volume import Volume
 
 HEAD_ABOVE_HU = -500.0  # Hounsfield units: half way from air (-1000) to water (0)
@@ -83,12 +84,19 @@ def _faces(image: NDArray[Any]) -> list[NDArray[Any]]:
     return [np.moveaxis(image, axis, 0)[end] for axis in range(3) for end in (0, -1)]
 
 
-def differences(volumes: Mapping[Contrast, Volume], mask: NDArray[np.bool_] | None = None) -> list[str]:
+def shown_by_each(volumes: Mapping[Contrast, Volume], mask: Mask | None = None) -> dict[Contrast, Mask]:
+    """Where each contrast shows something: (I, J, K) bool, of all but a CT, whose air is no background.
+
+    mask  (I, J, K) bool: what counts at all
+    """
+    return {c: shown(c, v) if mask is None else shown(c, v) & mask for c, v in volumes.items() if c is not Contrast.CT}
+
+
+def differences(seen: Mapping[Contrast, Mask]) -> list[str]:
     """Which contrast shows less than the others, or more, and how much, in sentences; empty where they agree.
 
-    mask  what counts at all
+    seen  by `shown_by_each`
     """
-    seen = {c: shown(c, v) if mask is None else shown(c, v) & mask for c, v in volumes.items() if c is not Contrast.CT}
     if len(seen) < 2:
         return []
     told = []

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mrsynth.contrasts import Contrast
 from mrsynth.plain import Array, Doubles, Mask
-from mrsynth.scans.foreground import shown
 from mrsynth.scans.volume import Volume
 
 NEARLY = 1e-4  # of the variance of one image that another leaves, where the two are one
@@ -86,13 +85,12 @@ def _is_multiple(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return factor > 0 and float(((b - factor * a) ** 2).sum()) < NEARLY * spread
 
 
-def made_from_another(volumes: Mapping[Contrast, Volume], mask: Mask | None = None) -> list[str]:
+def made_from_another(volumes: Mapping[Contrast, Volume], seen: Mapping[Contrast, Mask]) -> list[str]:
     """A sentence for each two contrasts on one grid that follow one another as no two scans do.
 
-    mask   (I, J, K) bool: what counts at all
+    seen   of each that is compared where it shows something, by `foreground.shown_by_each`
     """
     told = []
-    seen = {c: shown(c, v) if mask is None else shown(c, v) & mask for c, v in volumes.items() if c is not Contrast.CT}
     for one, other in combinations(seen, 2):
         left = left_within_blocks(volumes[one].voxels, volumes[other].voxels, seen[one] & seen[other])
         if left < MADE:

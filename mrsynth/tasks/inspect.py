@@ -22,7 +22,6 @@ from mrsynth.tasks.complete.plan import header_problems
 
 if TYPE_CHECKING:
     from mrsynth.scans.preparation import PreparationConfig
-    from mrsynth.scans.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -112,12 +111,17 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
     """What keeps `complete` from using the voxels; and what it would warn of, with signs that a scan is spoiled."""
     from mrsynth.scans.familiarity import unfamiliar
     from mrsynth.scans.preparation import prepare
+    from mrsynth.scans.spoiled import signs_of_damage
     from mrsynth.tasks.complete.run import brain_finder
 
     try:
         raw = load_raw(settle_masks(files), find_brain=brain_finder("auto"))
         subject = raw.subject
-        hints = spoiled(subject)
+        hints = [
+            f"{contrast.label} may be spoiled: {'; '.join(signs)}. Look at it; `complete --replace {contrast}` makes "
+            "it from the others."
+            for contrast, signs in signs_of_damage(subject).items()
+        ]
         if selection is not None and isinstance(selection.entry, ManifestEntry) and is_at_hand(selection.entry):
             card, preparation = card_and_preparation(selection.entry, located(selection.entry).path)
             prepared = prepare(subject.without(*card.unlearnt), card.contrasts, preparation)
@@ -129,26 +133,7 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
 
 def damage(files: SubjectFiles) -> list[str]:
     """What speaks for a look at the scans of a subject that lacks nothing: `complete` would not read them."""
-    from mrsynth.tasks.complete.run import brain_finder
-
-    if problems := header_problems(files):
-        return problems
-    try:
-        raw = load_raw(settle_masks(files), find_brain=brain_finder("auto"))
-    except InputError as error:
-        return [str(error)]
-    return [*raw.notes, *spoiled(raw.subject)]
-
-
-def spoiled(subject: "Subject") -> list[str]:
-    """Signs that scans are spoiled, and what to do."""
-    from mrsynth.scans.spoiled import signs_of_damage
-
-    return [
-        f"{contrast.label} may be spoiled: {'; '.join(signs)}. Look at it; `complete --replace {contrast}` makes it "
-        "from the others."
-        for contrast, signs in signs_of_damage(subject).items()
-    ]
+    return header_problems(files) or [line for lines in voxel_problems(files, None) for line in lines]
 
 
 def card_and_preparation(entry: ManifestEntry, checkpoint: Path) -> "tuple[Card, PreparationConfig]":

@@ -59,7 +59,7 @@ class Row:
     memory: float = 1200.0
 
 
-MEMBERS = ("fgc2f", "dfbk", "cwdm", "msg-ldm, old --fast")  # rows of those that make a committee
+MEMBERS = ("fgc2f", "dfbk", "cwdm")  # rows of those that make a committee
 LATER = "--no-viewer"  # leaves out what 0.1.0 has not
 ROWS = (
     Row("fgc2f", "--method fgc2f", "--method fgc2f", 0.41),

@@ -105,6 +105,25 @@ def test_a_contrast_that_is_there_in_another_shape_is_not_made_again(tmp_path: P
     assert any(BARELY_A_SCAN[name] in why for why in left_out.values())
 
 
+def test_a_folder_that_cannot_be_read_stops_only_what_it_may_hold(tmp_path: Path, monkeypatch: Any) -> None:
+    """Root may read any folder, so the system is asked to refuse."""
+    write(tmp_path / "p1_t1.nii.gz")
+    closed = tmp_path / "T2_AX"
+    closed.mkdir()
+    usual = os.scandir
+
+    def refused(place: Any) -> Any:
+        if Path(place) == closed:
+            raise PermissionError(13, "Permission denied", str(place))
+        return usual(place)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(InputError, match=r"T2_AX.*a folder that cannot be read"):
+        find_subject(tmp_path)
+    found = find_subject(tmp_path, needed=(T1CE,))
+    assert found.available == (T1,) and "cannot be read" in found.left_out[closed]
+
+
 def test_what_only_reminds_of_a_scan_disturbs_nobody(tmp_path: Path) -> None:
     write(tmp_path / "p1_t1.nii.gz")
     beside = (

@@ -5,20 +5,16 @@ import pytest
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.scans.foreground import background_of, differences, shown, shows_air
+from mrsynth.scans.foreground import background_of, differences, shown, shown_by_each, shows_air
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.volume import Volume
+from tests.helpers import changed
 
 T1, T1CE, T2, FLAIR = STANDARD
 
 
-@pytest.fixture
-def volumes(brain_volumes):
-    return brain_volumes(shape=(40, 44, 32))
-
-
-def changed(volume, voxels):
-    return Volume(voxels.astype(np.float32), volume.affine)
+def told_of(volumes):
+    return differences(shown_by_each(volumes))
 
 
 def inside(volume):
@@ -68,11 +64,11 @@ def test_a_background_that_is_not_0_is_refused_unless_a_mask_says_what_is_outsid
 
 
 def test_contrasts_that_agree_are_not_spoken_of(volumes):
-    assert differences(volumes) == [] and differences({T1: volumes[T1]}) == []
+    assert told_of(volumes) == [] and told_of({T1: volumes[T1]}) == []
     edge = changed(
         volumes[T2], np.where(np.random.default_rng(0).random(volumes[T2].shape) < 0.01, 0, volumes[T2].voxels)
     )
-    assert differences({**volumes, T2: edge}) == []
+    assert told_of({**volumes, T2: edge}) == []
 
 
 def test_partial_coverage_is_told_with_its_share(volumes):
@@ -81,21 +77,21 @@ def test_partial_coverage_is_told_with_its_share(volumes):
     last = np.flatnonzero(brain.any(axis=(0, 1)))[-8:]
     voxels[..., last] = 0
     share = brain[..., last].sum() / brain.sum()
-    (told,) = differences({**volumes, FLAIR: changed(volumes[FLAIR], voxels)})
+    (told,) = told_of({**volumes, FLAIR: changed(volumes[FLAIR], voxels)})
     assert told.startswith(f"FLAIR lacks {share:.0%} of the brain that the other contrasts show")
 
 
 def test_one_contrast_with_its_skull_is_told(volumes):
     grown = np.where(inside(volumes[T1]), volumes[T1].voxels, 300)
     grown[0], grown[:, 0], grown[..., 0] = 0, 0, 0
-    (told,) = differences({c: v for c, v in volumes.items() if c is not T1} | {T1: changed(volumes[T1], grown)})
+    (told,) = told_of({c: v for c, v in volumes.items() if c is not T1} | {T1: changed(volumes[T1], grown)})
     factor = (grown != 0).sum() / inside(volumes[T2]).sum()
     assert told.startswith(f"The foreground of T1 is {factor:.2f} times that of T1ce, T2, FLAIR")
 
 
 def test_a_contrast_that_covers_a_part_makes_no_other_look_larger(volumes):
     part = np.where(np.arange(volumes[T2].shape[2]) < volumes[T2].shape[2] // 2, volumes[T2].voxels, 0)
-    (told,) = differences({T1: volumes[T1], FLAIR: volumes[FLAIR], T2: changed(volumes[T2], part)})
+    (told,) = told_of({T1: volumes[T1], FLAIR: volumes[FLAIR], T2: changed(volumes[T2], part)})
     assert told.startswith("T2 lacks ")
 
 

@@ -43,7 +43,7 @@ class FastWaveletUNet:
         self.dtype = dtype
         self.embed_level = deepcopy(plain.embed_level)
         self.stem_weight, self.stem_bias = copied(plain.stem.weight), copied(plain.stem.bias)
-        self.work, self.compiling = 0, False
+        self.work = 0
         level, made = 0, []
         for block in cast("Sequence[ResidualBlock3d]", [*plain.down, *plain.middle, *plain.up]):
             level += {"halve": 1, "keep": 0, "double": -1}[block.resample]
@@ -68,7 +68,6 @@ class FastWaveletUNet:
         """
         check_grid(conditions, self.config)
         self.work += forwards * self.config.width * len(conditions) * conditions.shape[2:].numel()
-        self.compiling = self.work >= REPAYS
         own = self.stem_weight.shape[1] - conditions.shape[1]
         self.stem = Convolution(self.stem_weight[:, :own], self.dtype, self.how_stem)
         constant = Convolution(self.stem_weight[:, own:], self.dtype, self.how_stem)
@@ -94,7 +93,7 @@ class FastWaveletUNet:
         if x.shape != expected:
             raise ValueError(f"x is {tuple(x.shape)}; with these weights and conditions it must be {expected}")
         conditions = [[c] for c in self.conditions] or [[] for _ in fixed]
-        with compiling(self.compiling):
+        with compiling(self.work >= REPAYS):
             return torch.stack([self._one(*sample) for sample in zip(x, level, fixed, conditions, strict=True)])
 
     def _one(self, x: Tensor, level: Tensor, fixed: Tensor, conditions: list["Source"]) -> Tensor:
