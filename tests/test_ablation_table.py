@@ -11,7 +11,7 @@ from mrsynth.methods import build_method
 from mrsynth.scores.rows import Score, results_csv
 from mrsynth.tasks.train.cards import sampling_of
 from mrsynth.tasks.train.config import read_run_file
-from runs.measure.ablation_table import cell, table
+from runs.measure.ablation_table import cell, main, table
 
 ABLATIONS = Path(__file__).resolve().parents[1] / "runs" / "ablations"
 # The rows of each paper: variant -> what is other than in `full`, by dotted key.
@@ -126,6 +126,20 @@ def test_means_over_seeds_with_their_spread_and_paired_differences(tmp_path):
     assert full.startswith("| full | 2 | 23.000 ± 2.828 |") and full.endswith("|  |")
     assert small.startswith("| small | 2 | 12.000 ± 1.414 |")
     assert small.endswith("| -11.000 ± 1.414 |")  # -10 and -12: the spread of the difference, not of the two
+
+
+def test_what_is_kept_of_a_seed_makes_the_table_of_its_benchmark(tmp_path, monkeypatch, capsys):
+    """Alone, and beside the benchmark of another seed."""
+    first = results(tmp_path, "1.csv", {"small-s1": [10.0, 12.0], "full-s1": [20.0, 22.0]})
+    second = results(tmp_path, "2.csv", {"small-s2": [13.0], "full-s2": [25.0]})
+    monkeypatch.setattr("sys.argv", ["ablation_table.py", "--means", str(first)])
+    main()
+    kept = tmp_path / "kept.csv"
+    kept.write_text(capsys.readouterr().out)
+
+    full, small = kept.read_text().splitlines()[1:]
+    assert full == "full,1,2,21.0000,21.0000,21.0000" and small == "small,1,2,11.0000,11.0000,11.0000"
+    assert table([kept]) == table([first]) and table([kept, second]) == table([first, second])
 
 
 def test_variants_that_are_means_over_other_cases_are_no_table(tmp_path):

@@ -1,6 +1,6 @@
 """Write the tables of docs/benchmark.md, of its appendices and of README.md anew from the result files in runs/results.
 
-usage: python runs/measure/pages.py [--check]      --check only says whether the pages are up to date (status 1: not)
+usage: python -m runs.measure.pages [--check]      --check only says whether the pages are up to date (status 1: not)
 
 The prose around them is left as it is.
 
@@ -23,6 +23,7 @@ from typing import Any
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
 from mrsynth.methods import METHODS
 from mrsynth.scores.rows import Score, read_results
+from runs.measure.ablation_table import table as ablation_table
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RESULTS = CHECKOUT / "runs" / "results"
@@ -239,6 +240,11 @@ def printed_once_it_is(name: str) -> Callable[[], str]:
     return lambda: printed(name)() if (RESULTS / f"{name}.md").exists() else "(not measured yet)"
 
 
+def ablations(method: str) -> Callable[[], str]:
+    """The variants of a method beside each other, from the means of their seeds."""
+    return lambda: "\n".join(ablation_table([RESULTS / f"ablations-{method}.csv"]))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "figures": figures,
     "verdict": verdict,
@@ -253,7 +259,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps-dfbk": printed("steps-dfbk"),
     "ceiling-msg-ldm": printed("ceiling-msg-ldm"),
     "consistency": printed("consistency"),
-    **{f"ablations-{method}": printed_once_it_is(f"ablations-{method}") for method in METHODS},
+    **{f"ablations-{method}": ablations(method) for method in METHODS},
     "speed-beside": printed_once_it_is("speed-beside"),
     "curves": printed_once_it_is("curves"),
 }
