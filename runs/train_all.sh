@@ -6,6 +6,7 @@
 # ROOT   folders of subjects: the archives named in runs/corpus.yaml, and phantoms
 # NAME   runs to train, by the names of their files in runs/; without any the whole queue below, in its order
 #
+# A run file with a line `# begins with: RUN` goes on from the averaged weights of OUT/RUN, which comes before it.
 # SIGTERM or Ctrl-C stops the run that is going on after its iteration; the same command goes on with it. The state of
 # other runs is left alone. `kill -STOP -- -PGID` pauses it all, `kill -CONT -- -PGID` goes on; PGID is in OUT/group.
 # Paused time costs nothing: losses.csv counts the CPU seconds that were used.
@@ -31,6 +32,8 @@ for name in "${queue[@]}"; do
     [ -e "$out/$name/finished" ] && continue
     method=$(sed -n 's/^  method: *//p' "$runs/$name.yaml")
     begin=(--config "$runs/$name.yaml")
+    before=$(sed -n 's/^# begins with: *//p' "$runs/$name.yaml")
+    [ -n "$before" ] && begin+=(--init "$out/$before/checkpoint.safetensors")
     [ -e "$out/$name/state.pt" ] && begin=(--resume)
     mrsynth train --method "$method" "${roots[@]}" "${begin[@]}" --out "$out/$name" --no-progress &
     trained=$!
