@@ -32,6 +32,7 @@ from mrsynth.tasks.train.config import read_run_file
 GOLDEN = Path(__file__).resolve().parent / "golden"
 OLD = {path.stem.removeprefix("old-"): path for path in sorted(GOLDEN.glob("old-*.safetensors"))}
 T1, T1CE, T2, FLAIR = STANDARD
+APART = {"msg-ldm-ship": 2e-3}  # 0.0012 in one voxel, between an Intel Xeon with AVX-512 and an AMD EPYC with AVX2
 
 
 def phantom(shape=(24, 28, 10)):
@@ -65,7 +66,7 @@ def test_a_file_of_0_1_0_gives_its_former_voxels(name):
         expected = golden[name]
     found = made.image[~prepared.available][..., 1::2]
     assert expected.std() > 0.2
-    np.testing.assert_allclose(found, expected, atol=1e-3)  # processors differ; u of 1 is white
+    np.testing.assert_allclose(found, expected, atol=APART.get(name, 1e-3))  # processors differ; u of 1 is white
 
 
 @pytest.mark.parametrize("name", OLD)
