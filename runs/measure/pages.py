@@ -5,8 +5,9 @@ usage: python -m runs.measure.pages [--check]      --check only says whether the
 The prose around them is left as it is.
 
 A table stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; TABLES says what makes each. Result files are rows
-of the voxel regression script (NAME.json), tables of `mrsynth benchmark` (NAME.csv), or tables that another script of
-this folder printed (NAME.md; speed.md was written by hand, from a clock). phantom.csv is a results.csv less the lines
+of the voxel regression script (NAME.json), tables of `mrsynth benchmark` (NAME.csv), means that ablation_table.py
+printed (ablations-METHOD.csv), or tables that another script of this folder printed (NAME.md; speed.md was written by
+hand, from a clock). phantom.csv is a results.csv less the lines
 that no table needs:
   grep -E "^dataset|,brain3d,brain,PSNR" RUN/results.csv > runs/results/phantom.csv
 """
