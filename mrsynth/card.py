@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.plain import Plain
+from mrsynth.sampling import AXIAL, Plane
 from mrsynth.scores.rows import Score
 
 LONGEST_NAME = 200
@@ -31,6 +32,7 @@ class Card(Plain):
     scores     means over validation subjects
     sampling   how to sample unless told otherwise: the default `mode`, all `modes`, sampler and steps of mode sample
                (mrsynth/sampling.py). Files of 0.1.0 name no mode: {"sampler": "ddim", "steps": 1, "samples": 4}
+    planes     those whose slices it learnt from: mode mean makes a volume from the slices of each, and takes the mean
     """
 
     name: str
@@ -40,6 +42,7 @@ class Card(Plain):
     licence: str
     subjects: dict[Contrast, int] | None = None
     sampling: dict[str, Any] = Field({})
+    planes: tuple[Plane, ...] = Field(AXIAL, min_length=1)
     training_data: tuple[DataSource, ...] = ()
     run_file: str | None = None
     iterations: int = 0

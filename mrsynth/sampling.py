@@ -11,7 +11,7 @@ Checkpoints of version 0.1.0 do not name a mode. Unless one is asked for, they d
 of so many short chains.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ from mrsynth.plain import Plain
 
 Mode = Literal["mean", "sample"]
 Crop = Literal["brain", "full"]
+Plane = Literal["axial", "coronal", "sagittal"]
+AXIAL: tuple[Plane, ...] = ("axial",)
 MODES: tuple[Mode, ...] = ("mean", "sample")
 Draws = Literal["v1", "v2"]
 Variance = Literal["posterior", "beta"]
@@ -69,6 +71,7 @@ class Estimator:
     batch_size  slices in one pass of the network
     noise       the generator, by its version (`DRAWS`)
     eta         of ddim, variance of ddpm; None leaves them to the configuration
+    planes      of slices: mode mean makes the volume from those of each, and takes the mean
     """
 
     sampler: str
@@ -82,6 +85,7 @@ class Estimator:
     noise: Draws = "v1"
     eta: float | None = None
     variance: Variance | None = None
+    planes: tuple[Plane, ...] = AXIAL
 
     @property
     def generator(self) -> str | None:
@@ -91,7 +95,7 @@ class Estimator:
     @property
     def words(self) -> str:
         """What the image is, in a sentence."""
-        return in_words(self.mode, self.sampler, self.steps, self.samples)
+        return in_words(self.mode, self.sampler, self.steps, self.samples, self.planes)
 
 
 def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
@@ -130,7 +134,7 @@ def check_chain(sampler: str, asked: Sampling) -> None:
             )
 
 
-def in_words(mode: str, sampler: str, steps: int, samples: int) -> str:
+def in_words(mode: str, sampler: str, steps: int, samples: int, planes: Sequence[Plane] = AXIAL) -> str:
     """What an image of a mode is, in a sentence; `weights show`, report and sidecar say the same."""
     chain = f"{steps} step{'s' * (steps > 1)} of {sampler}"
     if sampler == EACH_ONE_CALL:
@@ -139,9 +143,10 @@ def in_words(mode: str, sampler: str, steps: int, samples: int) -> str:
             "truth on average, and smoother than a scan."
         )
     if mode == "mean":
+        cut = f", for {listed(planes)} slices apart, averaged" if len(planes) > 1 else ""
         return (
-            "The conditional mean, by one call of the network without noise: closest to the truth on average, and "
-            "smoother than a scan."
+            f"The conditional mean, by one call of the network without noise{cut}: closest to the truth on average, "
+            "and smoother than a scan."
         )
     if mode == "sample":
         more = f" The mean and the spread of {samples} samples lie beside it." if samples > 1 else ""
@@ -151,12 +156,17 @@ def in_words(mode: str, sampler: str, steps: int, samples: int) -> str:
     return f"The mean of {samples} draws by {chain}: smoother than a scan." if samples > 1 else f"One draw by {chain}."
 
 
-def default_in_words(said: Mapping[str, Any]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`axial, coronal and sagittal`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def default_in_words(said: Mapping[str, Any], planes: Sequence[Plane] = AXIAL) -> str:
     """What a checkpoint makes unless told otherwise, and what else it can; `said` is `Card.sampling`."""
     mode = str(said.get("mode") or "draws")
     steps, samples = int(said.get("steps") or 0), int(said.get("samples") or 1)
     chain = str(said.get("sampler") or "its sampler"), steps or 1
-    text = in_words(mode, *chain, samples if mode == "draws" else 1)
+    text = in_words(mode, *chain, samples if mode == "draws" else 1, planes)
     others = [m for m in said.get("modes", ()) if m != mode]
     return f"{text} --mode {' or '.join(others)} is the other way." if others else text
 

@@ -14,8 +14,9 @@ from mrsynth.devices import out_of_memory, release_cache
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import WeightsError
 from mrsynth.methods.base import Method, carried
-from mrsynth.plain import Array, Progress
-from mrsynth.sampling import Estimator
+from mrsynth.plain import Array, Mask, Progress
+from mrsynth.sampling import AXIAL, Estimator, Plane
+from mrsynth.scans.planes import ORDER, cut, padded
 from mrsynth.scans.preparation import Prepared
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ def synthesise_volume(
     subject     its name, which seeds the noise
     available   (C,) what the method may read; None for all that the subject has. Hiding a contrast makes a self-check
     targets     missing contrasts that are wanted; None for all
-    slices      indices along K to make, by a method that works on slices; None for all with foreground. The rest stay 0
+    slices      indices along K to make, by a method that works on slices, as axial ones whatever `how` says; None for
+                all with foreground. The rest stay 0
     Raises WeightsError when the network gives numbers that are not finite.
     """
     flags = np.asarray(prepared.available if available is None else available, dtype=bool)
@@ -62,26 +64,35 @@ def synthesise_volume(
     mean = torch.zeros((int(missing.sum()), *prepared.mask.shape))
     spread = torch.zeros_like(mean) if how.samples > 1 else None
     first: torch.Tensor | None = None
-    for sample in range(how.samples):
+    planes = AXIAL if method.dimensions == 3 or slices is not None else how.planes
+    turns = [(sample, plane) for sample in range(how.samples) for plane in planes]
+    for turn, (sample, plane) in enumerate(turns):
         noise = SeededNoise(how.seed, subject, method.targets, sample, method.shared_noise, how.noise)
 
-        def tell(what: str, done: int, total: int, sample: int = sample) -> None:
+        def tell(what: str, done: int, total: int, turn: int = turn) -> None:
             if progress is not None:
-                progress(f"synthesising {what}", sample * total + done, how.samples * total)
+                progress(f"synthesising {what}", turn * total + done, len(turns) * total)
 
-        for where, made in parts(method, prepared, flags, targets, slices, noise, how, tell):
-            if not bool(made[missing][:, torch.from_numpy(prepared.mask[..., where])].isfinite().all()):
+        images, mask = prepared.images, prepared.mask
+        if plane != "axial":
+            images, mask = (padded(cut(x, plane), method.multiple, x.ndim - 3) for x in (images, mask))
+        mean_cut, spread_cut = seen_in(mean, plane), None if spread is None else seen_in(spread, plane)
+        rows, columns = mean_cut.shape[1:3]
+        for where, whole_slices in parts(method, images, mask, flags, targets, slices, noise, how, tell):
+            made = whole_slices[:, :rows, :columns]
+            brain = torch.from_numpy(mask[:rows, :columns, where])
+            if not bool(made[missing][:, brain].isfinite().all()):
                 raise WeightsError(
                     f"What the network makes of {subject} is not finite, so nothing was kept. "
                     "Its weights may be damaged, or too large for the precision: try --precision fp32."
                 )
             u = ((made[missing] + 1) / 2).clamp(0, 1)
             # running mean and sum of squared deviations: Welford 1962
-            change = u - mean[..., where]
-            mean[..., where] += change / (sample + 1)
-            if spread is not None:
-                spread[..., where] += change * (u - mean[..., where])
-        if sample == 0 and how.mode == "sample" and how.samples > 1:
+            change = u - mean_cut[..., where]
+            mean_cut[..., where] += change / (turn + 1)
+            if spread_cut is not None:
+                spread_cut[..., where] += change * (u - mean_cut[..., where])
+        if turn == 0 and how.mode == "sample" and how.samples > 1:
             first = mean.clone()
 
     def whole(made: torch.Tensor, others: Array) -> Array:
@@ -98,9 +109,15 @@ def synthesise_volume(
     )
 
 
+def seen_in(volumes: torch.Tensor, plane: Plane) -> torch.Tensor:
+    """Volumes (C, I, J, K) as slices (C, H, W, slices) of a plane: the same memory."""
+    return volumes.permute(0, *(1 + axis for axis in ORDER[plane]))
+
+
 def parts(
     method: Method,
-    prepared: Prepared,
+    images: Array,
+    mask: Mask,
     available: NDArray[np.bool_],
     targets: Collection[Contrast] | None,
     slices: Sequence[int] | None,
@@ -110,22 +127,23 @@ def parts(
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """One sample of the volume, piece by piece: indices along K, and (C, I, J, K') in [-1, 1] on the CPU.
 
+    images   (C, I, J, K) u in [0, 1], and the mask (I, J, K), both as slices of a plane are seen
     Where memory runs out for a batch of slices, half of them are tried, down to one.
     """
-    images = torch.from_numpy(prepared.images) * 2 - 1
+    read = torch.from_numpy(np.ascontiguousarray(images)) * 2 - 1
     if method.dimensions == 3:
         assert slices is None, "a method of three dimensions makes whole volumes"
         release_cache(how.device)  # of the preparation: a volume's layers are too large for what is left there
-        whole = synthesise_whole(method, images, available, noise, how, lambda n, of: tell("the volume", n, of))
-        yield list(range(images.shape[-1])), whole
+        whole = synthesise_whole(method, read, available, noise, how, lambda n, of: tell("the volume", n, of))
+        yield list(range(read.shape[-1])), whole
         return
     if slices is None:
-        slices = np.flatnonzero(prepared.mask.any(axis=(0, 1))).tolist()
+        slices = np.flatnonzero(mask.any(axis=(0, 1))).tolist()
     start, size = 0, how.batch_size
     while start < len(slices):
         batch = list(slices[start : start + size])
         try:
-            made = synthesise_slices(method, images, available, batch, noise, how, targets)
+            made = synthesise_slices(method, read, available, batch, noise, how, targets)
         except (MemoryError, RuntimeError) as error:
             if len(batch) == 1 or not out_of_memory(error):
                 raise
@@ -171,7 +189,7 @@ def synthesise_slices(
     how: Estimator,
     targets: Collection[Contrast] | None = None,
 ) -> torch.Tensor:
-    """Axial slices `indices` of images (C, I, J, K) in [-1, 1], made on the device: (B, C, I, J) float32 on the CPU."""
+    """Slices `indices` of images (C, I, J, K) in [-1, 1], made on the device: (B, C, I, J) float32 on the CPU."""
     device = torch.device(how.device)
     depth, n = images.shape[-1], method.neighbours
     stack = images[..., list(indices)].permute(3, 0, 1, 2)

@@ -19,6 +19,8 @@ from mrsynth.io.files import ensure_folder, write_bytes, write_text
 from mrsynth.io.reading import open_regular, read_json
 from mrsynth.io.subjects import SubjectFiles, load_subject
 from mrsynth.plain import Plain
+from mrsynth.sampling import Plane
+from mrsynth.scans.planes import ORDER, cut
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 
 FORMAT = 2  # to be raised with any change of these files, or of the numbers that `prepare` gives
@@ -64,16 +66,20 @@ class CachedSubject:
         mapped: NDArray[np.uint16] = np.load(self.path, mmap_mode="r")
         return mapped
 
-    def slab(self, index: int, neighbours: int) -> NDArray[np.float32]:
-        """(C, 1 + 2 * neighbours, I, J) u: slice `index`, then its neighbours from the lowest to the highest.
+    def slab(self, index: int, neighbours: int, plane: Plane = "axial") -> NDArray[np.float32]:
+        """(C, 1 + 2 * neighbours, H, W) u: slice `index` of a plane, then its neighbours, the lowest first.
 
-        Zeros beyond the ends of the volume.
+        Axial: (H, W) is (I, J), and `index` counts along K. Zeros beyond the ends of the volume.
         """
-        stored = self.stored
+        stored = self.volumes(plane).transpose(3, 0, 1, 2)
         offsets = [0, *(o for o in range(-neighbours, neighbours + 1) if o)]
         blank = np.zeros(stored.shape[1:], np.uint16)
         picked = [stored[index + o] if 0 <= index + o < len(stored) else blank for o in offsets]
         return np.stack(picked, axis=1).astype(np.float32) / np.float32(LEVELS)
+
+    def volumes(self, plane: Plane = "axial") -> NDArray[np.uint16]:
+        """The file as (C, H, W, slices) of a plane, still on disk."""
+        return cut(self.stored.transpose(1, 2, 3, 0), plane)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,10 +94,12 @@ class CachedSubject:
         lacking = [(0, 0), *((0, n - m) for n, m in zip(size, part.shape[1:], strict=True))]
         return np.pad(part.astype(np.float32) / np.float32(LEVELS), lacking)
 
-    def label_slice(self, index: int) -> NDArray[np.int16]:
-        """(I, J): the values of the segmentation in slice `index`; -1 everywhere if there is none."""
-        i, j, _ = self.shape
-        return self.label_box((0, 0, index), (i, j, 1))[..., 0]
+    def label_slice(self, index: int, plane: Plane = "axial") -> NDArray[np.int16]:
+        """(H, W): the values of the segmentation in slice `index` of a plane; -1 everywhere if there is none."""
+        corner, size = [0, 0, 0], list(self.shape)
+        across = ORDER[plane][2]
+        corner[across], size[across] = index, 1
+        return cut(self.label_box(corner, size), plane)[..., 0]
 
     def label_box(self, corner: Sequence[int], size: Sequence[int]) -> NDArray[np.int16]:
         """(*size): the values of the segmentation in the box of `box`, 0 beyond the ends; all -1 if there is none."""

@@ -15,6 +15,7 @@ from mrsynth.methods.committee import average, onto
 from mrsynth.methods.error_map import ErrorMap, Seen
 from mrsynth.plain import Array, Progress
 from mrsynth.sampling import (
+    AXIAL,
     EACH_ONE_CALL,
     FAST_STEPS,
     ONE_CALL,
@@ -84,6 +85,7 @@ class TrainedMethod:
             noise=asked.noise or self.noise,
             eta=(self.method.eta if asked.eta is None else asked.eta) if sampler == "ddim" else None,
             variance=(asked.variance or self.method.variance_of(steps)) if sampler == "ddpm" else None,
+            planes=self.card.planes if mode == "mean" and not asked.fast else AXIAL,
         )
         return settled(asked, how)
 
@@ -101,7 +103,8 @@ class TrainedMethod:
         slices: Sequence[int] | None = None,
         progress: Progress | None = None,
     ) -> Synthesis:
-        """Make what a subject lacks: at least the targets, None for all, on all slices or, where it can, only on these.
+        """Make what a subject lacks: at least the targets, None for all, on all slices or, where it can, only on these,
+        which then are made as axial slices alone.
 
         prepared   by `prepare`, from the same subject
         """
@@ -191,7 +194,7 @@ class TrainedCommittee:
             image = trained.synthesise(
                 subject,
                 own,
-                replace(how, sampler=ONE_CALL),
+                replace(how, sampler=ONE_CALL, planes=trained.card.planes),
                 targets=own_targets,
                 slices=slices if same_planes(own, prepared) else None,
                 progress=named(progress, member.card.name),

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mrsynth.errors import MemoryExhausted
 from mrsynth.methods.base import Batch, Trainable
 from mrsynth.plain import Plain
+from mrsynth.sampling import AXIAL, Plane
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
 
@@ -41,6 +42,12 @@ class TrainingConfig(Plain):
     )
     slices: PositiveInt | None = Field(
         None, description="slices of each subject to learn from, evenly over its brain; None: all that have brain"
+    )
+    planes: tuple[Plane, ...] = Field(
+        AXIAL,
+        min_length=1,
+        description="of the slices to learn from: axial, coronal, sagittal; mode mean makes a volume from each, and "
+        "takes the mean",
     )
     warmup: int = Field(0, ge=0, description="iterations of linear warm-up")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -75,11 +82,13 @@ class Slab:
     present  (C,) bool
     labels   (H, W) or (D, H, W), whole numbers: the segmentation; -1 everywhere in a subject without one; None where
              nobody asked. All slabs of a source have them, or none
+    across   left and right lie across the slice, not along H: it is sagittal
     """
 
     images: NDArray[np.float32]
     present: NDArray[np.bool_]
     labels: NDArray[np.integer[Any]] | None = None
+    across: bool = False
 
 
 class ExampleSource(Protocol):
@@ -185,13 +194,18 @@ class Examples(Dataset[dict[str, Tensor]]):
         random = np.random.default_rng([self.config.seed, position])
         available = self.draw_available(slab.present, position / self.total, random)
         c, n = slab.images.shape[:2]
-        stack = torch.from_numpy(np.ascontiguousarray(slab.images, dtype=np.float32)).flatten(0, 1)
+        images, augmentation = slab.images, self.config.augmentation
+        if slab.across:
+            if random.random() < augmentation.flip:  # of the head, not of the slice: its neighbours change sides
+                images = images[:, [0, *range(n - 1, 0, -1)]]
+            augmentation = augmentation.model_copy(update={"flip": 0.0})
+        stack = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).flatten(0, 1)
         labels: dict[str, Tensor] = {}
         if slab.labels is None:
-            stack = augment_geometry(stack, self.config.augmentation, random)
+            stack = augment_geometry(stack, augmentation, random)
         else:
             values = torch.from_numpy(slab.labels.astype(np.int64))
-            stack, labels["labels"] = augment_labelled(stack, values, self.config.augmentation, random)
+            stack, labels["labels"] = augment_labelled(stack, values, augmentation, random)
         inputs = np.where(available & ~self.absolute, np.arange(c), -1).repeat(n)
         images = augment_intensity(stack, inputs, self.config.augmentation, random).unflatten(0, (c, n)) * 2 - 1
         return {

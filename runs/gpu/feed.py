@@ -17,6 +17,7 @@ from mrsynth.errors import UsageError
 from mrsynth.io.cache import LEVELS, CachedSubject
 from mrsynth.methods.base import Batch, Trainable
 from mrsynth.plain import Doubles
+from mrsynth.sampling import AXIAL
 from mrsynth.tasks.train.sources import Boxes, Slices
 from mrsynth.training.augmentation import DEGREE, AugmentationConfig, legendre, theta_of, turned
 from mrsynth.training.batches import Examples, PositionSampler, StoppedWaiting, TrainingConfig
@@ -64,6 +65,8 @@ class DeviceFeed:
         """The batches still to be seen; StoppedWaiting once `stopped` says so. Raises UsageError for labels."""
         if source.labels:
             raise UsageError("Segmentations are not learnt from here: train this on a processor, with mrsynth train.")
+        if config.planes != AXIAL:
+            raise UsageError("Only axial slices are learnt from here: train this on a processor, with mrsynth train.")
         order = PositionSampler(len(source), config, iteration, process, processes)
         yield self.batches(source, Examples(source, method, config, processes), order, stopped)
 
@@ -96,7 +99,7 @@ class DeviceFeed:
     def slab(self, source: Slices | Boxes, index: int) -> tuple[Tensor, Any]:
         """(C, N, ...) uint8 on the device: a slice with its neighbours, or a box; and which contrasts are there."""
         if isinstance(source, Slices):
-            s, k = source.places[index]
+            s, _, k = source.places[index]
             subject = source.subjects[s]
             stored = self.stored(subject)  # (K, C, I, J)
             n = source.neighbours

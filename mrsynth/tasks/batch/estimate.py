@@ -15,6 +15,7 @@ from mrsynth.io.subjects import load_raw
 from mrsynth.methods.base import Method
 from mrsynth.plain import Array
 from mrsynth.sampling import Estimator
+from mrsynth.scans.planes import cut
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import synthesise_volume, synthesise_whole
@@ -76,7 +77,8 @@ def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
         prepared = one.prepare(raw.subject, request.crop)
         preparing = time.perf_counter() - clock
         try:
-            each, share = timed(one.method, prepared, raw.subject.name, replace(how, samples=1))
+            planes = how.planes if one is trained else one.card.planes  # of a committee those of each member
+            each, share = timed(one.method, prepared, raw.subject.name, replace(how, samples=1, planes=planes))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -129,11 +131,12 @@ def timed(method: Method, prepared: Prepared, name: str, how: Estimator) -> tupl
 
 
 def some_slices(method: Method, prepared: Prepared, name: str, how: Estimator) -> tuple[Callable[[], object], float]:
-    """What makes a batch of slices from the middle; their share of all."""
+    """What makes a batch of axial slices from the middle; their share of those of all planes."""
     filled = np.flatnonzero(prepared.mask.any(axis=(0, 1)))
+    count = sum(int(cut(prepared.mask, plane).any(axis=(0, 1)).sum()) for plane in how.planes)
     first = max(0, (len(filled) - how.batch_size) // 2)
     part = filled[first : first + how.batch_size].tolist()
-    return lambda: synthesise_volume(method, prepared, name, how, slices=part), len(part) / len(filled)
+    return lambda: synthesise_volume(method, prepared, name, how, slices=part), len(part) / count
 
 
 def one_box(method: Method, prepared: Prepared, name: str, how: Estimator) -> tuple[Callable[[], object], float]:

@@ -27,6 +27,7 @@ def card_of(config: RunConfig, method: Trainable, training: Sequence[CachedSubje
         licence=config.licence,
         subjects=counts(method.contrasts, training),
         sampling=sampling_of(method) if isinstance(method, Method) else {},
+        planes=config.training_of(method.stages[-1]).planes,
         training_data=config.data.sources,
         intensity=intensity,
     )

@@ -37,6 +37,8 @@ from mrsynth.io.tokens import read_tokens
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.plain import Progress
+from mrsynth.sampling import AXIAL
+from mrsynth.scans.planes import cannot_be_cut
 from mrsynth.segmenter.network import KIND
 from mrsynth.tasks.models import load_network
 from mrsynth.tasks.train.cards import counts
@@ -239,7 +241,7 @@ def config_file(options: TrainOptions) -> Path | None:
 def read_config(options: TrainOptions) -> RunConfig:
     """Defaults, then the preset, then the run file, then the overrides; unknown keys are refused with their place.
 
-    Without a run file, --init gives the configuration of its checkpoint.
+    Without a run file, --init gives the method, preparation and planes of its checkpoint.
     """
     file, method = config_file(options), method_of(options)
     said = {"init": options.init, "tokens": options.tokens and str(options.tokens)}
@@ -250,7 +252,11 @@ def read_config(options: TrainOptions) -> RunConfig:
         if found.card.method != method:
             raise UsageError(f"{options.init} is a checkpoint of {found.card.method}, not of {method}.")
         settings: Any = found.method.config
-        base = {"method": settings.model_dump(mode="json"), "preparation": found.preparation.model_dump(mode="json")}
+        base = {
+            "method": settings.model_dump(mode="json"),
+            "preparation": found.preparation.model_dump(mode="json"),
+            "training": {"planes": found.card.planes},
+        }
     return read_run_file(file, method, overrides, begun=options.resume and options.config is None, base=base)
 
 
@@ -284,6 +290,10 @@ def fresh_method(config: RunConfig) -> Trainable:
         place, crop = f"{where}.crop", training.crop
         if training.slices and method.dimensions == 3:
             raise UsageError(f"{where}.slices is for methods that learn from slices; this one learns from volumes.")
+        if training.planes != AXIAL and method.dimensions == 3:
+            raise UsageError(f"{where}.planes is for methods that learn from slices; this one learns from volumes.")
+        if wrong := cannot_be_cut(config.preparation, training.planes):
+            raise UsageError(f"{where}.planes {', '.join(training.planes)} with preparation.{wrong}.")
         if crop and method.dimensions == 2:
             raise UsageError(f"{place} is for methods that learn from volumes; this one learns from slices.")
         if crop and any(side % method.multiple for side in crop):

@@ -7,8 +7,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsynth.io.cache import CachedSubject
+from mrsynth.io.cache import FOREGROUND, CachedSubject
 from mrsynth.methods.base import Trainable
+from mrsynth.sampling import AXIAL, Plane
+from mrsynth.scans.planes import padded
 from mrsynth.training.batches import ExampleSource, Slab
 
 EMPTY = 0.1  # boxes with less brain than this share of their voxels are not worth training on
@@ -19,36 +21,65 @@ def examples_of(
     method: Trainable,
     crop: Sequence[int] | None = None,
     slices: int | None = None,
+    planes: Sequence[Plane] = AXIAL,
 ) -> ExampleSource:
     """What the method learns from in these subjects: slices, or boxes for a method of three dimensions.
 
     crop    voxels of the boxes; None for whole volumes
-    slices  of each subject, evenly over those with brain; None for all
+    slices  of each subject and plane, evenly over those with brain; None for all
     With labels, where the method wants them and any of the subjects has a segmentation.
     """
     labels = method.wants_labels and any(subject.labels is not None for subject in subjects)
     if method.dimensions == 3:
         return Boxes(subjects, crop, labels)
-    return Slices(subjects, method.neighbours, labels, slices)
+    return Slices(subjects, method.neighbours, labels, slices, planes, method.multiple)
 
 
 class Slices:
-    """Every training slice of a cohort, or so many of each subject, addressed by one index."""
+    """Every training slice of a cohort, or so many of each subject and plane, addressed by one index.
+
+    multiple   of how many pixels the sides of those of other planes than the axial are; the axial are as prepared
+    """
 
     def __init__(
-        self, subjects: Sequence[CachedSubject], neighbours: int, labels: bool = False, count: int | None = None
+        self,
+        subjects: Sequence[CachedSubject],
+        neighbours: int,
+        labels: bool = False,
+        count: int | None = None,
+        planes: Sequence[Plane] = AXIAL,
+        multiple: int = 1,
     ):
-        self.subjects, self.neighbours, self.labels = subjects, neighbours, labels
-        self.places = [(s, k) for s, subject in enumerate(subjects) for k in spread(subject.slices, count)]
+        self.subjects, self.neighbours, self.labels, self.multiple = subjects, neighbours, labels, multiple
+        self.places = [
+            (s, plane, n)
+            for s, subject in enumerate(subjects)
+            for plane in planes
+            for n in spread(with_brain(subject, plane), count)
+        ]
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Slab:
-        s, k = self.places[index]
+        s, plane, n = self.places[index]
         subject = self.subjects[s]
-        labels = subject.label_slice(k) if self.labels else None
-        return Slab(subject.slab(k, self.neighbours), np.array(subject.present), labels)
+        images, labels = subject.slab(n, self.neighbours, plane), None
+        if self.labels:
+            labels = subject.label_slice(n, plane)
+        if plane != "axial":
+            images = padded(images, self.multiple, 2)
+            labels = None if labels is None else padded(labels, self.multiple, 0)
+        return Slab(images, np.array(subject.present), labels, across=plane == "sagittal")
+
+
+def with_brain(subject: CachedSubject, plane: Plane) -> Sequence[int]:
+    """The slices of a plane that are worth training on; of other planes than the axial by a quarter of the voxels."""
+    if plane == "axial":
+        return subject.slices
+    seen = subject.volumes(plane)[:, ::2, ::2]
+    filled: NDArray[np.bool_] = (seen > 0).any(axis=0).mean(axis=(0, 1)) > FOREGROUND
+    return [int(n) for n in np.flatnonzero(filled)]
 
 
 def spread(slices: Sequence[int], count: int | None) -> list[int]:

@@ -87,7 +87,7 @@ def work(
             if stage != state.stage:
                 state.enter(stage)
             training = plan.training[stage]
-            source = examples_of(cohort.training, state.method, training.crop, training.slices)
+            source = examples_of(cohort.training, state.method, training.crop, training.slices, training.planes)
             report(plan.text("training", stage), plan.done(state), plan.total)
             if train(state, source, training, callbacks, device, feed) and stage != plan.stages[-1]:
                 raise Interrupted(f"Stopped after the stage {stage}, which is finished; --resume goes on.")

@@ -185,14 +185,14 @@ def wanting(name):
 
 def test_slices_come_with_labels_and_with_none_known_for_who_has_none(mixed):
     source = examples_of(mixed, wanting("fgc2f"))
-    labelled = [source[i].labels for i, (s, _) in enumerate(source.places) if s == 0]
-    bare = [source[i].labels for i, (s, _) in enumerate(source.places) if s == 1]
+    labelled = [source[i].labels for i, (s, *_) in enumerate(source.places) if s == 0]
+    bare = [source[i].labels for i, (s, *_) in enumerate(source.places) if s == 1]
 
     assert {value for labels in labelled for value in np.unique(labels)} == {0, 1, 2, 4}
     assert len(bare) > 4 and all((labels == -1).all() for labels in bare)
     assert all(source[i].labels.shape == source[i].images.shape[2:] for i in range(len(source)))
     batch = collate([Examples(source, wanting("fgc2f"), TrainingConfig())[p, p] for p in range(len(source))])
-    assert [bool((labels < 0).all()) for labels in batch.labels] == [s == 1 for s, _ in source.places]
+    assert [bool((labels < 0).all()) for labels in batch.labels] == [s == 1 for s, *_ in source.places]
 
 
 def test_boxes_come_with_labels(mixed):
