@@ -32,7 +32,7 @@ class Card(Plain):
     scores     means over validation subjects
     sampling   how to sample unless told otherwise: the default `mode`, all `modes`, sampler and steps of mode sample
                (mrsynth/sampling.py). Files of 0.1.0 name no mode: {"sampler": "ddim", "steps": 1, "samples": 4}
-    planes     those whose slices it learnt from: mode mean makes a volume from the slices of each, and takes the mean
+    planes     those whose slices it learnt from: mode mean can make a volume from the slices of each, and take the mean
     """
 
     name: str
@@ -98,10 +98,15 @@ class Card(Plain):
 
 
 class Member(Plain):
-    """One checkpoint of a committee: its name in the manifest, and what its image weighs beside those of the others."""
+    """One checkpoint of a committee: its name in the manifest, and how it takes part.
+
+    weight   of its image beside those of the others
+    planes   of the slices that its image is made from
+    """
 
     name: str
     weight: float = Field(1.0, gt=0)
+    planes: tuple[Plane, ...] = Field(AXIAL, min_length=1)
 
 
 class Committee(Plain):

@@ -53,6 +53,11 @@ class Sampling(Plain):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: str = Field("auto", description="auto, fp32 or bf16")
     noise: Draws | None = Field(None, description="of mode sample: the generator; None is the checkpoint's")
+    planes: tuple[Plane, ...] | None = Field(
+        None,
+        min_length=1,
+        description="of mode mean: the volume is made from slices of each, and the mean taken; None: from axial ones",
+    )
     crop: Crop | None = Field(None, description="the part of the volume the network sees")
 
     @property
@@ -71,7 +76,8 @@ class Estimator:
     batch_size  slices in one pass of the network
     noise       the generator, by its version (`DRAWS`)
     eta         of ddim, variance of ddpm; None leaves them to the configuration
-    planes      of slices: mode mean makes the volume from those of each, and takes the mean
+    planes      of slices: mode mean makes the volume from those of each, and takes the mean. Of a committee () leaves
+                them to the members
     """
 
     sampler: str
@@ -98,12 +104,13 @@ class Estimator:
         return in_words(self.mode, self.sampler, self.steps, self.samples, self.planes)
 
 
-def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
+def mode_of(said: Mapping[str, Any], asked: Sampling, name: str, planes: Sequence[Plane] = AXIAL) -> Mode | None:
     """The mode of a request to the checkpoint `name`; None: it names no mode, and none is asked for.
 
-    said   `Card.sampling`
-    Raises UsageError for a mode that the checkpoint cannot do, and for options that have no meaning in mode mean or
-    with the sampler.
+    said     `Card.sampling`
+    planes   `Card.planes`
+    Raises UsageError for a mode that the checkpoint cannot do or planes it did not learn, and for options that have no
+    meaning in the mode or with the sampler.
     """
     modes = said.get("modes", MODES)
     mode: Mode | None = asked.mode or said.get("mode")
@@ -121,6 +128,13 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str) -> Mode | None:
         )
     if mode != "mean" and (sampler := asked.sampler or said.get("sampler")):
         check_chain(sampler, asked)
+    if asked.planes and mode != "mean":
+        raise UsageError(f"--planes is an option of mode mean: a mean of samples is no sample. Leave it out of {name}.")
+    if unknown := [plane for plane in asked.planes or () if plane not in planes]:
+        raise UsageError(
+            f"--planes {','.join(unknown)}: {name} learnt from {listed(planes)} slices. Leave it out, or train with "
+            f"training.planes."
+        )
     return mode
 
 
@@ -161,12 +175,12 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
-def default_in_words(said: Mapping[str, Any], planes: Sequence[Plane] = AXIAL) -> str:
+def default_in_words(said: Mapping[str, Any]) -> str:
     """What a checkpoint makes unless told otherwise, and what else it can; `said` is `Card.sampling`."""
     mode = str(said.get("mode") or "draws")
     steps, samples = int(said.get("steps") or 0), int(said.get("samples") or 1)
     chain = str(said.get("sampler") or "its sampler"), steps or 1
-    text = in_words(mode, *chain, samples if mode == "draws" else 1, planes)
+    text = in_words(mode, *chain, samples if mode == "draws" else 1)
     others = [m for m in said.get("modes", ()) if m != mode]
     return f"{text} --mode {' or '.join(others)} is the other way." if others else text
 

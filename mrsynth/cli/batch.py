@@ -15,6 +15,7 @@ from mrsynth.cli.options import (
     ModeOption,
     NumParts,
     PartId,
+    Planes,
     Precision,
     Sampler,
     Seed,
@@ -25,6 +26,7 @@ from mrsynth.cli.options import (
     Viewer,
     contrasts_listed,
     listed,
+    planes_listed,
     use_threads,
 )
 from mrsynth.cli.raw import Align, AlignOption, N4Option, OntoOption, StripOption
@@ -53,6 +55,7 @@ def batch(
     mode: ModeOption = None,
     steps: Steps = None,
     sampler: Sampler = None,
+    planes: Planes = None,
     eta: Eta = None,
     variance: Variance = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Of mode sample.", show_default="1")] = None,
@@ -110,6 +113,7 @@ def batch(
         mode=mode,
         steps=steps,
         sampler=sampler,
+        planes=planes_listed(planes),
         eta=eta,
         variance=variance,
         samples=samples,

@@ -16,6 +16,7 @@ from mrsynth.cli.options import (
     ModeOption,
     NumParts,
     PartId,
+    Planes,
     Precision,
     Sampler,
     Seed,
@@ -25,6 +26,7 @@ from mrsynth.cli.options import (
     Viewer,
     listed,
     lowered,
+    planes_listed,
     use_threads,
 )
 from mrsynth.errors import UsageError
@@ -73,6 +75,7 @@ def benchmark(
     mode: ModeOption = None,
     steps: Steps = None,
     sampler: Sampler = None,
+    planes: Planes = None,
     eta: Eta = None,
     variance: Variance = None,
     fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, as `complete --fast`.")] = False,
@@ -143,6 +146,7 @@ def benchmark(
         mode=mode,
         steps=steps,
         sampler=sampler,
+        planes=planes_listed(planes),
         eta=eta,
         variance=variance,
         fast=fast,

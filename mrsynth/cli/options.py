@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -117,6 +117,16 @@ Variance = Annotated[
     ),
 ]
 
+Planes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--planes",
+        metavar="PLANE[,PLANE]",
+        help="Of mode mean: the mean of what axial, coronal and sagittal slices give, if the checkpoint learnt them.",
+        show_default="axial; a committee's own",
+    ),
+]
+
 
 def one_folder(argument: Path | None, option: Path | None) -> Path:
     """The folder that was given, in either way. Raises UsageError for none and for two."""
@@ -130,6 +140,18 @@ def one_folder(argument: Path | None, option: Path | None) -> Path:
 def listed(values: Sequence[str] | None) -> tuple[str, ...]:
     """The names of `a,b`, or of an option given several times; each once."""
     return tuple(dict.fromkeys(name.strip() for value in values or () for name in value.split(",") if name.strip()))
+
+
+def planes_listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The planes of `axial,coronal`; None where none are given. Raises UsageError for other names."""
+    names = tuple(name.lower() for name in listed(values))
+    if not names:
+        return None
+    from mrsynth.sampling import Plane
+
+    if unknown := [name for name in names if name not in get_args(Plane)]:
+        raise UsageError(f"--planes {unknown[0]}: there is no such plane. Known: {', '.join(get_args(Plane))}.")
+    return names
 
 
 def contrasts_listed(option: str, values: Sequence[str] | None) -> tuple[Contrast, ...]:

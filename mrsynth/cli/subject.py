@@ -25,6 +25,7 @@ from mrsynth.cli.options import (
     Method,
     ModeOption,
     Noise,
+    Planes,
     Precision,
     Sampler,
     Seed,
@@ -37,6 +38,7 @@ from mrsynth.cli.options import (
     Viewer,
     contrasts_listed,
     one_folder,
+    planes_listed,
     use_threads,
 )
 from mrsynth.cli.raw import Align, AlignOption, N4Option, OntoOption, StripOption
@@ -77,6 +79,7 @@ def complete(
     mode: ModeOption = None,
     steps: Steps = None,
     sampler: Sampler = None,
+    planes: Planes = None,
     eta: Eta = None,
     variance: Variance = None,
     samples: Annotated[
@@ -151,6 +154,7 @@ def complete(
         mode=mode,
         steps=steps,
         sampler=sampler,
+        planes=planes_listed(planes),
         eta=eta,
         variance=variance,
         fast=fast,

@@ -29,6 +29,7 @@ from mrsynth.io.checkpoint import PICKLE_SUFFIXES, Header, problems, read_header
 from mrsynth.io.fetched import records
 from mrsynth.io.files import ensure_folder
 from mrsynth.io.yaml_files import read_own_yaml
+from mrsynth.sampling import AXIAL
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.yaml"
@@ -180,7 +181,8 @@ def located(entry: ManifestEntry, entries: Sequence[ManifestEntry] | None = None
     """The same, with the SHA-256 that was found; `entries` as in `members_of`.
 
     A committee has no file of its own: all its members are checked, and its error map; the path is that of its leader,
-    and the SHA-256 that of a text with a line for each, SHA-256 and weight, and the brightness rule in the last.
+    and the SHA-256 that of a text with a line for each, SHA-256, weight and any other planes than the axial, and the
+    brightness rule in the last.
     """
     if entry.committee is not None:
         found = [located(member) for member in members_of(entry, entries)]
@@ -295,7 +297,10 @@ def rows(entries: Iterable[ManifestEntry]) -> list[dict[str, str]]:
 
 
 def _sum_of(committee: Committee, sums: Sequence[str]) -> str:
-    lines = [f"{found} {member.weight:g}" for found, member in zip(sums, committee.members, strict=True)]
+    lines = [
+        " ".join([found, f"{member.weight:g}", *([] if member.planes == AXIAL else member.planes)])
+        for found, member in zip(sums, committee.members, strict=True)
+    ]
     return hashlib.sha256("\n".join([*lines, committee.brightness]).encode()).hexdigest()
 
 

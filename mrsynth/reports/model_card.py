@@ -104,7 +104,7 @@ def card_page(card: Card, known: Mapping[str, DataKnown]) -> str:
         "",
         f"Method {card.method}, licence {card.licence}. Makes {card.ability}.",
         "",
-        default_in_words(card.sampling, card.planes),
+        default_in_words(card.sampling),
     ]
     if card.note:
         lines += ["", card.note]

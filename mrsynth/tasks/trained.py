@@ -22,6 +22,7 @@ from mrsynth.sampling import (
     Crop,
     Draws,
     Estimator,
+    Plane,
     Sampling,
     check_chain,
     fast_steps,
@@ -62,7 +63,7 @@ class TrainedMethod:
         there, and for a precision that does not exist.
         """
         said = {"modes": self.method.modes, **self.card.sampling}
-        mode = mode_of(said, asked, self.card.name)
+        mode = mode_of(said, asked, self.card.name, self.card.planes)
         sampler, steps, samples = ONE_CALL, 1, 1
         if mode == "sample":
             own = said if "mode" in said else {}  # a card of 0.1.0 speaks of its draws
@@ -85,7 +86,7 @@ class TrainedMethod:
             noise=asked.noise or self.noise,
             eta=(self.method.eta if asked.eta is None else asked.eta) if sampler == "ddim" else None,
             variance=(asked.variance or self.method.variance_of(steps)) if sampler == "ddpm" else None,
-            planes=self.card.planes if mode == "mean" and not asked.fast else AXIAL,
+            planes=asked.planes or AXIAL,
         )
         return settled(asked, how)
 
@@ -112,6 +113,10 @@ class TrainedMethod:
         only = slices if self.method.dimensions == 2 else None
         about = (self.method, prepared, subject.name, how)
         return synthesise_volume(*about, targets=targets, slices=only, progress=progress)
+
+    def planes(self, how: Estimator, name: str) -> tuple[Plane, ...]:
+        """Of the slices that the image is made from."""
+        return how.planes
 
     def taking_part(self, available: Collection[Contrast], target: Contrast) -> tuple[Resolved, ...]:
         """The members of a committee that make a contrast; none of a single method."""
@@ -157,7 +162,7 @@ class TrainedCommittee:
     def estimator(self, asked: Sampling) -> Estimator:
         """What a request comes to. Raises UsageError as a single method does, and for any mode but mean."""
         mode_of(self.card.sampling, asked, self.card.name)
-        return settled(asked, Estimator(sampler=EACH_ONE_CALL, steps=1, mode="mean"))
+        return settled(asked, Estimator(sampler=EACH_ONE_CALL, steps=1, mode="mean", planes=asked.planes or ()))
 
     def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:
         """A subject as the leader sees it. Raises InputError."""
@@ -194,7 +199,7 @@ class TrainedCommittee:
             image = trained.synthesise(
                 subject,
                 own,
-                replace(how, sampler=ONE_CALL, planes=trained.card.planes),
+                replace(how, sampler=ONE_CALL, planes=self.planes(how, member.card.name)),
                 targets=own_targets,
                 slices=slices if same_planes(own, prepared) else None,
                 progress=named(progress, member.card.name),
@@ -215,6 +220,10 @@ class TrainedCommittee:
                     Seen(image[channel], disagreement, prepared.images, prepared.available, channel, brain)
                 )
         return Synthesis(image, None, None, error)
+
+    def planes(self, how: Estimator, name: str) -> tuple[Plane, ...]:
+        """Of the slices that the image of a member, by its name, is made from."""
+        return how.planes or next(member.planes for member in self.rule.members if member.name == name)
 
     def taking_part(self, available: Collection[Contrast], target: Contrast) -> tuple[Resolved, ...]:
         """The members that make a contrast from these: those that can."""

@@ -60,6 +60,13 @@ def test_the_real_manifest_is_sound():
             assert weights.locate(entry).is_file()
 
 
+def test_members_are_asked_for_planes_that_they_learnt():
+    known = {entry.name: entry for entry in weights.manifest()}
+    members = [m for entry in known.values() if entry.committee for m in entry.committee.members]
+
+    assert members and all(set(member.planes) <= set(known[member.name].planes) for member in members)
+
+
 def test_the_manifest_beside_the_package_comes_first(package):
     assert names(weights.manifest()) == ["ship", "official"]
     write_manifest(package)

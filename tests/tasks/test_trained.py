@@ -92,6 +92,34 @@ def test_it_is_the_mean_of_those_that_can_make_it(entries, write_subject_folder,
     assert list(made.volumes) == lacking
 
 
+def test_a_member_is_made_from_slices_of_its_own_planes(entries, write_subject_folder, tmp_path):
+    planes = ("axial", "coronal", "sagittal")
+    entries[1] = entries[1].model_copy(update={"planes": planes})
+    subject = load_subject(write_subject_folder(tmp_path, "p1", without=[T1CE, T2]))
+    before = resolve("all").sha256
+    rule = Committee(members=[Member(name="one"), Member(name="two", planes=planes)], brightness="one")
+    entries[3] = entries[3].model_copy(update={"committee": rule})
+    made, axial = (
+        complete_subject(subject, load_method("all"), sampling=EXACT.model_copy(update={"planes": asked})).volumes
+        for asked in (None, ("axial",))
+    )
+    learnt = load_network("two")
+    learnt = replace(learnt, card=learnt.card.model_copy(update={"planes": planes}))
+    for target in (T1CE, T2):
+        every, brain = whole(subject, learnt, target, planes)
+        who = {"one": alone(subject, "one", target), "two": every}
+        assert made[target].voxels == pytest.approx(1000 * average(who, [1, 1], "one", brain)[0], abs=0.02)
+        assert np.abs(made[target].voxels - axial[target].voxels).max() > 0.1, "--planes says otherwise"
+    assert resolve("all").sha256 != before
+
+
+def whole(subject, trained, target, planes):
+    """What a network makes from slices of planes, on the subject's own grid, in u; and where it is not 0."""
+    sampling = EXACT.model_copy(update={"planes": planes})
+    made = complete_subject(subject, trained, [target], sampling=sampling)
+    return made.volumes[target].voxels / 1000, made.prepared.restore(made.prepared.mask).voxels > 0
+
+
 def test_the_sidecar_names_every_member_with_its_hash_and_licence(entries, folder, tmp_path):
     _, saved = complete(CompleteOptions(folder=folder, out=tmp_path / "out"))
     said = json.loads((tmp_path / "out" / "p1_t1ce.json").read_text())

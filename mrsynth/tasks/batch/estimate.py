@@ -77,7 +77,7 @@ def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
         prepared = one.prepare(raw.subject, request.crop)
         preparing = time.perf_counter() - clock
         try:
-            planes = how.planes if one is trained else one.card.planes  # of a committee those of each member
+            planes = trained.planes(how, one.card.name)
             each, share = timed(one.method, prepared, raw.subject.name, replace(how, samples=1, planes=planes))
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):

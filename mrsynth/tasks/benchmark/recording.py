@@ -27,6 +27,7 @@ def check_record(dataset: str, protocols: Sequence[str], asked: Sampling) -> Non
         "--sampler": asked.sampler,
         "--eta": asked.eta,
         "--variance": asked.variance,
+        "--planes": asked.planes,
         "--fast": asked.fast or None,
     }
     if given := [option for option, value in changed.items() if value is not None]:

@@ -97,7 +97,7 @@ def card_fields(name_or_path: str) -> dict[str, Any]:
     """What `card_text` says, as plain data."""
     card, found = known_card(name_or_path)
     fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
-    fields["images"] = default_in_words(card.sampling, card.planes)
+    fields["images"] = default_in_words(card.sampling)
     fields |= card_facts(card, known_data(card))
     if isinstance(card, ManifestEntry) and card.committee is not None:
         known = {"name", "licence", "sha256"}

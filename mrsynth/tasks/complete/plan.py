@@ -121,7 +121,7 @@ def choose(
             refuse_copies(files)
             return Plan(files, (), None, out, replaced=replaced)
         selection = named(card, files.available, targets, options.method)
-    mode_of(selection.entry.sampling, options, selection.entry.name)
+    mode_of(selection.entry.sampling, options, selection.entry.name, selection.entry.planes)
     return Plan(files.only(selection.entry.contrasts), targets, selection, out, checkpoint, replaced)
 
 

@@ -202,10 +202,13 @@ def test_a_checkpoint_names_the_planes_it_learnt_from_and_uses_them(train_option
     network = load_network(str(file))
 
     assert read_checkpoint(file).card.planes == ("axial", "coronal")
-    mean = network.estimator(Sampling(mode="mean"))
-    assert mean.planes == ("axial", "coronal") and "axial and coronal slices apart" in mean.words
-    assert network.estimator(Sampling(mode="mean", fast=True)).planes == ("axial",)
-    assert network.estimator(Sampling(mode="sample")).planes == ("axial",), "a mean of samples is none"
+    both = network.estimator(Sampling(mode="mean", planes=("axial", "coronal")))
+    assert both.planes == ("axial", "coronal") and "axial and coronal slices apart" in both.words
+    assert network.estimator(Sampling(mode="mean")).planes == ("axial",), "three times the time is asked for"
+    with pytest.raises(UsageError, match=r"--planes sagittal: .* learnt from axial and coronal slices"):
+        network.estimator(Sampling(mode="mean", planes=("axial", "sagittal")))
+    with pytest.raises(UsageError, match="a mean of samples is no sample"):
+        network.estimator(Sampling(mode="sample", planes=("axial",)))
 
     options = train_options(tmp_path / "tuned", training__planes=None)
     tuned = read_config(replace(options, config=None, method=None, init=str(file), overrides={}))
