@@ -4,7 +4,7 @@
 #
 # METHOD  fgc2f, cwdm, msg-ldm or dfbk: variants runs/ablations/METHOD/*.yaml; all: the four of them, one after the other
 # SEED    1 if none is given. Every variant is trained with the first before any is with the second; those that are no
-#         row of a paper (`# Control ...` in their run file), or too long (`# One seed ...`), with seed 1 alone
+#         row of a paper (`# Control ...` in their run file) with seed 1 alone
 # HOURS   CPU hours that all of it may take, counted over calls: once they are spent no further run is begun, those that are
 #         done are still scored, and the tables say how many seeds each variant has
 #
@@ -80,7 +80,7 @@ for seed in "$@"; do
         weights=() variants=$here/../ablations/$method
         for file in "$variants/full.yaml" "$variants"/[!f]*.yaml "$variants"/f[!u]*.yaml; do # what the others are beside first
             [ -e "$file" ] || continue
-            if [ "$seed" != 1 ] && grep -qE '^# (Control|One seed)' "$file"; then continue; fi
+            if [ "$seed" != 1 ] && grep -q '^# Control' "$file"; then continue; fi
             if skipped "$file"; then continue; fi
             checkpoint=$out/$method/$(basename "$file" .yaml)-s$seed/checkpoint.safetensors
             if [ ! -e "$(dirname "$checkpoint")/finished" ]; then
