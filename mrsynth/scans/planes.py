@@ -19,10 +19,10 @@ def cut(volumes: NDArray[Any], plane: Plane) -> NDArray[Any]:
     return volumes.transpose(*range(lead), *(lead + axis for axis in ORDER[plane]))
 
 
-def padded(slices: NDArray[Any], multiple: int, rows: int) -> NDArray[Any]:
-    """Slices with background (0) behind their rows (the axis of that number) and columns, up to such a multiple."""
+def padded(slices: NDArray[Any], multiple: int, rows: int, background: int = 0) -> NDArray[Any]:
+    """Slices with background behind their rows (the axis of that number) and columns, up to such a multiple."""
     ends = [(0, -n % multiple) if rows <= axis <= rows + 1 else (0, 0) for axis, n in enumerate(slices.shape)]
-    return np.pad(slices, ends) if any(after for _, after in ends) else slices
+    return np.pad(slices, ends, constant_values=background) if any(after for _, after in ends) else slices
 
 
 def cannot_be_cut(preparation: PreparationConfig, planes: Sequence[Plane]) -> str:

@@ -69,7 +69,10 @@ class Slices:
             labels = subject.label_slice(n, plane)
         if plane != "axial":
             images = padded(images, self.multiple, 2)
-            labels = None if labels is None else padded(labels, self.multiple, 0)
+            if labels is not None:
+                labels = padded(
+                    labels, self.multiple, 0, background=min(0, int(labels.min()))
+                )  # -1 where none are known
         return Slab(images, np.array(subject.present), labels, across=plane == "sagittal")
 
 

@@ -100,6 +100,16 @@ def test_examples_are_slices_with_their_neighbours_and_labels(plane, subject, me
         assert (named, slab.across) == (plane, plane == "sagittal")
 
 
+def test_nothing_is_known_of_any_pixel_where_there_is_no_segmentation(subject, method):
+    bare = replace(subject, name="bare", labels=None)
+    source = examples_of([subject, bare], method, planes=["coronal"])
+    sides = {source[i].labels.shape[1] for i in range(len(source))}
+
+    assert sides != {subject.shape[2]}, "there is something to fill up"
+    for index, (s, *_) in enumerate(source.places):
+        assert bool((source[index].labels < 0).all()) == (s == 1) and (s == 1 or source[index].labels.min() == 0)
+
+
 def test_every_plane_gives_its_share(subject, method):
     source = examples_of([subject], method, slices=3, planes=PLANES)
 
