@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mrsynth.contrasts import Contrast, pattern_name
 from mrsynth.plain import Plain
-from mrsynth.sampling import AXIAL, Plane
+from mrsynth.sampling import AXIAL, Planes
 from mrsynth.scores.rows import Score
 
 LONGEST_NAME = 200
@@ -42,7 +42,7 @@ class Card(Plain):
     licence: str
     subjects: dict[Contrast, int] | None = None
     sampling: dict[str, Any] = Field({})
-    planes: tuple[Plane, ...] = Field(AXIAL, min_length=1)
+    planes: Planes = AXIAL
     training_data: tuple[DataSource, ...] = ()
     run_file: str | None = None
     iterations: int = 0
@@ -106,7 +106,7 @@ class Member(Plain):
 
     name: str
     weight: float = Field(1.0, gt=0)
-    planes: tuple[Plane, ...] = Field(AXIAL, min_length=1)
+    planes: Planes = AXIAL
 
 
 class Committee(Plain):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
-from mrsynth.sampling import MODES, Sampling
+from mrsynth.sampling import AXIAL, MODES, Sampling
 from mrsynth.scores.rows import Score
 
 AUTO = "auto"
@@ -53,7 +53,7 @@ class Circumstances:
         drawn = (self.asked.mode or card.sampling.get("mode")) == "sample"
         steps = (self.asked.steps or usual) / usual if drawn and usual else 1.0
         chains = (self.asked.samples or 1) if drawn else 1
-        return card.cpu_seconds * steps * chains / self.processors
+        return card.cpu_seconds * steps * chains * len(self.asked.planes or AXIAL) / self.processors
 
 
 AS_ALWAYS = Circumstances()
@@ -234,9 +234,10 @@ def _is_large(card: Card) -> bool:
 
 
 def has_mode(card: Card, asked: Sampling) -> bool:
-    """Whether a checkpoint can do what is asked of the way to sample."""
+    """Whether a checkpoint can do what is asked: the mode, and the planes of its slices."""
     mode = asked.mode or ("sample" if asked.steps or asked.sampler or asked.samples else None)
-    return mode is None or mode in card.sampling.get("modes", MODES)
+    able = mode is None or mode in card.sampling.get("modes", MODES)
+    return able and set(asked.planes or ()) <= set(card.planes)
 
 
 def _training(card: Card) -> str:

@@ -13,9 +13,9 @@ of so many short chains.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mrsynth.errors import UsageError
 from mrsynth.plain import Plain
@@ -24,6 +24,15 @@ Mode = Literal["mean", "sample"]
 Crop = Literal["brain", "full"]
 Plane = Literal["axial", "coronal", "sagittal"]
 AXIAL: tuple[Plane, ...] = ("axial",)
+
+
+def _each_once(planes: tuple[Plane, ...]) -> tuple[Plane, ...]:
+    if not planes or len(set(planes)) < len(planes):
+        raise ValueError("should name at least one plane, and each once")
+    return planes
+
+
+Planes = Annotated[tuple[Plane, ...], AfterValidator(_each_once)]
 MODES: tuple[Mode, ...] = ("mean", "sample")
 Draws = Literal["v1", "v2"]
 Variance = Literal["posterior", "beta"]
@@ -53,9 +62,8 @@ class Sampling(Plain):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: str = Field("auto", description="auto, fp32 or bf16")
     noise: Draws | None = Field(None, description="of mode sample: the generator; None is the checkpoint's")
-    planes: tuple[Plane, ...] | None = Field(
+    planes: Planes | None = Field(
         None,
-        min_length=1,
         description="of mode mean: the volume is made from slices of each, and the mean taken; None: from axial ones",
     )
     crop: Crop | None = Field(None, description="the part of the volume the network sees")
@@ -131,10 +139,10 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str, planes: Sequenc
     if asked.planes and mode != "mean":
         raise UsageError(f"--planes is an option of mode mean: a mean of samples is no sample. Leave it out of {name}.")
     if unknown := [plane for plane in asked.planes or () if plane not in planes]:
-        raise UsageError(
-            f"--planes {','.join(unknown)}: {name} learnt from {listed(planes)} slices. Leave it out, or train with "
-            f"training.planes."
-        )
+        why = f"{name} learnt from {listed(planes)} slices. Leave it out, or train one with training.planes"
+        if said.get("sampler") == EACH_ONE_CALL:
+            why = f"the members of {name} have planes of their own, and only axial can be asked of all. Leave it out"
+        raise UsageError(f"--planes {','.join(unknown)}: {why}.")
     return mode
 
 
@@ -157,7 +165,8 @@ def in_words(mode: str, sampler: str, steps: int, samples: int, planes: Sequence
             "truth on average, and smoother than a scan."
         )
     if mode == "mean":
-        cut = f", for {listed(planes)} slices apart, averaged" if len(planes) > 1 else ""
+        apart = " apart, averaged" if len(planes) > 1 else ""
+        cut = f", for {listed(planes)} slices{apart}" if planes != AXIAL else ""
         return (
             f"The conditional mean, by one call of the network without noise{cut}: closest to the truth on average, "
             "and smoother than a scan."

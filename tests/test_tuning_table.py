@@ -1,5 +1,7 @@
 """What tuning brought: people count alike, however many scans each has."""
 
+import pytest
+
 from mrsynth.scores.rows import Score, results_csv
 from runs.measure.tuning_table import table
 
@@ -34,3 +36,8 @@ def test_people_count_alike_and_before_is_told_from_after(tmp_path):
 
     assert "| t1 | PSNR | 15.50 | 16.00 | +0.50 | 1 of 2 |" in lines
     assert len(lines) == 2 + 3
+
+
+def test_benchmarks_without_figures_are_no_table(tmp_path):
+    with pytest.raises(SystemExit, match=r"a\.csv: no figures"):
+        table([written(tmp_path / "a.csv", {})])

@@ -329,14 +329,17 @@ def _entry(path: Path, number: int, fields: Any) -> ManifestEntry:
 
 def _with_members(path: Path, entry: ManifestEntry, entries: Sequence[ManifestEntry]) -> ManifestEntry:
     """A committee with what its members say: their training data, once each. Raises WeightsError for one that cannot be
-    averaged: a file of its own, the same contrasts and a mean in one call are asked of each.
+    averaged: a file of its own, the same contrasts, a mean in one call and the planes it has there are asked of each.
     """
     members = members_of(entry, entries)
+    planes = {one.name: set(one.planes) for one in (entry.committee.members if entry.committee else ())}
     for member in members:
-        if member.file is None or member.contrasts != entry.contrasts or "mean" not in member.sampling.get("modes", ()):
+        sound = member.file is not None and member.contrasts == entry.contrasts
+        if not sound or "mean" not in member.sampling.get("modes", ()) or not planes[member.name] <= set(member.planes):
             raise WeightsError(
                 f"{path}: {member.name} cannot be of the committee {entry.name}: expected a file, the contrasts "
-                f"{', '.join(entry.contrasts)} and the mode mean. Correct it, or install mrsynth again."
+                f"{', '.join(entry.contrasts)}, the mode mean and planes that it learnt. Correct it, or install "
+                "mrsynth again."
             )
     every = sorted((s for member in members for s in member.training_data), key=lambda source: source.subjects)
     sources = {source.name: source for source in every}  # the most of each, since members share their subjects

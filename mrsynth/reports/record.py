@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_val
 from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import WARNINGS, Contrast
 from mrsynth.plain import Plain
+from mrsynth.sampling import AXIAL, Plane
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
 from mrsynth.scores.rows import Score, csv_text
 from mrsynth.texts import in_utf8
@@ -46,7 +47,7 @@ VOLUMES_WARNING = (
     "They hold nothing that the acquired contrasts do not, are no measurement of this person, and of what enhances "
     "they say nothing where the T1ce is synthetic."
 )
-MEMBER = {"name", "method", "sha256", "licence"}
+MEMBER = {"name", "method", "sha256", "licence", "planes"}
 RELATIVE, UNITS = "relative, 0 to 1000", {Contrast.CT: "HU"}
 
 
@@ -116,6 +117,7 @@ class WeightsRecord(Record):
     """The checkpoint: `scores` are what it reached on its validation subjects, `requires` as in `Card`.
 
     members   of a committee: those that made the image, and none otherwise
+    planes    of a member: of the slices that its image was made from
     """
 
     name: str
@@ -126,6 +128,7 @@ class WeightsRecord(Record):
     scores: tuple[Score, ...] = ()
     requires: dict[Contrast, tuple[Contrast, ...]] | None = None
     members: tuple["WeightsRecord", ...] = ()
+    planes: tuple[Plane, ...] = AXIAL
 
     @classmethod
     def of(cls, card: Card, sha256: str | None) -> "WeightsRecord":
@@ -155,6 +158,7 @@ class SamplerRecord(Record):
     noise: str | None = Field(None, description="version and name of the generator; None where nothing is drawn")
     eta: float | None = Field(None, description="of ddim: noise added at each step, as a share of ddpm's")
     variance: str | None = Field(None, description="of the noise that ddpm adds: posterior or beta")
+    planes: tuple[Plane, ...] = Field(AXIAL, description="of the slices; of a committee see its members")
 
 
 class RegionVolumes(Record):
@@ -265,6 +269,10 @@ def intensity_mapping(rule: str, target: Contrast, window: Window = HOUNSFIELD) 
     )
 
 
+def _named(member: WeightsRecord) -> dict[str, Any]:
+    return member.model_dump(mode="json", include=MEMBER, exclude_defaults=True)
+
+
 def sidecar_json(
     *,
     target: Contrast,
@@ -314,14 +322,10 @@ def sidecar_json(
                 "Inputs": [{"contrast": i.contrast.value, "file": i.file, "sha256": i.sha256} for i in inputs],
                 "Method": weights.method,
                 "Weights": weights.model_dump(mode="json", include={"name", "sha256", "licence"}),
-                **(
-                    {"Members": [m.model_dump(mode="json", include=MEMBER) for m in weights.members]}
-                    if weights.members
-                    else {}
-                ),
+                **({"Members": [_named(member) for member in weights.members]} if weights.members else {}),
                 "Sampler": {
                     **sampler.model_dump(mode="json", include={"mode", "name", "steps", "seed", "samples", "noise"}),
-                    **sampler.model_dump(mode="json", include={"eta", "variance"}, exclude_none=True),
+                    **sampler.model_dump(mode="json", include={"eta", "variance", "planes"}, exclude_defaults=True),
                 },
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "Software": dict(software),

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from mrsynth.contrasts import WARNINGS, Contrast, spelled
 from mrsynth.reports.elements import Cell, Number, counted, render
-from mrsynth.reports.record import Report, VolumesRecord, intensity_mapping
+from mrsynth.reports.record import Report, VolumesRecord, WeightsRecord, intensity_mapping
 from mrsynth.reports.trust import assess
 from mrsynth.reports.viewer import SubjectPicture
+from mrsynth.sampling import AXIAL, listed
 from mrsynth.scans.hounsfield import HOUNSFIELD
 from mrsynth.scores.rows import Score
 
@@ -177,13 +178,19 @@ def _mappings(report: Report) -> list[str]:
     return [f"{', '.join(label for label, of in made if of == text)}: {text}" for text in texts]
 
 
+def _member(member: WeightsRecord) -> str:
+    """A member of a committee, with the planes of its slices where they are not the axial alone."""
+    planes = "" if member.planes == AXIAL else f", {listed(member.planes)} slices"
+    return f"{member.name} (licence {member.licence}, SHA-256 {member.sha256}{planes})"
+
+
 def _facts(report: Report) -> list[list[str]]:
     weights, sampler = report.weights, report.sampler
     spread = [f"{name} {value}, " for name in ("eta", "variance") if (value := getattr(sampler, name)) is not None]
     facts = {
         "Checkpoint": f"{weights.name} (method {weights.method}, licence {weights.licence})",
         "SHA-256": weights.sha256 or "unknown",
-        "Members": "; ".join(f"{m.name} (licence {m.licence}, SHA-256 {m.sha256})" for m in weights.members),
+        "Members": "; ".join(_member(m) for m in weights.members),
         "Why this one": report.selection,
         "Sampler": f"{sampler.name}, {counted(sampler.steps, 'step')}, {counted(sampler.samples, 'sample')}, "
         f"{''.join(spread)}seed {sampler.seed}",

@@ -9,6 +9,7 @@ import numpy as np
 from mrsynth.card import Card, Committee
 from mrsynth.contrasts import Contrast
 from mrsynth.devices import choose_device, choose_precision
+from mrsynth.errors import UsageError
 from mrsynth.io.store import Resolved
 from mrsynth.methods.base import Method
 from mrsynth.methods.committee import average, onto
@@ -64,6 +65,8 @@ class TrainedMethod:
         """
         said = {"modes": self.method.modes, **self.card.sampling}
         mode = mode_of(said, asked, self.card.name, self.card.planes)
+        if asked.planes and self.method.dimensions == 3:
+            raise UsageError(f"--planes: {self.card.name} makes whole volumes, not slices. Leave it out.")
         sampler, steps, samples = ONE_CALL, 1, 1
         if mode == "sample":
             own = said if "mode" in said else {}  # a card of 0.1.0 speaks of its draws

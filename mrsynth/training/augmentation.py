@@ -27,7 +27,12 @@ class AugmentationConfig(Plain):
     flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
     affine: float = Field(0.0, ge=0, le=1, description="probability of a small rotation and scaling")
     rotation: float = Field(0.15, ge=0, description="largest rotation (in the slice plane), radians")
-    scaling: float = Field(0.08, ge=0, lt=1, description="largest relative change of width (axis H, left-right)")
+    scaling: float = Field(
+        0.08,
+        ge=0,
+        lt=1,
+        description="largest relative change of the first axis of a slice",
+    )
     gamma: float = Field(0.0, ge=0, lt=1, description="inputs are raised to a power in 1 / (1 + gamma) .. 1 + gamma")
     gain: float = Field(0.0, ge=0, lt=1, description="inputs are multiplied by 1 - gain .. 1 + gain")
     bias_field: float = Field(0.0, ge=0, lt=1, description="largest coefficient of a smooth bias field on the inputs")

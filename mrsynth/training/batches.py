@@ -10,14 +10,14 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mrsynth.errors import MemoryExhausted
 from mrsynth.methods.base import Batch, Trainable
 from mrsynth.plain import Plain
-from mrsynth.sampling import AXIAL, Plane
+from mrsynth.sampling import AXIAL, Planes
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, augment_intensity, augment_labelled
 
@@ -43,9 +43,8 @@ class TrainingConfig(Plain):
     slices: PositiveInt | None = Field(
         None, description="slices of each subject to learn from, evenly over its brain; None: all that have brain"
     )
-    planes: tuple[Plane, ...] = Field(
+    planes: Planes = Field(
         AXIAL,
-        min_length=1,
         description="of the slices to learn from: axial, coronal, sagittal; mode mean makes a volume from each, and "
         "takes the mean",
     )
@@ -61,6 +60,13 @@ class TrainingConfig(Plain):
     validate_every: int = Field(2000, gt=0)
     save_every: int = Field(500, gt=0)
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @field_validator("planes")
+    @classmethod
+    def _axial_is_among(cls, planes: Planes) -> Planes:
+        if "axial" not in planes:  # validation, the self-check and mode sample see no other
+            raise ValueError("should have axial among them")
+        return planes
 
     @model_validator(mode="after")
     def _final_rate_is_reached(self) -> Self:

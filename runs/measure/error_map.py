@@ -23,7 +23,7 @@ from mrsynth import load_method, load_subject
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.methods.error_map import ErrorMap, ErrorNetwork, Seen, plane_features, teach, within
 from mrsynth.plain import Array
-from mrsynth.sampling import Sampling
+from mrsynth.sampling import AXIAL, Sampling
 from mrsynth.scans.subject import Subject
 from mrsynth.tasks.error_maps import write_error_map
 from mrsynth.tasks.trained import Trained, TrainedCommittee
@@ -130,8 +130,12 @@ def compared(subject: Subject, trained: TrainedCommittee, every: int, turn: int)
         recorder = Recorder()
         watched: Trained = replace(trained, errors=recorder)  # type: ignore[arg-type]
         how = trained.estimator(Sampling())
-        watched.synthesise(rest, prepared, how, targets=hidden, slices=planes[every // 2 :: every].tolist())
-        for target, seen in zip(hidden, recorder.seen, strict=True):
+        slices = planes[every // 2 :: every].tolist()
+        axial = all(member.planes == AXIAL for member in trained.rule.members)
+        watched.synthesise(rest, prepared, how, targets=hidden, slices=slices if axial else None)
+        for target, every_slice in zip(hidden, recorder.seen, strict=True):
+            kept = np.isin(np.arange(prepared.mask.shape[-1]), slices)
+            seen = replace(every_slice, brain=every_slice.brain & kept)
             truth = prepared.brought(subject.volumes[target].voxels)
             u = np.clip(truth / np.quantile(truth[prepared.mask], QUANTILE), 0, 1)
             found.append(voxels(seen, u, pattern_name(given), target))

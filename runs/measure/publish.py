@@ -26,6 +26,7 @@ from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import pattern_name
 from mrsynth.io.checkpoint import read_checkpoint, write_checkpoint
 from mrsynth.io.store import sha256_of
+from mrsynth.sampling import AXIAL
 from mrsynth.scores.rows import Score, read_results
 from mrsynth.tasks.train.config import run_text
 
@@ -115,6 +116,8 @@ def enter(card: Card, weights: Path) -> None:
     place = next((i for i, e in enumerate(entries) if e["name"] == card.name), len(entries))
     former = entries[place] if place < len(entries) else {}
     entry = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
+    if card.planes == AXIAL:
+        del entry["planes"]
     entry |= {"file": weights.name, "sha256": sha256_of(weights), "size": weights.stat().st_size}
     entry |= {key: former[key] for key in ("cpu_seconds",) if key in former and key not in entry}
     entries[place : place + 1] = [entry]

@@ -3,11 +3,11 @@
 # usage: bash runs/measure/tuning.sh OUT PEOPLE ROOT [ROOT ...]
 #
 # PEOPLE  the folder ms_longitudinal: each person is judged once, by a network tuned on the scans of the two others
-# ROOT    folders of subjects to train on before that, those of runs/corpus.yaml but PEOPLE
+# ROOT    folders of subjects to train on before that: the scans of runs/corpus.yaml but PEOPLE
 # OUT     receives OUT/base, OUT/tuned-PERSON, and OUT/judged-PERSON: benchmarks of both networks, each contrast from the two
 #         others that are there. Prints means over the scans of all people, before and after
 #
-# The commands are those of docs/training.md, with as many iterations. What is done stays; what was interrupted goes on.
+# 300 iterations of tuning at a rate of 1e-4, which falls. What is done stays; what was interrupted goes on.
 set -euo pipefail
 out=$1 people=$2 here=$(cd "$(dirname "$0")" && pwd)
 shift 2
@@ -41,6 +41,6 @@ for person in $persons; do
         touch "$tuned/finished"
     fi
     mrsynth benchmark --dataset folder --data "$out/third-$person" --part all --protocol brain3d --no-baselines --no-pictures \
-        --weights "$out/base/checkpoint.safetensors" --weights "$tuned/checkpoint.safetensors" --out "$out/judged-$person" --resume --quiet
+        --patterns t1+t2:flair,t1+flair:t2,t2+flair:t1 --weights "$out/base/checkpoint.safetensors" --weights "$tuned/checkpoint.safetensors" --out "$out/judged-$person" --resume --quiet
 done
 "$python" "$here/tuning_table.py" "$out"/judged-*/results.csv

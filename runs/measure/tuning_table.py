@@ -35,6 +35,8 @@ def table(files: Sequence[Path]) -> list[str]:
         for row in read_results(file.read_text(encoding="utf-8"), str(file)):
             if (row.protocol, row.region) == ("brain3d", "brain") and row.metric in FIGURES:
                 values[str(row.target), row.metric][file][row.weights == BEFORE].append(row.value)
+    if not values:
+        raise SystemExit(f"{', '.join(map(str, files))}: no figures of the brain in protocol brain3d.")
     lines = ["| contrast | figure | before | after | gain | people it helped |", "|---|---|---|---|---|---|"]
     for target in dict.fromkeys(target for target, _ in values):
         for figure in FIGURES:

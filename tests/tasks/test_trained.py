@@ -111,6 +111,22 @@ def test_a_member_is_made_from_slices_of_its_own_planes(entries, write_subject_f
         assert made[target].voxels == pytest.approx(1000 * average(who, [1, 1], "one", brain)[0], abs=0.02)
         assert np.abs(made[target].voxels - axial[target].voxels).max() > 0.1, "--planes says otherwise"
     assert resolve("all").sha256 != before
+    with pytest.raises(UsageError, match="the members of all have planes of their own"):
+        load_method("all").estimator(Sampling(planes=("coronal",)))
+
+
+def test_the_sidecar_says_from_which_slices_a_member_was_made(entries, folder, tmp_path):
+    entries[1] = entries[1].model_copy(update={"planes": ("axial", "coronal")})
+    rule = Committee(members=[Member(name="one"), Member(name="two", planes=("axial", "coronal"))], brightness="one")
+    entries[3] = entries[3].model_copy(update={"committee": rule})
+    _, saved = complete(CompleteOptions(folder=folder, out=tmp_path / "out"))
+    said = json.loads((tmp_path / "out" / "p1_t1ce.json").read_text())
+
+    assert [member.get("planes") for member in said["Members"]] == [None, ["axial", "coronal"]]
+    assert "axial and coronal slices" in saved.html.read_text() and "planes" not in said["Sampler"]
+    complete(CompleteOptions(folder=folder, out=tmp_path / "two", weights="two", planes=("coronal",)))
+    alone = json.loads((tmp_path / "two" / "p1_t1ce.json").read_text())
+    assert alone["Sampler"]["planes"] == ["coronal"] and "for coronal slices:" in alone["Estimator"]
 
 
 def whole(subject, trained, target, planes):
@@ -216,6 +232,7 @@ def test_a_damaged_member_is_found(entries, tmp_path):
         ({"members": [{"name": "a"}, {"name": "x"}]}, "committee of x, which no entry"),
         ({"brightness": "x"}, "expected median, or one of a, b"),
         ({"members": [{"name": "a"}, {"name": "far"}]}, "far cannot be of the committee c: expected a file"),
+        ({"members": [{"name": "a"}, {"name": "b", "planes": ["coronal"]}]}, "b cannot be .* planes that it learnt"),
         ({"members": [{"name": "a"}, {"name": "b", "weight": 0}]}, "greater than 0"),
     ],
 )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mrsynth.card import Card
 from mrsynth.contrasts import Contrast
 from mrsynth.io.store import Resolved
-from mrsynth.sampling import Estimator
+from mrsynth.sampling import Estimator, Plane
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window, to_window, window_of
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.subject import Subject
@@ -32,6 +32,7 @@ class Completed:
     brightness  how far overall brightness is likely to be wrong, in the same units, where errors can be said
     scores      of the self-check, if there was one
     members     of a committee: those that made each volume
+    planes      member -> of the slices that its image was made from
     """
 
     subject: Subject
@@ -46,6 +47,7 @@ class Completed:
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
     members: Mapping[Contrast, tuple[Resolved, ...]] = field(default_factory=dict)
+    planes: Mapping[str, tuple[Plane, ...]] = field(default_factory=dict)
     errors: Mapping[Contrast, Volume] = field(default_factory=dict)
     brightness: Mapping[Contrast, float] = field(default_factory=dict)
 

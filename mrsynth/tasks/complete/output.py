@@ -47,6 +47,7 @@ from mrsynth.reports.record import (
     sidecar_json,
 )
 from mrsynth.reports.subject_page import report_html
+from mrsynth.sampling import AXIAL
 from mrsynth.scans.familiarity import has_skull
 from mrsynth.scans.grid import axis_code
 from mrsynth.scans.raw import Raw
@@ -217,6 +218,7 @@ def write_results(
         noise=how.generator,
         eta=how.eta,
         variance=how.variance,
+        planes=how.planes or AXIAL,  # else of each member
     )
     software = versions()
     stripped = not has_skull(subject)
@@ -317,7 +319,11 @@ def weights_record(completion: Completed, targets: Sequence[Contrast]) -> Weight
     """What the report keeps of the checkpoint, or of a committee and those of it that made any of the targets."""
     record = WeightsRecord.of(completion.card, completion.sha256)
     members = {m.card.name: m for target in targets for m in completion.members.get(target, ())}
-    return record.model_copy(update={"members": tuple(WeightsRecord.of(m.card, m.sha256) for m in members.values())})
+    records = [
+        WeightsRecord.of(m.card, m.sha256).model_copy(update={"planes": completion.planes.get(name, AXIAL)})
+        for name, m in members.items()
+    ]
+    return record.model_copy(update={"members": tuple(records)})
 
 
 def input_record(

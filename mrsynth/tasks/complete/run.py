@@ -271,6 +271,7 @@ def complete_subject(
         warnings=tuple(warnings),
         seconds=seconds,
         members=members,
+        planes={m.card.name: trained.planes(how, m.card.name) for those in members.values() for m in those},
         errors=errors,
         brightness=brightness,
     )
@@ -296,7 +297,8 @@ def check_on_itself(
     most   so many contrasts, the first that can be made; None for all
 
     What is scored is what is delivered: the same estimator with the same draws, in a crop and a foreground that do not
-    know the hidden contrast. Of a committee those take part that can do with what is left; the rows name them.
+    know the hidden contrast. Of a committee those take part that can do with what is left; the rows name them. Of
+    several planes axial slices alone are made, which are a little worse than what is delivered.
     """
     contrasts, progress = trained.contrasts, progress or silent
     present = [c for c in contrasts if c in subject.available]

@@ -9,6 +9,7 @@ from mrsynth.card import Card
 from mrsynth.contrasts import Contrast, patterns
 from mrsynth.io.cache import CachedSubject
 from mrsynth.methods.base import Method, Trainable
+from mrsynth.sampling import AXIAL, Plane
 from mrsynth.tasks.train.config import RunConfig
 
 
@@ -27,10 +28,16 @@ def card_of(config: RunConfig, method: Trainable, training: Sequence[CachedSubje
         licence=config.licence,
         subjects=counts(method.contrasts, training),
         sampling=sampling_of(method) if isinstance(method, Method) else {},
-        planes=config.training_of(method.stages[-1]).planes,
+        planes=planes_of(config, method),
         training_data=config.data.sources,
         intensity=intensity,
     )
+
+
+def planes_of(config: RunConfig, method: Trainable) -> tuple[Plane, ...]:
+    """The planes whose slices every stage learnt from; a stage that is not trained is known to have seen axial ones."""
+    stages = [AXIAL if stage in config.given else config.training_of(stage).planes for stage in method.stages]
+    return tuple(plane for plane in stages[-1] if all(plane in planes for planes in stages))
 
 
 def sampling_of(method: Method) -> dict[str, Any]:

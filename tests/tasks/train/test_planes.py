@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import UsageError
 from mrsynth.io.cache import cached
@@ -13,11 +14,14 @@ from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.io.subjects import find_subject
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Method, MethodConfig
+from mrsynth.preference import has_mode
 from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.planes import cannot_be_cut, cut, padded
 from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.models import load_network
+from mrsynth.tasks.train.cards import planes_of
+from mrsynth.tasks.train.config import RunConfig
 from mrsynth.tasks.train.run import read_config, train
 from mrsynth.tasks.train.sources import examples_of
 from mrsynth.training.augmentation import AugmentationConfig
@@ -225,6 +229,43 @@ def test_a_checkpoint_names_the_planes_it_learnt_from_and_uses_them(train_option
     assert tuned.training.planes == ("axial", "coronal"), "who tunes it keeps them"
 
 
+@pytest.mark.parametrize("planes", [[], ["coronal"], ["axial", "axial"], ["oblique"]])
+def test_planes_are_known_and_named_once_and_axial_is_among_them(planes, train_options, tmp_path):
+    """For the axial slices are what is validated, checked and sampled."""
+    with pytest.raises(UsageError, match=r"training\.planes"):
+        train(train_options(tmp_path / "run", training__planes=planes))
+
+
+@pytest.mark.parametrize(
+    ("stages", "known"),
+    [
+        ({}, PLANES),
+        ({"first_stage": {"planes": ["axial"]}}, ("axial",)),
+        ({"structure": {"planes": ["axial", "sagittal"]}}, ("axial", "sagittal")),
+        ({"first_stage": {"init": "msg-ldm-ship"}}, ("axial",)),
+    ],
+)
+def test_a_method_of_stages_knows_the_planes_that_all_of_them_saw(stages, known):
+    config = RunConfig(
+        method={**preset("msg-ldm", "tiny"), "method": "msg-ldm"}, training=TrainingConfig(planes=PLANES), stages=stages
+    )
+
+    assert planes_of(config, build_method(config.method)) == known
+
+
+def test_a_checkpoint_that_learnt_the_planes_is_chosen_where_they_are_asked_for():
+    learnt = Card(name="x", method="fgc2f", contrasts=STANDARD, licence="CC0", planes=("axial", "coronal"))
+
+    assert has_mode(learnt, Sampling(planes=("coronal",))) and has_mode(learnt, Sampling())
+    assert not has_mode(learnt, Sampling(planes=("coronal", "sagittal")))
+
+
+def test_volumes_are_not_made_by_planes(box_options, tmp_path):
+    network = load_network(str(train(box_options(tmp_path / "run"))))
+    with pytest.raises(UsageError, match="boxes makes whole volumes, not slices"):
+        network.estimator(Sampling(mode="mean", planes=("axial",)))
+
+
 def test_methods_of_volumes_have_no_planes(box_options, tmp_path):
     with pytest.raises(UsageError, match=r"training\.planes is for methods that learn from slices"):
-        train(box_options(tmp_path / "run", training__planes=["coronal"]))
+        train(box_options(tmp_path / "run", training__planes=["axial", "coronal"]))
