@@ -23,7 +23,7 @@ from mrsynth.scores.baselines import as_input, placed
 from mrsynth.scores.metrics import to_unit
 from mrsynth.tasks.complete.run import complete_subject, load_method
 
-CHECKPOINT = "fgc2f-ship"
+CHECKPOINT = "committee-ship"
 CELL = 178  # pixels wide
 HEAD, GAP = 24, 4
 INK, ALARM, PAPER = (232, 232, 232), (255, 90, 79), (11, 11, 13)

@@ -1,7 +1,7 @@
 """Put a trained checkpoint into the package, with its scores on the validation subjects.
 
 usage: python -m runs.measure.publish RUN/checkpoint.safetensors RUN_FILE [--name NAME] [--note TEXT] [--steps N]
-           [--rows FILE]
+           [--sampler NAME] [--rows FILE]
 
 Writes mrsynth/weights/NAME.safetensors (float16) and its entry in weights_manifest.yaml, in place of one of that name,
 whose cost stays. The scores are those of the default output on the subject's own grid (protocol brain3d), means over
@@ -43,19 +43,20 @@ def main() -> None:
     parser.add_argument("--name", help="the run's if not given")
     parser.add_argument("--note", default="")
     parser.add_argument("--steps", type=int, help="of mode sample by default; the run file's if not given")
+    parser.add_argument("--sampler", help="likewise")
     parser.add_argument("--rows", type=Path)
     args = parser.parse_args()
 
     run = run_text(args.run_file, {})
     checkpoint = read_checkpoint(args.checkpoint)
-    steps = {"steps": args.steps} if args.steps else {}
+    chain = {key: value for key, value in (("sampler", args.sampler), ("steps", args.steps)) if value}
     card = checkpoint.card.model_copy(
         update={
             "name": args.name or checkpoint.card.name,
             "licence": run["licence"],
             "run_file": args.run_file.resolve().relative_to(ROOT).as_posix(),
             "training_data": tuple(DataSource.model_validate(s) for s in run["data"]["sources"]),
-            "sampling": {**checkpoint.card.sampling, **steps},
+            "sampling": {**checkpoint.card.sampling, **chain},
             "note": args.note,
         }
     )
