@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmark.md, of its appendices and of README.md anew from the result files in runs/results.
+"""Write the tables of the benchmark's pages, of docs/training.md and of README.md anew from the files in runs/results.
 
 usage: python -m runs.measure.pages [--check]      --check only says whether the pages are up to date (status 1: not)
 
@@ -28,7 +28,8 @@ from runs.measure.ablation_table import table as ablation_table
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RESULTS = CHECKOUT / "runs" / "results"
-PAGES = [CHECKOUT / name for name in ("README.md", "docs/benchmark.md", "docs/benchmark-appendices.md")]
+NAMES = ("README.md", "docs/benchmark.md", "docs/benchmark-appendices.md", "docs/training.md")
+PAGES = [CHECKOUT / name for name in NAMES]
 BAR = "regression"
 FIGURES = ("psnr_brain", "psnr_brain_fit", "psnr", "ssim")
 BASELINE = {"gbm": "baseline", "linear": "baseline"}  # two models in one file
@@ -263,6 +264,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **{f"ablations-{method}": ablations(method) for method in METHODS},
     "speed-beside": printed_once_it_is("speed-beside"),
     "curves": printed_once_it_is("curves"),
+    "tuning": printed("tuning"),
 }
 
 
