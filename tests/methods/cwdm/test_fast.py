@@ -291,5 +291,5 @@ def test_compiled_kernels_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None
         for how in ways:
             fast = FastWaveletUNet(plain, torch.bfloat16, how)
             fast.condition(conditions)
-            assert fast.compiling
+            assert fast.work >= wavelet_fast.REPAYS, "compiled from the first forward on"
             assert deviation(fast(x[:, :4], level), plain(x, level)) < TOLERANCE[torch.bfloat16]
