@@ -15,8 +15,8 @@ from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import WeightsError
 from mrsynth.methods.base import Method, carried
 from mrsynth.plain import Array, Mask, Progress
-from mrsynth.sampling import AXIAL, Estimator, Plane
-from mrsynth.scans.planes import ORDER, cut, padded
+from mrsynth.sampling import AXIAL, Estimator
+from mrsynth.scans.planes import cut, padded
 from mrsynth.scans.preparation import Prepared
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,8 @@ def synthesise_volume(
         images, mask = prepared.images, prepared.mask
         if plane != "axial":
             images, mask = (padded(cut(x, plane), method.multiple, x.ndim - 3) for x in (images, mask))
-        mean_cut, spread_cut = seen_in(mean, plane), None if spread is None else seen_in(spread, plane)
+        mean_cut = torch.from_numpy(cut(mean.numpy(), plane))  # the same memory
+        spread_cut = None if spread is None else torch.from_numpy(cut(spread.numpy(), plane))
         rows, columns = mean_cut.shape[1:3]
         for where, whole_slices in parts(method, images, mask, flags, targets, slices, noise, how, tell):
             made = whole_slices[:, :rows, :columns]
@@ -107,11 +108,6 @@ def synthesise_volume(
         mean=None if first is None else whole(mean, images),
         spread=None if deviation is None else whole(deviation, np.zeros_like(images)),
     )
-
-
-def seen_in(volumes: torch.Tensor, plane: Plane) -> torch.Tensor:
-    """Volumes (C, I, J, K) as slices (C, H, W, slices) of a plane: the same memory."""
-    return volumes.permute(0, *(1 + axis for axis in ORDER[plane]))
 
 
 def parts(

@@ -8,20 +8,9 @@ from runs.measure.tuning_table import table
 
 def written(file, values):
     """A results.csv of these PSNR, by checkpoint and subject."""
+    same = {"pattern": "t2+flair", "target": "t1", "protocol": "brain3d", "region": "brain"}
     rows = [
-        Score(
-            dataset="folder",
-            split="all",
-            subject=subject,
-            method="fgc2f",
-            weights=weights,
-            pattern="t2+flair",
-            target="t1",
-            protocol="brain3d",
-            region="brain",
-            metric=metric,
-            value=value,
-        )
+        Score(**same, metric=metric, value=value, weights=weights, subject=subject)
         for (weights, subject), value in values.items()
         for metric in ("PSNR", "PSNR_FIT", "SSIM", "MSE")
     ]

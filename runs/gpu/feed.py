@@ -62,7 +62,7 @@ class DeviceFeed:
         processes: int = 1,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[Iterator[Batch]]:
-        """The batches still to be seen; StoppedWaiting once `stopped` says so. Raises UsageError for labels."""
+        """The batches still to be seen; StoppedWaiting once `stopped` says so. UsageError for labels and planes."""
         if source.labels:
             raise UsageError("Segmentations are not learnt from here: train this on a processor, with mrsynth train.")
         if config.planes != AXIAL:
