@@ -211,10 +211,10 @@ class Dfbk(Method):
         if self.config.own_share:
             own = (torch.rand(b, generator=generator) < self.config.own_share) & (level < self.config.T - 1)
             steps = [torch.randn((b, 1, *space), generator=generator).to(device) for _ in range(2)]
-            if bool(own.any()):
-                noise = [field[own] for field in steps]
-                x_t[own] = self.revisited(part_of(given, own.to(device)), level[own], *noise)
         level, mean = self.config.draw_mean(level, generator)
+        if self.config.own_share and bool((own := own & ~mean).any()):  # what the mean is made from needs none
+            noise = [field[own] for field in steps]
+            x_t[own] = self.revisited(part_of(given, own.to(device)), level[own], *noise)
         x_t = torch.where(mean.to(device)[:, None, None, None], given.y_0, x_t)
         error = (self.predict(x_t, level.to(device), given) - x_0).square().mean((1, 2, 3))
         if self.config.weighted:

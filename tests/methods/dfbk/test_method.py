@@ -248,6 +248,15 @@ def test_a_share_of_the_training_learns_what_mode_mean_asks(wake):
     assert loss_of(wake(config(mean_share=1e-9)), batch) == loss_of(wake(config()), batch)
 
 
+def test_nothing_is_estimated_for_what_learns_the_mean(wake):
+    method = wake(config(own_share=1.0, mean_share=1.0))
+    watcher = Watcher(method)
+    loss_of(method, batch_of(*["t1+t2+flair"] * 6))
+    [(learnt, level, *_)] = watcher.calls
+
+    assert len(learnt) == 6 and (level == 3).all()
+
+
 def test_without_a_share_of_its_own_nothing_is_drawn_for_it(wake):
     batch = batch_of("t1+t2+flair", "t1")
     losses = [loss_of(wake(config(own_share=share)), batch) for share in (0.0, 1e-9)]
