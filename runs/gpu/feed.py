@@ -62,11 +62,15 @@ class DeviceFeed:
         processes: int = 1,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[Iterator[Batch]]:
-        """The batches still to be seen; StoppedWaiting once `stopped` says so. UsageError for labels and planes."""
+        """The batches still to be seen; StoppedWaiting once `stopped` says so. UsageError for what is not made here."""
         if source.labels:
             raise UsageError("Segmentations are not learnt from here: train this on a processor, with mrsynth train.")
         if config.planes != AXIAL:
             raise UsageError("Only axial slices are learnt from here: train this on a processor, with mrsynth train.")
+        if unknown := [name for name in ("elastic", "curve", "blur") if getattr(config.augmentation, name)]:
+            raise UsageError(
+                f"augmentation.{unknown[0]} is not made here: train this on a processor, with mrsynth train."
+            )
         order = PositionSampler(len(source), config, iteration, process, processes)
         yield self.batches(source, Examples(source, method, config, processes), order, stopped)
 

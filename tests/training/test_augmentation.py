@@ -12,10 +12,13 @@ from mrsynth.training.augmentation import (
     augment_geometry,
     augment_intensity,
     augment_labelled,
+    bent,
     bias_field,
+    blurred,
+    deformation,
 )
 
-ALL = AugmentationConfig(flip=0.5, affine=1, gamma=0.3, gain=0.2, bias_field=0.3)
+ALL = AugmentationConfig(flip=0.5, affine=1, elastic=3, curve=1, blur=1, gamma=0.3, gain=0.2, bias_field=0.3)
 NOTHING = AugmentationConfig(flip=0)
 
 
@@ -128,6 +131,59 @@ def test_a_bias_field_is_the_exponential_of_a_cubic():
     logarithm = changed.double().log()
     assert logarithm.std() > 0.01
     assert max(float(logarithm.diff(n=4, dim=d).abs().max()) for d in (0, 1)) < 1e-5
+
+
+@pytest.mark.parametrize("size", [(40, 48), (20, 24, 16)])
+def test_a_deformation_moves_no_voxel_further_than_asked_and_neighbours_nearly_alike(size):
+    moves = deformation(size, 3.0, random(2))[0].movedim(-1, 0).flip(0)  # by axis
+    voxels = moves * torch.tensor([(n - 1) / 2 for n in size]).view(-1, *[1] * len(size))
+
+    assert voxels.square().sum(0).max().sqrt() == pytest.approx(3, rel=1e-4)
+    assert max(float(voxels.diff(dim=axis + 1).abs().max()) for axis in range(len(size))) < 1.5
+    for axis, n in enumerate(size):  # nothing that an affine transform does: no shift, no slope along any axis
+        x = torch.linspace(-1, 1, n).view([-1 if a == axis else 1 for a in range(len(size))])
+        assert abs(float((voxels[axis] * x).mean())) < 0.3 * float(voxels[axis].std())
+
+
+def test_a_deformation_bends_a_line():
+    """A straight edge is none any more, and as many voxels lie beyond it as before, nearly."""
+    edge = (torch.arange(48) < 24).float().expand(1, 40, 48)
+    config = AugmentationConfig(flip=0, elastic=4)
+    crossings = augment_geometry(edge, config, random(1))[0].sum(1)
+
+    assert 1 < float(crossings.max() - crossings.min()) <= 8 and abs(float(crossings.mean()) - 24) < 2
+
+
+def test_a_curve_rises_keeps_black_and_white_and_bends_as_far_as_asked():
+    ramp = torch.linspace(0, 1, 1001)
+    for seed in range(20):
+        made = augment_intensity(ramp.view(1, 1, -1), channels(0), AugmentationConfig(curve=1), random(seed))[0, 0]
+        slopes = made.diff() * 1000
+        assert made[0] == 0 and made[-1] == pytest.approx(1) and float(slopes.min()) > 0
+        assert 1.05 < float(slopes.max() / slopes.min()) <= 4 * 1.01
+    assert torch.allclose(bent(ramp, np.full(8, 3.0)), ramp, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(21, 25), (15, 17, 13)])
+def test_blur_is_a_gaussian_along_each_axis(size):
+    point = torch.full((1, *size), 0.1)
+    middle = tuple(n // 2 for n in size)
+    point[(0, *middle)] = 0.9
+    sigmas = [0.5, 1.5, 1.0][: len(size)]
+    made = blurred(point, sigmas)[0] - 0.1
+
+    assert float(made.sum()) == pytest.approx(0.8, rel=1e-3)
+    for axis, sigma in enumerate(sigmas):
+        profile = made.sum([a for a in range(len(size)) if a != axis]) / 0.8
+        x = torch.arange(size[axis]) - middle[axis]
+        assert float((profile * x**2).sum()) == pytest.approx(sigma**2, rel=0.15)
+
+
+def test_blur_neither_leaves_the_brain_nor_darkens_its_rim():
+    images = stack(1)
+    made = blurred(images, [2.0, 2.0])
+
+    assert torch.allclose(made, images, atol=1e-5)
 
 
 # Volumes -------------------------------------------------------------------------------------------------------------

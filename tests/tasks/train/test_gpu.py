@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,14 +172,21 @@ def test_without_augmentation_the_batches_are_those_of_any_training(
             assert torch.allclose(ours.context, theirs.context, atol=1.02 / 255)
 
 
-def test_segmentations_are_refused():
-    class Labelled:
-        labels = True
-
+@pytest.mark.parametrize(
+    ("labels", "training", "word"),
+    [
+        (True, {}, "Segmentations are not learnt from here"),
+        (False, {"planes": ("axial", "coronal")}, "Only axial slices are learnt from here"),
+        (False, {"augmentation": {"curve": 0.5}}, r"augmentation\.curve is not made here"),
+        (False, {"augmentation": {"flip": 0, "blur": 1.0}}, r"augmentation\.blur is not made here"),
+    ],
+)
+def test_what_is_not_made_on_the_device_is_refused(labels, training, word):
+    source = SimpleNamespace(labels=labels)
     method = build_method({**preset("fgc2f", "tiny"), "T": 8})
     with (
-        pytest.raises(UsageError, match="not learnt from here"),
-        DeviceFeed("cpu")(method, 0, Labelled(), TrainingConfig()),
+        pytest.raises(UsageError, match=word),
+        DeviceFeed("cpu")(method, 0, source, TrainingConfig.model_validate(training)),
     ):
         pass
 
