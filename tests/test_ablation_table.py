@@ -147,6 +147,13 @@ def test_variants_that_are_means_over_other_cases_are_no_table(tmp_path):
         table([results(tmp_path, "1.csv", {"small-s1": [10.0], "full-s1": [20.0, 22.0]})])
 
 
+def test_a_seed_that_is_there_twice_is_no_table(tmp_path):
+    """Nobody could say which of the two is meant."""
+    twice = [results(tmp_path, name, {"full-s1": [20.0, 22.0]}) for name in ("1.csv", "2.csv")]
+    with pytest.raises(SystemExit, match=r"2\.csv: full with seed 1 is in another of these files too"):
+        table(twice)
+
+
 def test_one_seed_has_no_spread_and_names_must_tell_the_seed(tmp_path):
     assert cell([1.0]) == "1.000" and cell([0.5], "+") == "+0.500"
     with pytest.raises(SystemExit, match="VARIANT-sSEED"):

@@ -43,12 +43,17 @@ def main() -> None:
 
 
 def means_in(files: Sequence[Path]) -> Means:
-    """The means of every variant and seed. Raises SystemExit where variants of one seed have other cases."""
+    """The means of every variant and seed.
+
+    Raises SystemExit for a seed that is there twice, and where variants of one seed have other cases.
+    """
     found: Means = defaultdict(dict)
     for file in files:
         text = file.read_text(encoding="utf-8")
         made = kept_means(text) if text.startswith(",".join(COLUMNS)) else means_of_rows(text, file)
         for variant, runs in made.items():
+            if twice := found[variant].keys() & runs.keys():
+                raise SystemExit(f"{file}: {variant} with seed {min(twice)} is in another of these files too.")
             found[variant].update(runs)
     refuse_unequal(found)
     return {variant: found[variant] for variant in sorted(found, key=lambda name: (name != REFERENCE, name))}

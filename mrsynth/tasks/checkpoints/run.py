@@ -31,7 +31,7 @@ from mrsynth.io.store import (
 from mrsynth.plain import Progress
 from mrsynth.preference import is_at_hand
 from mrsynth.reports.model_card import card_facts, card_page
-from mrsynth.sampling import default_in_words
+from mrsynth.sampling import AXIAL, default_in_words
 from mrsynth.tasks.checkpoints.former import outdated
 
 NARROWEST = 24  # characters for what a checkpoint makes, however narrow the terminal
@@ -97,6 +97,8 @@ def card_fields(name_or_path: str) -> dict[str, Any]:
     """What `card_text` says, as plain data."""
     card, found = known_card(name_or_path)
     fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
+    if card.planes == AXIAL:  # of whole volumes, of a committee, and of slices as usual
+        del fields["planes"]
     fields["images"] = default_in_words(card.sampling)
     fields |= card_facts(card, known_data(card))
     if isinstance(card, ManifestEntry) and card.committee is not None:

@@ -252,6 +252,13 @@ def test_what_is_not_here_is_listed_and_shown_without_asking_anybody(store, monk
     assert verify() == []
 
 
+def test_planes_are_shown_where_they_are_more_than_the_axial():
+    shown = {name: yaml.safe_load(card_text(name)) for name in ("cwdm-ship-t1", "committee-ship", "fgc2f-ship")}
+
+    assert "planes" not in shown["cwdm-ship-t1"] and "planes" not in shown["committee-ship"]
+    assert shown["fgc2f-ship"]["planes"] == ["axial", "coronal", "sagittal"]
+
+
 def test_what_is_here_is_listed_where_it_is(store, published, tmp_path):
     published(checkpoint(tmp_path / "t1ce.safetensors"))
     path = fetch("official")
