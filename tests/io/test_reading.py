@@ -56,7 +56,7 @@ def test_hostile_yaml_ends_soon_and_as_one_error(name):
     began = time.process_time()
     with at_most(300e6), pytest.raises(ValueError, match=r"."):
         parse_yaml(HOSTILE_YAML[name])
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 15  # half a megabyte in one word alone takes PyYAML 2 to 5, by machine
 
 
 def test_what_people_write_is_read_as_before():
