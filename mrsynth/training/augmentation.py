@@ -1,7 +1,8 @@
 """Random changes to training examples, seeded example by example.
 
-What comes out is what MONAI's RandAffine and RandBiasField make of the same draws, which the tests hold; it is computed
-by torch's grid_sample and by products of small matrices, a quarter of the time for twelve slices of 160x192.
+Turns, scales and bias fields are what MONAI's RandAffine and RandBiasField make of the same draws, as the tests hold;
+they are computed by torch's grid_sample and by products of small matrices, a quarter of the time for twelve slices of
+160x192. Deformations, curves and blur are of this module alone.
 """
 
 import math

@@ -7,7 +7,8 @@ ROOT         folders of subjects; read are --subjects, by default those that dra
 --member     name or path of a checkpoint, or of several that share the contrasts out among them; PLANE is axial if not
              given. The first leads: on its grid the images meet, and unless told otherwise all take its brightness
 --rule       weights of the members, in their order; 0 leaves one out. Each member alone is shown anyway
-OUT          keeps what was made, OUT/LABEL/SUBJECT-TARGET.npy, u on the grid of the first member
+OUT          keeps what was made, OUT/LABEL/SUBJECT-TARGET.npy, u on the grid of the first member, and makes none of it
+             again: another checkpoint needs another LABEL, another first member another OUT
 
 Each contrast from the others that are there, whole volumes in mode mean. Prints a Markdown table: brain PSNR / after
 the fit by contrast, means over the subjects, then the mean of all with SSIM, EDGE and EDGE_R.
@@ -91,12 +92,8 @@ def main() -> None:
                     image = average(chosen, each, args.brightness or members[0].label, home.mask)[0]
                     kept.setdefault(target, []).append(scores(subject, home, image, target))
     names = [member.label for member in members]
-    print(
-        "| | "
-        + " | ".join([*(c.label for c in STANDARD), "mean", *FIGURES[2:]])
-        + " |\n|"
-        + "---|" * (len(STANDARD) + 5)
-    )
+    columns = [*(c.label for c in STANDARD), "mean", *FIGURES[2:]]
+    print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for rule, kept in zip(rules, figures, strict=True):
         print(f"| {named(names, rule)} | {' | '.join(cells(kept))} |", flush=True)
 
