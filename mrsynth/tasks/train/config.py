@@ -37,6 +37,7 @@ SEGMENTER: dict[str, Any] = {
         "augmentation": {"affine": 0.7, "rotation": 0.3, "scaling": 0.15, "gamma": 0.3},
     },
 }
+NOT_TRAINING = ("init", "trained")  # of the keys of one stage
 OF_STAGE = re.compile(r"stages\.[^.]+\.")  # in the place of `training.`, for one stage
 
 
@@ -61,19 +62,25 @@ class RunConfig(Plain):
     stages: dict[str, dict[str, Any]] = Field(
         {},
         description="by stage of the method: keys of `training` that are different there, and `init`, a checkpoint "
-        "that supplies the stage so that it is not trained: {vq: {iterations: 2000, init: NAME_OR_PATH}}",
+        "that supplies the stage so that it is not trained: {vq: {iterations: 2000, init: NAME_OR_PATH}}; with "
+        "`trained: true` it is trained on from there",
     )
     data: DataConfig = DataConfig()
     licence: str = "not stated"
 
     @property
-    def given(self) -> dict[str, str]:
-        """Stages that are not trained, and the name or path of the checkpoint that supplies each."""
+    def begun(self) -> dict[str, str]:
+        """Stages that a checkpoint supplies, and its name or path."""
         return {stage: str(options["init"]) for stage, options in self.stages.items() if options.get("init")}
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Of those the stages that are not trained on."""
+        return frozenset(stage for stage in self.begun if not self.stages[stage].get("trained"))
 
     def training_of(self, stage: str) -> TrainingConfig:
         """How one stage is trained."""
-        different = {key: value for key, value in self.stages.get(stage, {}).items() if key != "init"}
+        different = {key: value for key, value in self.stages.get(stage, {}).items() if key not in NOT_TRAINING}
         return TrainingConfig.model_validate(merged(self.training.model_dump(mode="json"), different))
 
     def settled(self, device: str, begun: "RunConfig | None" = None) -> "RunConfig":
@@ -248,12 +255,14 @@ def checked_stages(config: RunConfig, known: Sequence[str]) -> tuple[dict[str, d
         init = options.get("init")
         if init is not None and not isinstance(init, str):
             wrong.append(f"  stages.{stage}.init: expected the name or path of a checkpoint, found {init!r}")
+        if (trained := options.get("trained")) is not None and (not isinstance(trained, bool) or init is None):
+            wrong.append(f"  stages.{stage}.trained: expected true or false beside an init, found {trained!r}")
         try:
             training = config.training_of(stage).model_dump(mode="json")
         except ValidationError as error:
             wrong += complaints(error, "stages", stage)
         else:
-            checked[stage] = {key: init if key == "init" else training[key] for key in options}
+            checked[stage] = {key: options[key] if key in NOT_TRAINING else training[key] for key in options}
     return checked, wrong
 
 

@@ -107,7 +107,7 @@ def train(options: TrainOptions, progress: Progress | None = None, *, feed: Feed
     method = fresh_method(config)
     plan = StagePlan.of(config, method)
     if isinstance(method, Method) and not options.resume:
-        for stage, init in ([(None, config.init)] if config.init else []) + list(config.given.items()):
+        for stage, init in ([(None, config.init)] if config.init else []) + list(config.begun.items()):
             take_over(method, init, config.preparation, stage)
         give_text(method, config)
     with ExitStack() as stack:

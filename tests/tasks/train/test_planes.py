@@ -243,6 +243,7 @@ def test_planes_are_known_and_named_once_and_axial_is_among_them(planes, train_o
         ({"first_stage": {"planes": ["axial"]}}, ("axial",)),
         ({"structure": {"planes": ["axial", "sagittal"]}}, ("axial", "sagittal")),
         ({"first_stage": {"init": "msg-ldm-ship"}}, ("axial",)),
+        ({"first_stage": {"init": "msg-ldm-ship", "trained": True}}, PLANES),
     ],
 )
 def test_a_method_of_stages_knows_the_planes_that_all_of_them_saw(stages, known):

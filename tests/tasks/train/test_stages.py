@@ -346,6 +346,20 @@ def test_a_later_stage_can_be_supplied_too(options, finished, boundary, tmp_path
     assert read_checkpoint(tmp_path / "checkpoint.safetensors").card.iterations == 4
 
 
+def test_a_stage_with_an_init_is_trained_on_where_that_is_said(options, finished, tmp_path):
+    """From those weights: one iteration at a rate of nothing leaves them where they were; at a usual one it does not."""
+    given = str(finished / "checkpoint.safetensors")
+    before = read_checkpoint(finished / "checkpoint.safetensors").tensors["body.0.weight"]
+    asked = {"stages__body__init": given, "stages__body__trained": True, "stages__body__iterations": 1}
+    train(options(tmp_path / "still", **asked, stages__body__learning_rate=1e-30))
+    train(options(tmp_path / "on", **asked))
+
+    still, on = (read_checkpoint(tmp_path / name / "checkpoint.safetensors").tensors for name in ("still", "on"))
+    assert torch.equal(still["body.0.weight"], before)
+    assert not torch.equal(on["body.0.weight"], before)
+    assert [row["stage"] for row in table(tmp_path / "on" / "losses.csv")] == ["body"] + ["head"] * 5
+
+
 def test_a_checkpoint_of_another_network_supplies_no_stage(options, finished, tiny_checkpoint, tmp_path):
     given = str(finished / "checkpoint.safetensors")
     with pytest.raises(WeightsError, match=r"stages\.body\.init: .*body\.0\.weight has shape \(3, 1, 3, 3\)"):
@@ -383,6 +397,8 @@ def test_only_the_tensors_of_the_stage_have_to_fit(options, finished, tmp_path):
         ({"stages__body__iterations": 0}, r"stages\.body\.iterations: .*greater than 0"),
         ({"stages__body__augmentation__flop": 0}, r"stages\.body\.augmentation\.flop: unknown key"),
         ({"stages__body__init": 3}, r"stages\.body\.init: expected the name or path"),
+        ({"stages__body__init": "x", "stages__body__trained": "on"}, r"stages\.body\.trained: expected true or false"),
+        ({"stages__body__trained": True}, r"stages\.body\.trained: expected true or false beside an init"),
         ({"stages__body": 3}, r"stages\.body: "),
         ({"stages__head__crop": [8, 8, 8]}, r"stages\.head\.crop is for methods that learn from volumes"),
         ({"stages__body__init": "a", "stages__head__init": "b"}, "nothing is left to train"),
