@@ -47,7 +47,10 @@ Noise = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the noise.")]
-Fast = Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, and a shorter self-check.")]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast", help="One small network, no committee, in its mode's cheapest form; a shorter self-check."),
+]
 Segment = Annotated[
     bool,
     typer.Option("--segment", help="Also measure tumour regions with and without what is synthetic: no measurement."),
@@ -55,7 +58,12 @@ Segment = Annotated[
 Viewer = Annotated[bool, typer.Option(help="Put the volumes into report.html, to scroll through.")]
 NumParts = Annotated[int, typer.Option(min=1, metavar="K", help="Share the work among K runs.")]
 PartId = Annotated[int, typer.Option(min=0, metavar="I", help="Which of them this is, from 0.")]
-Method = Annotated[str, typer.Option(help="Method: auto takes the best checkpoint at hand.", callback=lowered)]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="Method: auto takes the best checkpoint at hand; fgc2f, cwdm, msg-ldm, dfbk, committee.", callback=lowered
+    ),
+]
 T1 = Annotated[
     Path | None,
     typer.Option("--t1", help="Take this file as T1; of DICOM also a number of a series.", show_default=False),

@@ -21,11 +21,17 @@ EVERY = 60.0  # seconds between lines of a job log
 def train(
     data: Annotated[list[Path], typer.Option(metavar="ROOT", help="Folder of subjects, any depth; repeatable.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")],
-    method: Annotated[str | None, typer.Option(help="Method to train.", callback=lowered, show_default=False)] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Method to train: fgc2f, cwdm, msg-ldm or dfbk.", callback=lowered, show_default=False),
+    ] = None,
     segmenter: Annotated[
         bool, typer.Option("--segmenter", help="Train the tumour segmenter of the benchmark instead of a method.")
     ] = False,
-    config: Annotated[Path | None, typer.Option(help="Run file (YAML).", show_default="the paper's settings")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Run file (YAML).", show_default="the paper's settings; with --init those of its checkpoint"),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the run file; repeatable.")
     ] = None,

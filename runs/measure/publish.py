@@ -91,7 +91,7 @@ def averaged(pattern: str, target: str, metric: str, values: Sequence[float]) ->
         target=target,
         region="brain",
         metric=metric,
-        value=round(mean(values), 3),
+        value=round(mean(values), 4),
         subjects=len(values),
         protocol="brain3d",
     )

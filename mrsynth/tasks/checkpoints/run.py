@@ -99,6 +99,8 @@ def card_fields(name_or_path: str) -> dict[str, Any]:
     fields = card.model_dump(mode="json", exclude={"intensity"}, exclude_none=True)
     if card.planes == AXIAL:  # of whole volumes, of a committee, and of slices as usual
         del fields["planes"]
+    if card.method == "committee":  # its members were trained, not it
+        del fields["iterations"]
     fields["images"] = default_in_words(card.sampling)
     fields |= card_facts(card, known_data(card))
     if isinstance(card, ManifestEntry) and card.committee is not None:

@@ -347,7 +347,7 @@ def test_a_later_stage_can_be_supplied_too(options, finished, boundary, tmp_path
 
 
 def test_a_stage_with_an_init_is_trained_on_where_that_is_said(options, finished, tmp_path):
-    """From those weights: one iteration at a rate of nothing leaves them where they were; at a usual one it does not."""
+    """From those weights: one iteration at no rate leaves them as they were; at a usual one it does not."""
     given = str(finished / "checkpoint.safetensors")
     before = read_checkpoint(finished / "checkpoint.safetensors").tensors["body.0.weight"]
     asked = {"stages__body__init": given, "stages__body__trained": True, "stages__body__iterations": 1}
