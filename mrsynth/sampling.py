@@ -41,6 +41,7 @@ DRAWS: Mapping[Draws, str] = {
     "v2": "Philox-4x32-10, by key and counter, with Box-Muller, on the device",
 }
 ONE_CALL = "one call"  # in place of a sampler's name, in mode mean
+DIRECT = "direct"  # as a sampler of msg-ldm: its decoders' images, without diffusion and without a draw
 EACH_ONE_CALL = "one call of each member"  # the same, of a committee
 OF_A_CHAIN = ("steps", "sampler", "samples", "eta", "variance", "noise")  # what mode mean has no use for
 FAST_STEPS = 10  # of mode sample with --fast, at most
@@ -103,8 +104,8 @@ class Estimator:
 
     @property
     def generator(self) -> str | None:
-        """Name and version of what draws the noise; None in mode mean, which draws none."""
-        return None if self.mode == "mean" else f"{self.noise}: {DRAWS[self.noise]}"
+        """Name and version of what draws the noise; None where none is drawn, as in mode mean."""
+        return None if self.mode == "mean" or self.sampler == DIRECT else f"{self.noise}: {DRAWS[self.noise]}"
 
     @property
     def words(self) -> str:
@@ -164,6 +165,8 @@ def in_words(mode: str, sampler: str, steps: int, samples: int, planes: Sequence
             "The mean of what several networks make by one call each, all brought to one brightness: closest to the "
             "truth on average, and smoother than a scan."
         )
+    if sampler == DIRECT:
+        return "What decoders make in one call, without diffusion: nothing is drawn, and it is smoother than a scan."
     if mode == "mean":
         apart = " apart, averaged" if len(planes) > 1 else ""
         cut = f", for {listed(planes)} slices{apart}" if planes != AXIAL else ""

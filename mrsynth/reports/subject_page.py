@@ -105,11 +105,12 @@ def _errors(report: Report) -> str:
     if not told:
         return ""
     sure = ", ".join(f"{o.contrast.label} by about {o.brightness:.0f}" for o in told if o.brightness is not None)
+    overall = f" Overall brightness itself is likely to be wrong, on the scale of the file: {sure}." if sure else ""
     return (
         "The error to expect is what is left once overall brightness and contrast are right. It knows mistakes of the "
         "kinds seen in its training and no others: a dark place is no proof, and a lesion that no scan shows is "
-        f"missing without a sign. Overall brightness itself is likely to be wrong, on the scale of the file: {sure}."
-    )
+        "missing without a sign."
+    ) + overall
 
 
 def _scores(scores: Sequence[Score]) -> dict[str, Any] | None:
@@ -197,7 +198,7 @@ def _facts(report: Report) -> list[list[str]]:
         "Device": f"{sampler.device}, {sampler.precision}",
         "mrsynth": f"{report.version}, {report.created.isoformat(timespec='seconds')}",
         "Command": report.command,
-        "Peak memory": f"{report.peak_memory_mb:.0f} MB" if report.peak_memory_mb is not None else "",
+        "Peak memory of the process": f"{report.peak_memory_mb:.0f} MB" if report.peak_memory_mb is not None else "",
     }
     return [[name, fact] for name, fact in facts.items() if fact]
 

@@ -11,7 +11,16 @@ from mrsynth.reports.elements import Cell, Number
 from mrsynth.reports.sections import Table
 from mrsynth.scores.ranks import Rank
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score
-from mrsynth.scores.statistics import ANY, BEST_AT_ONE, PairedTest, Summary, equal_ground, person_of, summarise
+from mrsynth.scores.statistics import (
+    ANY,
+    BEST_AT_ONE,
+    PairedTest,
+    Summary,
+    equal_ground,
+    examination_of,
+    person_of,
+    summarise,
+)
 
 
 class Print(NamedTuple):
@@ -232,10 +241,10 @@ def resource_table(results: Results) -> Table | None:
         runs: dict[tuple[str, str], tuple[float, set[str]]] = {}
         for row in own:
             if row.seconds is not None:
-                runs.setdefault((row.subject, row.pattern), (row.seconds, set()))[1].add(row.target)
+                runs.setdefault((examination_of(row), row.pattern), (row.seconds, set()))[1].add(row.target)
         each = [seconds / len(targets) for seconds, targets in runs.values()]
         memory = [row.peak_memory_mb for row in own if row.peak_memory_mb is not None]
-        volumes = {(row.subject, row.pattern, row.target) for row in own}
+        volumes = {(examination_of(row), row.pattern, row.target) for row in own}
         spread = f"{median(each):.3g} [{min(each):.3g}, {max(each):.3g}]" if each else "not known"
         lines.append(
             [

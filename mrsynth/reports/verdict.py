@@ -40,7 +40,8 @@ def verdict_passages(results: Results, question: Question) -> list[Passage]:
         return [
             Paragraph("One method alone: there is nothing to compare." if own else "The question was not measured.")
         ]
-    tests = [t for t in paired_tests(own, question) if t[:3] == question]
+    shared = [row for row in results.ground.rows if (row.protocol, row.region, row.metric) == question]
+    tests = paired_tests(shared, question)  # as the means: a pair's own common cases may order it the other way
     every = _lead(results, question, tests, ANY, ANY)
     places = [_lead(results, question, tests, *pair) for pair in results.all_pairs]
     leads = [lead for lead in places if lead is not None]

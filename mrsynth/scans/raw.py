@@ -181,7 +181,7 @@ def _without_skull(volumes: Mapping[Contrast, Volume], whole: Collection[Contras
     for contrast in STRIPPED_ON:
         if contrast in volumes and contrast not in whole:
             seen = shown(contrast, volumes[contrast])
-            size = int(seen.sum()) * float(np.prod(volumes[contrast].spacing)) / 1000
+            size = int(seen.sum()) * volumes[contrast].voxel_volume / 1000
             edges = [np.moveaxis(seen, axis, 0)[end].mean() for axis in range(3) for end in (0, -1)]
             if (noisy or largest > LARGER * size) and size > 0 and max(edges) < CUT_OFF:
                 return contrast

@@ -45,7 +45,7 @@ def head_volume(volume: Volume) -> float:
         return 0.0
     bright = sitk.GetImageFromArray(seen.astype(np.uint8))
     largest = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(bright))) == 1
-    return int(without_holes(largest).sum()) * float(np.prod(steps)) * float(np.prod(volume.spacing)) / 1000
+    return int(without_holes(largest).sum()) * float(np.prod(steps)) * volume.voxel_volume / 1000
 
 
 def shows_the_head(volume: Volume) -> bool:

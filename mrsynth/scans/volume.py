@@ -41,6 +41,11 @@ class Volume:
         i, j, k = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)).tolist()
         return i, j, k
 
+    @property
+    def voxel_volume(self) -> float:
+        """Cubic millimetres that a voxel fills; less than the product of its spacings where axes are not orthogonal."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
 
 def same_grid(a: Volume, b: Volume) -> bool:
     """Whether two volumes have the same shape and put every voxel within a micrometre of the same place."""

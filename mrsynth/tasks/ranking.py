@@ -42,6 +42,8 @@ def rank_contrasts(roots: Sequence[Path], progress: Progress | None = None) -> l
             progress(f"measuring {files.name}", done, len(subjects))
         prepared = prepare(load_subject(files), files.available, PreparationConfig())
         worthwhile = np.flatnonzero(prepared.mask.mean(axis=(0, 1)) > FOREGROUND)
+        if not len(worthwhile):
+            raise InputError(f"{files.name}: no axial slice has more than 1 % foreground: nothing to measure.")
         for contrast, image in zip(prepared.contrasts, prepared.images, strict=True):
             slices = torch.from_numpy(image[..., worthwhile]).permute(2, 0, 1)
             shares.setdefault(contrast, []).append(float(low_frequency_share(slices).mean()))

@@ -17,6 +17,7 @@ from mrsynth.methods.error_map import ErrorMap, Seen
 from mrsynth.plain import Array, Progress
 from mrsynth.sampling import (
     AXIAL,
+    DIRECT,
     EACH_ONE_CALL,
     FAST_STEPS,
     ONE_CALL,
@@ -32,6 +33,8 @@ from mrsynth.sampling import (
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import Synthesis, synthesise_volume
+
+NOT_OF_DIRECT = ("steps", "samples", "noise")  # one call of the decoders has none of them
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,11 @@ class TrainedMethod:
             steps = int(self._default("steps") or self._default("T") or 1)
             steps = asked.steps or (fast_steps(steps) if asked.fast else steps)
             samples = asked.samples or (1 if asked.fast else int(said.get("samples") or 1))
-        check_chain(sampler, asked)
+        if mode != "mean":
+            check_chain(sampler, asked)
+            self._check_chain(sampler, steps, asked)
+        if sampler == DIRECT:
+            steps, samples = 1, 1
         how = Estimator(
             sampler=sampler,
             steps=steps,
@@ -133,6 +140,21 @@ class TrainedMethod:
     def cautions(self, how: Estimator) -> tuple[str, ...]:
         """What speaks against sampling so, in sentences for the user."""
         return self.method.cautions(how.sampler, how.steps, how.variance)
+
+    def _check_chain(self, sampler: str, steps: int, asked: Sampling) -> None:
+        """Raise UsageError for a sampler that the method does not have, and for options that it does not read."""
+        if sampler not in self.method.samplers:
+            raise UsageError(
+                f"{self.card.name} has no sampler {sampler!r}; it has {', '.join(self.method.samplers)}. "
+                "Leave --sampler out."
+            )
+        if sampler == DIRECT:
+            if given := [f"--{name}" for name in NOT_OF_DIRECT if getattr(asked, name) is not None]:
+                raise UsageError(
+                    f"{' and '.join(given)} with --sampler {DIRECT}, which is one call that draws nothing."
+                )
+        elif (levels := getattr(self.method.config, "T", None)) and steps > levels:
+            raise UsageError(f"Cannot take {steps} sampling steps from a chain of {levels} levels; give 1 to {levels}.")
 
     def _default(self, name: str) -> Any:
         return self.card.sampling.get(name) or getattr(self.method.config, name, None)

@@ -54,6 +54,16 @@ def test_of_a_metric_that_is_best_at_one_the_nearer_is_ahead(good, bad):
     )
 
 
+def test_the_lead_is_of_the_same_cases_as_the_means():
+    """Of eight persons a is behind b, of the four that all three methods have it is ahead."""
+    a, b = [30.0] * 4 + [10.0] * 4, [29.0] * 4 + [20.0] * 4
+    rows = column(a) + column(b, method="cwdm") + column([5.0] * 4, method="dfbk")
+    sentence, (table,) = said(rows)
+
+    assert "fgc2f is best" in sentence and "ahead of cwdm by +1.00" in sentence and "4 of 4" in sentence
+    assert table[0][3].startswith("+1.00")
+
+
 def test_the_lead_over_everything_is_of_methods_that_made_everything():
     """cwdm makes four patterns of fourteen: it can lead those and not the whole."""
     rows = [r if r.method != "cwdm" else r.model_copy(update={"value": 99.0}) for r in every_pattern()]

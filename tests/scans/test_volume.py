@@ -49,3 +49,10 @@ def test_extent_finds_ends_and_stays_inside() -> None:
 
     assert [extent(content, axis) for axis in range(3)] == [slice(3, 5), slice(4, 5), slice(10, 13)]
     assert [extent(content, axis, 4) for axis in range(3)] == [slice(0, 9), slice(0, 5), slice(6, 17)]
+
+
+def test_a_sheared_voxel_is_smaller_than_the_product_of_its_spacings():
+    affine = np.array([[4.0, 2, 0, 0], [0, 4, 0, 0], [0, 0, -4, 0], [0, 0, 0, 1]])
+    volume = Volume(np.zeros((2, 2, 2), np.float32), affine)
+
+    assert volume.voxel_volume == pytest.approx(64) and np.prod(volume.spacing) > 71

@@ -21,9 +21,9 @@ from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, modes_o
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
 from mrsynth.methods.msg_ldm.latent_diffusion import LatentDiffusion
 from mrsynth.methods.msg_ldm.structure import Structures, StructureStage
-from mrsynth.sampling import Mode
+from mrsynth.sampling import DIRECT, Mode
 
-DIRECT = "direct"  # as a sampler: the images of the structure network's decoders, without diffusion
+OF_STRUCTURE = tuple(f"structure.{key}" for key in ("style_codes", "head", "heads"))  # what no shape tells
 MEASURED = 8  # batches from which the spread of the latents is measured
 
 # Stage -> beginnings of the names of its tensors in files -> in the modules. Files name a tensor by what it belongs to,
@@ -112,9 +112,15 @@ class MsgLdm(Method):
         if stage == "diffusion" and self.diffusion is not None:
             self.diffusion.measure(self.structure, islice(batches, MEASURED))
 
+    def entered(self, stage: str) -> bool:
+        """Whether the regression is fitted, where there is one; whether the latents were measured."""
+        if stage == "structure":
+            return self.structure.regression is None or self.structure.regression.fitted
+        return stage != "diffusion" or self.diffusion is None or self.diffusion.measured
+
     def meaning(self, stage: str | None) -> tuple[str, ...]:
-        """How long the codes are that decoders know, and what the diffusion network predicts at which noise."""
-        of_stage = {"structure": ("structure.style_codes",), "diffusion": ("param", "schedule", "T", "known")}
+        """How structure map, style codes and decoders compute; what the diffusion network predicts at which noise."""
+        of_stage = {"structure": OF_STRUCTURE, "diffusion": ("param", "schedule", "T", "known")}
         return sum(of_stage.values(), ()) if stage is None else of_stage.get(stage, ())
 
     def judged_by(self, stage: str) -> str | None:

@@ -74,3 +74,11 @@ def in_u(contrast: Contrast, voxels: NDArray[np.float32], window: Window = HOUNS
     """Voxels of a written volume as u in [0, 1]."""
     ends = window_of(contrast, window)
     return np.clip(voxels / np.float32(SCALE), 0, 1) if ends is None else to_window(voxels, ends)
+
+
+def in_standard_u(contrast: Contrast, u: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+    """u of a checkpoint's own window of a CT as u of the one that protocols name; of any other contrast as it is."""
+    own, standard = window_of(contrast, window), window_of(contrast)
+    if own is None or standard is None or own == standard:
+        return u
+    return to_window(u * np.float32(own[1] - own[0]) + np.float32(own[0]), standard)

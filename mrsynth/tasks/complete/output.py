@@ -175,7 +175,8 @@ def _keep(path: Path, copy: Path) -> None:
 def _put_back(copy: Path, path: Path) -> None:
     """Undo what was done to a file that was kept; remove one that was not there before."""
     if not os.path.lexists(copy):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # such as a name too long to exist
+            path.unlink(missing_ok=True)
     elif not (os.path.lexists(path) and os.path.samestat(path.lstat(), copy.lstat())):
         os.replace(copy, path)
 

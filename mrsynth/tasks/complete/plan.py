@@ -141,7 +141,7 @@ def found(options: CompleteOptions, files: SubjectFiles | None = None) -> tuple[
 
 def wanted(options: CompleteOptions, files: SubjectFiles, contrasts: Collection[Contrast]) -> tuple[Contrast, ...]:
     """The contrasts to make: those asked for and those to replace; where none is asked for, all that are missing."""
-    targets = {*options.targets, *options.replaced} if options.targets else set(files.missing(contrasts))
+    targets = {*(options.targets or files.missing(contrasts)), *options.replaced}
     return tuple(c for c in Contrast if c in targets)
 
 

@@ -45,7 +45,7 @@ def region_volumes(
     true = {c: v for c, v in (truths or {}).items() if c in made}
     without, synthetic = segmenter.segment(acquired), segmenter.segment({**acquired, **made})
     real = segmenter.segment({**acquired, **true}) if set(true) == set(made) else {}
-    voxel = float(np.prod(completed.subject.reference.spacing)) / MM3_PER_ML
+    voxel = completed.subject.reference.voxel_volume / MM3_PER_ML
 
     def millilitres(mask: Mask) -> float:
         return float(np.count_nonzero(mask)) * voxel

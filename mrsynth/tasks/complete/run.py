@@ -36,7 +36,7 @@ from mrsynth.scores.protocols import Case, measure
 from mrsynth.scores.rows import Score
 from mrsynth.selection import named
 from mrsynth.tasks.checkpoints.run import fetch
-from mrsynth.tasks.complete.completion import in_file_units, spread
+from mrsynth.tasks.complete.completion import in_file_units, in_standard_u, spread
 from mrsynth.tasks.complete.examination import beside, examined, refuse_to_lie_among_dicom
 from mrsynth.tasks.complete.log import run_log
 from mrsynth.tasks.complete.notebook import Completion
@@ -319,10 +319,10 @@ def check_on_itself(
         seconds = time.perf_counter() - began
         truth = prepared.brought(subject.volumes[hidden].voxels)  # not `images`, which are clipped for the network
         case = Case(
-            prediction=made.image[contrasts.index(hidden)][..., slices],
+            prediction=in_standard_u(hidden, made.image[contrasts.index(hidden)][..., slices], prepared.hounsfield),
             truth=truth[..., slices],
             mask=prepared.mask[..., slices],
-            window=window_of(hidden, prepared.hounsfield) or ends(subject.volumes[hidden].voxels),
+            window=window_of(hidden) or ends(subject.volumes[hidden].voxels),
         )
         able = ", ".join(member.card.name for member in trained.taking_part(others, hidden))
         about = {"pattern": pattern_name(others), "target": hidden, "kind": "self-check", "weights": able}
@@ -383,8 +383,8 @@ def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> d
 def against_reference(subject: Subject, done: Completion, target: Contrast, truth: Volume) -> tuple[Score, ...]:
     """Scores of one synthetic volume against the truth, on the subject's own grid; the truth counts as foreground."""
     brain = replace(subject, volumes={**subject.volumes, target: truth}).foreground()
-    window = window_of(target, done.prepared.hounsfield)
-    case = Case(prediction=done.in_u(target), truth=truth.voxels, mask=brain, window=window)
+    made = in_standard_u(target, done.in_u(target), done.prepared.hounsfield)
+    case = Case(prediction=made, truth=truth.voxels, mask=brain, window=window_of(target))
     about = {"pattern": pattern_name(done.prepared.scales), "target": target, "kind": "reference"}
     return tuple(measure(case, OF_VOLUMES, **about, seconds=done.seconds["synthesis"]))
 

@@ -6,14 +6,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import UsageError
 from mrsynth.io.subjects import load_subject
+from mrsynth.methods import build_method, preset
 from mrsynth.reports.record import Report
 from mrsynth.sampling import Sampling
+from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.synthesis import Synthesis
 from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subject, load_method
 from mrsynth.tasks.models import check_sampling
+from mrsynth.tasks.trained import TrainedMethod
 
 T1, T1CE, T2, FLAIR = STANDARD
 BOTH = {"mode": "mean", "modes": ["mean", "sample"], "sampler": "ddpm", "steps": 4}
@@ -198,3 +202,33 @@ def test_the_self_check_scores_the_estimator_that_is_delivered(make_subject, bot
 def test_an_unknown_sampler_is_named():
     with pytest.raises(UsageError, match="no sampler 'euler'"):
         check_sampling(Sampling(sampler="euler"))
+
+
+def chain_of(name, **asked):
+    """What a request comes to for a method of preset tiny, whatever its weights."""
+    method = build_method({**preset(name, "tiny"), "method": name})
+    card = Card(name="x", method=name, contrasts=STANDARD, licence="CC0", sampling={"modes": ["mean", "sample"]})
+    return TrainedMethod(method, card, PreparationConfig(), "0" * 64).estimator(Sampling(device="cpu", **asked))
+
+
+def test_decoders_alone_draw_nothing_and_say_so():
+    how = chain_of("msg-ldm", mode="sample", sampler="direct")
+
+    assert (how.steps, how.samples, how.generator) == (1, 1, None)
+    assert "nothing is drawn" in how.words and "texture" not in how.words
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "message"),
+    [
+        ("msg-ldm", {"sampler": "direct", "samples": 3}, "--samples with --sampler direct"),
+        ("msg-ldm", {"sampler": "direct", "steps": 2, "noise": "v1"}, "--steps and --noise with --sampler direct"),
+        ("msg-ldm", {"sampler": "residual_shift"}, "no sampler 'residual_shift'; it has ddpm, ddim"),
+        ("msg-ldm", {"sampler": "ddim", "steps": 5000}, "5000 sampling steps from a chain of 200"),
+        ("fgc2f", {"sampler": "direct"}, "no sampler 'direct'"),
+        ("dfbk", {"sampler": "ddim"}, "no sampler 'ddim'"),
+    ],
+)
+def test_what_a_chain_cannot_do_is_refused_before_anything_is_read(name, asked, message):
+    with pytest.raises(UsageError, match=message):
+        chain_of(name, mode="sample", **asked)

@@ -1,11 +1,12 @@
 """A spoiled contrast: there, but to be made from the others; the scan itself is neither read nor touched."""
 
 import json
+import shutil
 
 import pytest
 
-from mrsynth.contrasts import STANDARD
-from mrsynth.errors import UsageError
+from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.errors import MrsynthError, UsageError
 from mrsynth.io.subjects import find_subject
 from mrsynth.reports.record import Report
 from mrsynth.tasks.complete.run import CompleteOptions, complete, plan
@@ -49,6 +50,15 @@ def test_what_is_missing_is_made_too_unless_targets_are_named(write_subject_fold
         "p1_t2_remade_spread.nii.gz",
         "p1_t1ce_spread.nii.gz",
     ]
+
+
+def test_what_no_checkpoint_makes_is_not_said_to_have_been_made(write_subject_folder, tmp_path):
+    """A scan of another contrast than those that are made: it is asked for by name all the same, and refused."""
+    folder = write_subject_folder(tmp_path, "p1", without=[T1CE])
+    shutil.copy(find_subject(folder).files[T2], folder / "p1_pd.nii.gz")
+
+    with pytest.raises(MrsynthError, match="pd"):
+        plan(CompleteOptions(folder=folder, replaced=(Contrast.PD,)))
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,20 @@ import torch
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from mrsynth.card import Card, ManifestEntry
-from mrsynth.contrasts import STANDARD, T1CE_WARNING
+from mrsynth.contrasts import STANDARD, T1CE_WARNING, Contrast
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.cwdm.method import Cwdm
 from mrsynth.reports.record import Report
 from mrsynth.sampling import Sampling
+from mrsynth.scans.hounsfield import HOUNSFIELD
 from mrsynth.scans.intensity import volume_quantile_unit
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.rows import Score
+from mrsynth.tasks.complete.completion import in_standard_u
 from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subject, load_method, plan
 from tests.helpers import moved_fields
 
@@ -409,3 +411,11 @@ def test_a_request_that_cannot_be_met_costs_no_download(folder, published):
     with pytest.raises(UsageError, match=r"holds report\.json, which mrsynth did not write"):
         complete(options(folder, fetch=True))
     assert published == []
+
+
+def test_a_ct_is_scored_in_the_window_that_protocols_name():
+    """Whatever the checkpoint's own: 0 HU is 1024 / 3024 of -1024 to 2000, and half of -1000 to 1000."""
+    half = np.full((2, 2, 2), 0.5, np.float32)
+
+    assert in_standard_u(Contrast.CT, half, (-1000, 1000)) == pytest.approx(1024 / 3024)
+    assert in_standard_u(Contrast.CT, half, HOUNSFIELD) is half and in_standard_u(Contrast.T2, half, (-1, 1)) is half
