@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from itertools import pairwise
 
-_KONTRAST = r"(?:contrast(?:e|ed|ado|media|medium)?|kontrast(?:e|em|u|om|li|mittel)?|kontrascie)"
-_SUBSTANCE = rf"(?:iv)?(?:{_KONTRAST}|km|mdc|gd|gad|gado|gadolin\w*|gbca|inj|injected|injection|injekt\w*)"
+_KONTRAST = r"[ck]ontr(?:as(?!\w*(?:siz|less|free|los)$)[a-z]{1,7})?"  # kontrastowe, contr; not kontrastsiz, control
+_GADOLINIUM = r"gd(?:\w*(?:tpa|dota))?|gad(?:o(?:[a-z]{3,})?)?|gbca"  # gado: and the names of its chelates
+_SUBSTANCE = rf"(?:iv)?(?:{_KONTRAST}|{_GADOLINIUM}|km|mdc|civ|inj(?:e[ck]t\w*)?)"
 _SHORT = {"c", "cm", "ks", "kl", "pc", "enh", "post"}  # too common to count anywhere; ks, kl: Slovene, Czech
 _PRODUCTS = {
-    *("dtpa", "gddtpa", "gadavist", "gadovist", "gadobutrol", "dotarem", "magnevist", "multihance", "prohance"),
-    *("omniscan", "clariscan", "gadoterate", "vueway", "elucirem"),
+    *("dtpa", "dota", "gadavist", "dotarem", "magnevist", "multihance", "prohance"),
+    *("omniscan", "clariscan", "vueway", "elucirem"),
 }
 _AFTER = {
     *("post", "with", "w", "plus", "mit", "nach", "after", "avec", "con", "dopo", "na", "po", "apres", "iv", "pos"),
@@ -23,9 +24,10 @@ _WITHOUT = {
 _NONE = {"pre", "no", "non", "none", "without"}  # behind an agent; `native` there may be the space
 _ANYWHERE = re.compile(
     rf"(?:post|with|w|plus|mit|m|nach|avec|con|dopo|med|efter|etter|met|com|pos)(?:{_SUBSTANCE}|ce)"
-    r"|ce|gd|gad|gado|gadolin\w*|gbca|gdpost|postcon|plusc|(?:contrast)?enhanced"
+    rf"|ce|{_GADOLINIUM}|gdpost|postc(?:on)?|plusc|(?:contrast)?enhanced"
 )
 _LONG = re.compile(_SUBSTANCE)
+_POST = re.compile(r"post\d*")  # the first, the second after contrast agent
 _AFTER_TREATMENT = re.compile(r"op.*|surg.*|treat.*|therap.*|chemo.*|radi.*|rt|tx")
 _ABROAD = (  # what is written in other letters; without comes first, since it contains the other
     (
@@ -49,6 +51,7 @@ _SIGNS = (
     (re.compile(r"(?<![a-z0-9])(?:iv|inj|gd|gad|gado|km)\+(?![a-z0-9])", re.IGNORECASE), "_plusc_"),  # T1_IV+
     (re.compile(r"\+ ?(?:c|k|gd|gad|gado|km|kl|contrast)(?![a-z])|c\+(?![a-z0-9])", re.IGNORECASE), "_plusc_"),
     (re.compile(r"(?<=t1)(w?)\+(?![a-z0-9])", re.IGNORECASE), r"\1_plusc_"),
+    (re.compile(r"(?<![a-z0-9])\+(?![a-z0-9])", re.IGNORECASE), "_plus_"),  # T1_+: of what?
 )
 
 
@@ -67,7 +70,8 @@ def spelt_out(text: str) -> str:
 
 def of_agent(word: str) -> bool:
     """Whether a lower-case word may speak of contrast agent, given or not."""
-    return word in _SHORT | _PRODUCTS | _WITHOUT or bool(_ANYWHERE.fullmatch(word) or _LONG.fullmatch(word))
+    known = word in _SHORT | _PRODUCTS | _WITHOUT
+    return known or any(pattern.fullmatch(word) for pattern in (_ANYWHERE, _LONG, _POST))
 
 
 def agent_named(words: Sequence[str]) -> bool:
@@ -92,13 +96,15 @@ def agent_of(words: Sequence[str], first: int, passes: Callable[[str], bool]) ->
             return Agent.GIVEN
         if said:
             found = Agent.OPEN
-        near = near and passes(words[i]) and not (words[i] == "post" and not said)
+        if near and words[i] == "plus":
+            found = Agent.OPEN
+        near = near and passes(words[i]) and not (_POST.fullmatch(words[i]) and not said)
     near = True
     for i in range(first - 1, -1, -1):
         said = _said(words, i)
         if _LONG.fullmatch(said) and near:
             return Agent.GIVEN
-        if said and (near or said == "post" or _LONG.fullmatch(said)):
+        if said and (near or _POST.fullmatch(said) or _LONG.fullmatch(said)):
             found = Agent.OPEN
         near = near and passes(words[i])
     return found
@@ -107,9 +113,9 @@ def agent_of(words: Sequence[str], first: int, passes: Callable[[str], bool]) ->
 def _said(words: Sequence[str], i: int) -> str:
     """The word at a place if it speaks of contrast agent that was given; else empty."""
     word = words[i]
-    if not (word in _SHORT or _LONG.fullmatch(word)) or _denied(words, i):
+    if not (word in _SHORT or _LONG.fullmatch(word) or _POST.fullmatch(word)) or _denied(words, i):
         return ""
-    treated = word == "post" and i + 1 < len(words) and _AFTER_TREATMENT.fullmatch(words[i + 1])
+    treated = _POST.fullmatch(word) and i + 1 < len(words) and _AFTER_TREATMENT.fullmatch(words[i + 1])
     return "" if treated else word
 
 

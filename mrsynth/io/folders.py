@@ -13,11 +13,10 @@ from typing import NamedTuple
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.bids import DESCRIPTION
-from mrsynth.io.formats import ARCHIVES, HEADERS, ending_of, how_to_convert, is_volume, stem_of, wrapped
+from mrsynth.io.formats import ARCHIVES, HEADERS, PERHAPS, ending_of, how_to_convert, is_volume, stem_of, wrapped
 from mrsynth.io.naming import ScanName, is_channel, read_names
 from mrsynth.io.provenance import begins_as_nifti, says_synthetic
-from mrsynth.io.reading import read_json
-from mrsynth.io.sidecars import pointer_of, series_of, sidecar_of, weigh
+from mrsynth.io.sidecars import any_json, pointer_of, series_of, sidecar_of, weigh
 from mrsynth.io.vocabulary import UNNAMED, Verdict, contrast_in_name
 
 SKIPPED_FOLDERS = {"mrsynth", "derivatives", "labelsTr", "labelsTs", "labelsVal"}
@@ -153,7 +152,7 @@ def _by_folder(path: Path, name: ScanName | Verdict, folder: Path) -> ScanName |
 
 def _place(content: Content, path: Path, name: ScanName | Verdict) -> None:
     """Put one image where it belongs."""
-    name, note = weigh(name, series_of(sidecar_of(path)))
+    name, note = weigh(path.name, name, series_of(sidecar_of(path)))
     if note := note or (name.why if isinstance(name, ScanName) else ""):
         content.notes[path] = note
     if isinstance(name, ScanName):
@@ -203,6 +202,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _look_into(folder: Path, found: Entries) -> None:
     """Note a folder; one that is called like an image, as some archives unpack, stands for the only image in it."""
     found.others.append(f"{folder.name}/")
+    if why := _why_no_array(folder):
+        found.broken[folder] = why
     if is_volume(folder.name):
         inside = sorted(path for path in folder.iterdir() if is_volume(path.name) and not path.name.startswith("."))
         if len(inside) == 1 and inside[0].is_file():
@@ -230,10 +231,19 @@ def _why_no_volume(path: Path) -> str:
         return "an image in another wrapping, or set aside; unpack it, or let its name end as those of images do"
     if packed := next((ending for ending in ARCHIVES if name.lower().endswith(ending)), ""):
         return "a packed archive; unpack it here" if contrast_in_name(name[: -len(packed)]) else ""
+    if why := _why_no_array(path):
+        return why
     bare = re.sub(r"(?i)\.gz$", "", name)
     if "." not in bare and contrast_in_name(bare) and begins_as_nifti(path):
         return "an image whose name does not say so; let it end in .nii.gz, or .nii where it is not packed"
     return ""
+
+
+def _why_no_array(path: Path) -> str:
+    """Why an array that is called like a scan is none, in a file or, as of Zarr, in a folder; "" for anything else."""
+    if path.suffix[1:].lower() not in PERHAPS or contrast_in_name(path.stem) is None:
+        return ""
+    return f"in the format {path.suffix}, which is not read; convert it to NIfTI with the program that wrote it"
 
 
 def _why_broken(path: Path) -> str:
@@ -287,7 +297,7 @@ def _channels(folder: Path) -> tuple[dict[int, Contrast], str]:
         if not path.is_file():
             continue
         try:
-            table = read_json(path)
+            table = any_json(path)
             names = {int(i): str(name) for i, name in (table.get("channel_names") or table["modality"]).items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}, f"{path} has no usable table of channels (channel_names or modality: index -> name)"
@@ -304,7 +314,11 @@ def is_synthetic(path: Path) -> bool:
     image = path.with_name(re.sub("_?(std|mean|spread|error)$", "", stem) + ".nii")
     sidecars = [sidecar_of(path), *([sidecar_of(image)] if stem_of(image.name) != stem else [])]
     said = {"synthetic", "synthesized", "synthesised"}
-    return any(value is True and key.lower() in said for content in sidecars for key, value in content.items())
+    return any(_is_true(value) and key.lower() in said for content in sidecars for key, value in content.items())
+
+
+def _is_true(value: object) -> bool:
+    return value == 1 or str(value).strip().lower() in ("true", "yes", "1")
 
 
 def nothing_found(content: Content) -> str:

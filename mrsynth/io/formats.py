@@ -8,6 +8,7 @@ READ = (*NIFTI, ".nii.bz2", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd", ".
 HEADERS = {".hdr": ".img", ".hdr.gz": ".img.gz"}  # of a pair: the image stands for both
 TO_CONVERT = {  # ending -> how to make NIfTI of it
     ".mnc": "mnc2nii",
+    ".mnc.gz": "gunzip and mnc2nii",
     ".mif": "mrconvert IN OUT.nii.gz",
     ".mif.gz": "mrconvert IN OUT.nii.gz",
     ".mih": "mrconvert IN OUT.nii.gz",
@@ -24,11 +25,18 @@ TO_CONVERT = {  # ending -> how to make NIfTI of it
     ".nii.zip": "unzip",
     ".mgh.gz": "mri_convert, or let its name end in .mgz",
     ".nifti": "another name: .nii",
+    ".nifti.gz": "another name: .nii.gz",
+    ".ni.gz": "another name: .nii.gz",
+    ".nia": "fslchfiletype NIFTI_GZ",
+    ".dcm.gz": "gunzip and dcm2niix",
     ".npy": "the program that wrote it; an array alone has no geometry",
     ".npz": "the program that wrote it; an array alone has no geometry",
     ".tif": "the program that wrote it",
     ".tiff": "the program that wrote it",
 }
+PERHAPS = (  # endings of arrays of any kind: taken for scans in a format that is not read where a name says a contrast
+    *("h5", "hdf5", "pt", "pth", "pkl", "pickle", "zarr", "bmp", "isq", "am", "fdf", "mrc"),
+)
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 BESIDE = {  # what such a name says of a file that lies beside the image
     *("json", "txt", "md5", "sha1", "sha256", "log", "png", "jpg", "jpeg", "csv", "tsv", "xml", "html", "lock", "dvc")
@@ -36,7 +44,7 @@ BESIDE = {  # what such a name says of a file that lies beside the image
 _ENDINGS = sorted((*READ, *HEADERS, *TO_CONVERT), key=len, reverse=True)
 _ENDING = re.compile(rf"(?i)(?:{'|'.join(map(re.escape, _ENDINGS))})$")
 _READ = "|".join(map(re.escape, sorted(READ, key=len, reverse=True)))
-_WRAPPED = re.compile(rf"(?i)(.+?(?:{_READ}))(?:~|(?:[._-][a-z0-9]+)*?[._-]([a-z0-9]+)~?)")
+_WRAPPED = re.compile(rf"(?i)(.+?(?:{_READ}))(?:[~_]|(?:[._-][a-z0-9]+)*?[._-]([a-z0-9]+)~?)")
 
 
 def ending_of(filename: str) -> str:

@@ -5,9 +5,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.io.agents import of_agent
 from mrsynth.io.formats import stem_of
 from mrsynth.io.occasions import occasion_in
 from mrsynth.io.vocabulary import (
+    MOVED_ONTO,
+    TOWARDS,
     Verdict,
     contrast_in_name,
     contrast_of_word,
@@ -17,6 +20,7 @@ from mrsynth.io.vocabulary import (
     is_label_word,
     judge_name,
     name_words,
+    names_contrast,
 )
 
 BRATS21 = dict(zip(STANDARD, ("t1", "t1ce", "t2", "flair"), strict=True))
@@ -29,6 +33,7 @@ _BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_ses-[A-Za-z0-9]+)?)(?:_[a-z]+-[A-Za-z0
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 _NOTHING, _SERIES = "x", "z"  # what letters become that say nothing, and the digits that number a series
 _SEPARATOR = re.compile(r"[^A-Za-z0-9]+")
+_NUMBER = re.compile(r"(?:s|se|ser|series|scan|im|run|seq)?\d{1,5}[a-z]?")  # of a series, as dcm2niix writes it
 _PLAIN_WORD = re.compile(r"(?i)(t1|t2|flair|pd|dwi|ct|mr)[a-z]*")
 
 
@@ -74,6 +79,12 @@ def read_name(filename: str, channels: Mapping[int, Contrast]) -> ScanName | Non
     return name if isinstance(name, ScanName) else None
 
 
+def scan_of(filename: str, contrast: Contrast) -> ScanName:
+    """What the name of a scan says whose contrast is known from elsewhere."""
+    bids = _BIDS.fullmatch(stem_of(filename))
+    return ScanName(contrast, "bids", bids[1]) if bids else ScanName(contrast)
+
+
 def _read(filename: str, said: str, channels: Mapping[int, Contrast]) -> ScanName | Verdict:
     """said: the stem, with other letters in place of what says nothing"""
     stem = stem_of(filename)
@@ -81,8 +92,11 @@ def _read(filename: str, said: str, channels: Mapping[int, Contrast]) -> ScanNam
     if channel and int(channel[2]) in channels:
         return ScanName(channels[int(channel[2])], "nnunet", channel[1])
     verdict = judge_name(said)
-    if verdict.contrast is Contrast.T1 and judge_name(stem).contrast is Contrast.T1CE:
-        return either(Contrast.T1, Contrast.T1CE)  # all names of the folder say contrast agent, or a study is called so
+    if verdict.contrast is Contrast.T1 and said != stem:
+        alone = judge_name(stem)
+        post = Contrast.T1CE in alone.could_be and "post" in name_words(stem)
+        if alone.contrast is Contrast.T1CE or post:  # all names of the folder say so, or a study is called so
+            return either(Contrast.T1, Contrast.T1CE)
     if (contrast := verdict.contrast) is None:
         return verdict
     if channel and contrast not in STANDARD:  # CT_0001_0000: who knows
@@ -126,9 +140,10 @@ def _before_and_after(read: Mapping[str, ScanName | Verdict]) -> dict[str, ScanN
 
 def _without_series(before: str, said: str) -> str:
     """What stands before the contrast, less the number of the series and words about the acquisition: the subject."""
-    first = len(_SEPARATOR.split(said)[0])
-    if first and said[:first] == _SERIES * first:
-        before = before[first:]
+    for word in re.finditer(rf"(?<![A-Za-z0-9]){_SERIES}+(?![A-Za-z0-9])", said[: len(before)]):
+        if before[word.start() : word.end()] != word[0]:
+            before = before[: word.start()] + before[word.end() :]
+            break
     while match := re.search(r"(?:^|[^A-Za-z0-9])([A-Za-z0-9]*)$", before):
         if match[1] and not is_acquisition(match[1].lower()):
             break
@@ -147,39 +162,53 @@ def _hidden(filenames: Collection[str]) -> dict[str, str]:
     words = {name: [stems[name][a:b].lower() for a, b in spans] for name, spans in places.items()}
     if not all(words.values()):
         return stems
-    series = _series(list(words.values()))
-    skip = 1 if series else 0
+    numbered, place = _series(words)
+    skip = place + 1 if numbered else 0
     least = min(len(found) for found in words.values())
     listed = list(words.values())
-    front = [i for i in range(skip, least - 1) if len({found[i] for found in listed}) == 1]
+    front = [i for i in range(least - 1) if (i != place or not numbered) and len({found[i] for found in listed}) == 1]
     back = [-i for i in range(1, least - skip) if len({found[-i] for found in listed}) == 1]
     coded = any(re.search(r"\d", found[i]) and not contrast_of_word(found[i]) for found in listed for i in front)
     labels = [i for i in front if _is_label(listed[0][i]) and listed[0][i] != "atlas"]  # which may be a space
     kept = [i for i in front if i not in labels or coded or len(name_words(_case(stems, places, i))) > 1]
     telling = [i for i in (*front, *back) if contrast_of_word(listed[0][i])]
     silent = [i for i in kept if i not in telling]
+    agents = [i for i in back if of_agent(listed[0][i])]
+    if agents and {judge_name(stem).contrast for stem in stems.values()} - {None, Contrast.T1, Contrast.T1CE}:
+        silent += agents  # T1_post, T2_post, FLAIR_post: after what, `_read` asks
 
     def masked(indices: Iterable[int]) -> dict[str, str]:
         result = {}
         for name, stem in stems.items():
-            for i in (*indices, *([0] if series else [])):
+            for i in indices:
                 a, b = places[name][i]
-                stem = stem[:a] + (_SERIES if series and i == 0 else _NOTHING) * (b - a) + stem[b:]
+                stem = stem[:a] + _NOTHING * (b - a) + stem[b:]
+            if name in numbered:
+                a, b = places[name][place]
+                stem = stem[:a] + _SERIES * (b - a) + stem[b:]
             result[name] = stem
         return result
 
+    flair = [i for i in telling if contrast_of_word(listed[0][i]) is Contrast.FLAIR]
+    if flair and Contrast.FLAIR not in {judge_name(stem).contrast for stem in masked([*silent, *telling]).values()}:
+        telling = [i for i in telling if i not in flair]  # AX_T1_FLAIR, AX_T2_FLAIR: one of them may be the FLAIR
+        silent = [i for i in silent if listed[0][i] not in TOWARDS | MOVED_ONTO]
     plain = masked(silent)
     times = [i for i in range(skip, least - 1) if i not in front and all(contrast_of_word(w[i]) for w in listed)]
-    for tried in ([*telling, *times], telling) if times else (telling,):
+    for tried in ([*telling, *times], telling):
+        if not tried:
+            continue
         without = masked([*silent, *tried])
         seen = {name: judge_name(stem) for name, stem in without.items()}
-        if not tried or len({verdict.contrast for verdict in seen.values() if verdict.contrast}) < 2:
-            continue  # a word that all share is the contrast itself: T1_AX, T1_SAG
+        clear = {n for n, verdict in seen.items() if verdict.contrast and names_contrast(without[n])}
+        if len({seen[n].contrast for n in clear}) < 2:
+            continue  # a word that all share is the contrast itself: T1_AX, T1_SAG; T1_TSE, T1_MPRAGE
         if tried != telling:
             said = [(contrast_of_word(words[n][i]), seen[n].contrast) for n in stems for i in times]
-            if not all(found for _, found in said) or all(_agree(one, other) for one, other in said):
-                continue  # no time points: T2_FLAIR, T1_MPRAGE
-        return {n: without[n] if seen[n].contrast or seen[n].could_be or seen[n].label else plain[n] for n in stems}
+            if len(clear) < len(stems) or all(_agree(one, other) for one, other in said):
+                continue  # no time points: T2_FLAIR, T1_MPRAGE; T1_TSE, T2_TSE_FLAIR
+        clear |= {n for n, v in seen.items() if v.contrast is Contrast.T1CE or v.could_be or v.label}
+        return {n: without[n] if n in clear else plain[n] for n in stems}
     return plain
 
 
@@ -188,16 +217,44 @@ def _agree(word: Contrast | None, contrast: Contrast | None) -> bool:
     return word is contrast or (word, contrast) in ((Contrast.T1, Contrast.T1CE), (Contrast.T2, Contrast.FLAIR))
 
 
-def _series(names: list[list[str]]) -> bool:
-    """Whether the names begin with numbers of series, as dcm2niix writes them, and not with those of subjects."""
-    if not all(
-        re.fullmatch(r"(?:s|se|ser|series|scan|im|run|seq)?\d{1,5}[a-z]?", found[0]) and len(found) > 1
-        for found in names
-    ):
-        return False
-    rests = {tuple(found[1:]) for found in names}
-    numbers = {found[0] for found in names}
-    return len(rests) == len(names) and len(numbers) == len(names)
+def _series(words: Mapping[str, list[str]]) -> tuple[set[str], int]:
+    """The names that a number of a series stands in, as dcm2niix writes it, and the place of that word; else none.
+
+    In front (`3_T1`, `4_T2`), or behind what names the subject (`P1_3_T1`, `P1_4_T2`, `P1_5_FLAIR`): there only three
+    numbers or more that are not padded with 0, behind another number, since fewer may be visits, and others subjects.
+    """
+    for place in range(max(map(len, words.values())) - 1):
+        numbered = {n: w for n, w in words.items() if len(w) > place + 1 and _NUMBER.fullmatch(w[place])}
+        before = {tuple(w[:place]) for w in numbered.values()}
+        if len(before) != 1:
+            continue
+        rests: dict[str, list[str]] = {}
+        for found in numbered.values():
+            rests.setdefault(found[place], []).append("_".join(found[place + 1 :]))
+        if place > 0:
+            likely = len(rests) > 2 and any(map(str.isdigit, "".join(*before))) and all(i[0] != "0" for i in rests)
+        else:
+            likely = len(rests) > 1 and not any(_may_be_scan("_".join(words[n])) for n in words.keys() - numbered)
+        if not likely:
+            continue
+        scans = [rest for group in rests.values() for rest in group if _may_be_scan(rest)]
+        if len(set(scans)) == len(scans) and all(map(_one_series, rests.values())):
+            return set(numbered), place
+    return set(), 0
+
+
+def _one_series(rests: Sequence[str]) -> bool:
+    """Whether names of one number, less that number, are one series: a scan, and what was made of it behind its name.
+
+    `T1`, `T1_ph`, `T1a` and `T1_mask`; but not `T1` and `T2`, nor `T1` and `T1_gd`, which a subject has.
+    """
+    contrasts = {judge_name(rest).contrast for rest in rests} - {None}
+    begun = all(rest.startswith(min(rests, key=len)) for rest in rests)
+    return len(contrasts) < 2 and (begun or not any(map(names_contrast, rests)))
+
+
+def _may_be_scan(name: str) -> bool:
+    return bool(judge_name(name).contrast or judge_name(name).could_be)
 
 
 def _case(stems: Mapping[str, str], places: Mapping[str, list[tuple[int, int]]], i: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import logger as nibabel_log
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
@@ -42,6 +43,7 @@ UNREADABLE = (
     *(ImageFileError, HeaderDataError, WrapStructError),
     *(EOFError, OSError, ValueError, zlib.error, OverflowError),
 )
+nibabel_log.setLevel("CRITICAL")  # of headers it mends; what it cannot mend it raises whatever the level is
 
 
 @dataclass(frozen=True)

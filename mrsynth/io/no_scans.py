@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from mrsynth.contrasts import Contrast
 
 _MAP, _FIELD, _SCOUT = "a map computed from scans", "a field, not an image", "a scout"
+_DIFFERENCE, _MADE = "the difference of two scans", "its name says that it is synthetic"
 _OTHER, _GRADIENT = "of no contrast that mrsynth knows", "T2*-weighted"
 _ANYWHERE = {  # word -> what such a file is
     **dict.fromkeys(("adc", "eadc", "cbf", "cbv", "mtt", "ttp", "tmax", "qsm", "mtr", "pvemap", "probmap"), _MAP),
     **dict.fromkeys(("prob", "probability", "jacobian", "mip", "minip", "subtraction", "probseg", "ples"), _MAP),
     **dict.fromkeys(("ratio", "ratios", "divided", "phasemap", "mixeltype"), _MAP),
-    **dict.fromkeys(("warpfield", "deformation", "displacement", "biasfield"), _FIELD),
+    **dict.fromkeys(("warpfield", "deformation", "displacement", "biasfield", "xfm"), _FIELD),
     **dict.fromkeys(("scout", "localizer", "localiser", "survey", "3plane", "3pl"), _SCOUT),
     **dict.fromkeys(("swi", "swan", "megre", "mra", "mrv", "tof", "asl", "angio", "angiography", "venography"), _OTHER),
     **dict.fromkeys(("calibration", "calib", "smartbrain", "refscan"), _SCOUT),
@@ -29,11 +30,12 @@ _BEHIND = {  # anywhere after the contrast
     **dict.fromkeys(("overlay", "outline", "edges", "checkerboard"), "a picture made from scans"),
     **dict.fromkeys(("warp", "inverse", "field", "coef", "coeff"), _FIELD),
     **dict.fromkeys(("loc", "calibration"), _SCOUT),
+    **dict.fromkeys(("gan", "cyclegan"), _MADE),
 }
 _OF_T2 = {  # beside T2
     *("star", "ffe", "gre", "hemo", "haemo", "heme", "medic", "merge", "swan", "fl2d", "fl3d", "flash", "mpgr", "epi"),
 }
-_RIGHT_BEFORE = {"q": _MAP, "inplane": "an in-plane reference"}
+_RIGHT_BEFORE = {"q": _MAP, "sub": _DIFFERENCE, "inplane": "an in-plane reference"}
 _WEAKER_FIELD = {"low", "high", "ultra"}
 _BY = {"over", "by", "minus"}  # between two contrasts
 _SKIPPED = re.compile(r"[23]d|ax\w*|sag\w*|cor\w*|tra\w*|fs|iso|wi?|weighted|p\d")
@@ -41,6 +43,7 @@ _WORDS = (
     (re.compile(r"(?:t1|t2|t2star|r1|r2|r2star|pd|mtr)(?:map|rho)s?|(?:gm|wm|csf)prob\w*"), _MAP),
     (re.compile(r"t2w?(?:star|s)w?|.*t2w?(?:t?ffe|flash|gre|epi)"), _GRADIENT),
     (re.compile(r"ep2d\w*|epfid\w*"), "an echo-planar image"),
+    (re.compile(r"irt1"), "one of several from which a map is computed"),
 )
 _DELTA = re.compile(r"(?:d|delta)(?:t1|t2|flair)w?")
 
@@ -74,6 +77,8 @@ def _beside(words: Sequence[str], hits: Mapping[int, Contrast]) -> str:
     for i, word in enumerate(words[last + 1 :], last + 1):
         if word in _BEHIND and not (word == "field" and words[i - 1] in _WEAKER_FIELD):
             return _BEHIND[word]
+        if word == "sub" and _SKIPPED.fullmatch(_at(words, i + 1) or "ax"):  # T1_sub_01 is a subject
+            return _DIFFERENCE
     if _of_mp2rage(words) and _at(words, last + 1) == "images" and hits[last] is Contrast.T1:
         return _MAP  # so Siemens calls the T1 times
     after = last + 1

@@ -8,19 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.io.formats import stem_of
-from mrsynth.io.naming import ScanName
+from mrsynth.io.naming import ScanName, scan_of
 from mrsynth.io.reading import parse_json, read_bounded
 from mrsynth.io.vocabulary import UNNAMED, Verdict, judge_name
 
 POINTER = 2048  # bytes: no longer is what git-annex or Git LFS leaves in place of a file
-_AGENT_NONE = re.compile(r"(?i)no|none|nil|n/?a|without|ohne|kein\w*|0")
+_AGENT_NONE = re.compile(  # `0 ml`, `No contrast`, `w/o`; but not `0.1 mmol/kg`
+    r"(?i)(?:no|not|non|none|nil|without|w/?o|ohne|kein\w*|sans|sin|senza|sem|bez|0+(?:[.,]0+)?(?![.,]?\d))\b|n/?a$"
+)
 _KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "a phase image"),
     **dict.fromkeys(("R", "REAL", "I", "IMAGINARY"), "the real or imaginary part of an image"),
     **dict.fromkeys(
-        ("ADC", "FA", "EADC", "TRACEW_ADC", "T1 MAP", "T2 MAP", "SUBTRACTION"), "a map computed from scans"
+        ("ADC", "FA", "EADC", "TRACEW_ADC", "T1 MAP", "T2 MAP", "SUB", "SUBTRACTION"), "a map computed from scans"
     ),
     **dict.fromkeys(("LOCALIZER", "SCOUT"), "a scout"),
     **dict.fromkeys(("PROJECTION IMAGE", "MIP", "MINIP"), "a projection"),
@@ -83,11 +85,13 @@ class Series:
     verdict  as of a name; with neither contrast nor reason where the JSON tells neither
     agent    whether contrast agent was given, None where that is not said
     words    what it was read from, for a reason: `SeriesDescription "AX T1 POST"`
+    timed    whether the verdict rests on echo, repetition and inversion time alone, which a clear name outranks
     """
 
     verdict: Verdict
     agent: bool | None
     words: str
+    timed: bool = False
 
 
 def series_of(content: Mapping[str, Any]) -> Series | None:
@@ -111,13 +115,17 @@ def series_of(content: Mapping[str, Any]) -> Series | None:
             return Series(verdict, agent, f'{key} "{text}"')
     if timing is not None:
         found = Contrast.T1CE if timing is Contrast.T1 and agent else timing
-        return Series(Verdict(found), agent, "its echo and repetition times" + (f", {words}" if agent else ""))
+        return Series(Verdict(found), agent, "its echo and repetition times" + (f", {words}" if agent else ""), True)
     return Series(Verdict(), agent, words) if agent is not None else None
 
 
-def weigh(name: ScanName | Verdict, series: Series | None) -> tuple[ScanName | Verdict, str]:
-    """What a file is by its name and by its JSON file, which outranks the name; and why, where the two disagree."""
+def weigh(filename: str, name: ScanName | Verdict, series: Series | None) -> tuple[ScanName | Verdict, str]:
+    """What a file is by its name and by its JSON file, which outranks the name; and why, where the two disagree.
+
+    Times alone only choose where the name states nothing, or leaves the choice.
+    """
     named = name.contrast
+    could_be = name.could_be if isinstance(name, Verdict) else ()
     if series is None or (isinstance(name, Verdict) and name.why != UNNAMED and not name.could_be):
         return name, ""  # a mask or a map has the JSON file of the scan it was made from
     said, enhanced = series.verdict, (Contrast.T1, Contrast.T1CE)
@@ -125,14 +133,22 @@ def weigh(name: ScanName | Verdict, series: Series | None) -> tuple[ScanName | V
         return Verdict(why=f"{said.why}, as its JSON file says ({series.words})"), ""
     if said.could_be:
         return (name, "") if named in said.could_be else (said, "")
-    contrast = said.contrast
-    if contrast is None and series.agent is not None and named in enhanced:
+    contrast, note = said.contrast, ""
+    if series.timed and (named or could_be):
+        untold = contrast is Contrast.T2 and Contrast.FLAIR in (named, *could_be)  # no inversion time is no proof
+        alike = untold or contrast is named or {contrast, named} <= {*enhanced}
+        if said.contrast and named in STANDARD and not alike:
+            note = f"its echo and repetition times are those of the {said.contrast.label}, its name says {named.label}"
+        if named or untold or contrast not in could_be:
+            contrast = None
+    if contrast is None and series.agent is not None and (named in enhanced or could_be == enhanced):
         contrast = Contrast.T1CE if series.agent else Contrast.T1
-    open_ = named or (Contrast.T1CE if isinstance(name, Verdict) and name.could_be == enhanced else None)
+    open_ = named or (Contrast.T1CE if could_be == enhanced else None)
     silent = contrast is Contrast.T1 and open_ is Contrast.T1CE and series.agent is None
     if contrast is None or contrast is named or (silent and not _says_without(series.words)):
-        return name, ""
-    found = replace(name, contrast=contrast, pattern=None) if isinstance(name, ScanName) else ScanName(contrast)
+        return name, note
+    scan = name if isinstance(name, ScanName) else scan_of(filename, contrast)
+    found = replace(scan, contrast=contrast, pattern=None)
     less = f", the name says {named.label}" if named else ""
     return found, f"taken for the {contrast.label}, as its JSON file says ({series.words}){less}"
 
@@ -140,14 +156,15 @@ def weigh(name: ScanName | Verdict, series: Series | None) -> tuple[ScanName | V
 def _agent(content: Mapping[str, Any]) -> tuple[bool | None, str]:
     """Whether contrast agent was given, and the words that say so."""
     for key in ("ContrastBolusAgent", "ContrastBolusIngredient"):
-        if text := str(content.get(key) or "").strip():
+        value = content.get(key) or ""
+        if text := (" ".join(map(str, value)) if isinstance(value, list) else str(value)).strip():
             return names_an_agent(text), f'{key} "{text}"'
     return None, ""
 
 
 def names_an_agent(text: str) -> bool:
-    """Whether the field for the contrast agent names one: it is neither empty nor `none`, in whichever words."""
-    return bool(text.strip()) and not _AGENT_NONE.fullmatch(text.strip())
+    """Whether the field for the contrast agent names one: it is not empty, nor begins with `none` in any language."""
+    return bool(text.strip()) and not _AGENT_NONE.match(text.strip())
 
 
 def _says_without(text: str) -> bool:
@@ -155,10 +172,15 @@ def _says_without(text: str) -> bool:
 
 
 def _by_timing(content: Mapping[str, Any]) -> Contrast | None:
-    """The contrast that echo, repetition and inversion time (in seconds) leave no doubt of, else None."""
+    """The contrast that echo, repetition and inversion time leave no doubt of, else None.
+
+    They are in seconds, as dcm2niix writes them, unless that is absurd: then in milliseconds, as in DICOM.
+    """
     echo, repetition, inversion = (_number(content.get(f"{kind}Time")) for kind in ("Echo", "Repetition", "Inversion"))
     if echo is None or repetition is None:
         return None
+    if echo > 1 or repetition > 50:
+        echo, repetition, inversion = echo / 1000, repetition / 1000, inversion and inversion / 1000
     if inversion is not None and inversion > 1.5 and echo > 0.06 and repetition > 4:
         return Contrast.FLAIR
     if inversion is None and echo > 0.07 and repetition > 2:

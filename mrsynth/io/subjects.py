@@ -6,6 +6,8 @@ neither numpy nor nibabel, so that `mrsynth inspect` is quick.
 
 import filecmp
 import os
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mrsynth.scans.volume import Volume
 
 FEW_VALUES = 5  # of a label map at most; any scan has more
+PACKED = (".gz", ".mgz")
 SMALLEST = 100  # bytes of a file that holds an image, packed
 SAMPLED = 20_000  # voxels looked at first: a scan is known by them
 EVERYTHING = "marks most of every outer face of the image, where background is"
@@ -267,8 +270,9 @@ def refuse_copies(found: SubjectFiles) -> None:
     for one, other in combinations(found.available, 2):
         a, b = found.files[one], found.files[other]
         try:
-            same = _checksum(a) == _checksum(b) if _checksum(a) else filecmp.cmp(a, b, shallow=False)
-            same = same and a.stat().st_size > SMALLEST
+            packed = any(path.suffix.lower() in PACKED for path in (a, b))
+            same = _checksum(a) == _checksum(b) if packed else filecmp.cmp(a, b, shallow=False)
+            same = same and min(path.stat().st_size for path in (a, b)) > SMALLEST
         except OSError:
             continue  # that it cannot be read is told where it is read
         if same:
@@ -279,12 +283,15 @@ def refuse_copies(found: SubjectFiles) -> None:
 
 
 def _checksum(path: Path) -> bytes:
-    """Of a gzip file, with the length of what is in it: its last eight bytes; nothing for other files."""
-    if path.suffix.lower() not in (".gz", ".mgz") or path.stat().st_size <= SMALLEST:
-        return b""
+    """CRC-32 and length of a file's content: of a gzip file its last eight bytes, which say so; else counted."""
     with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
-        return file.read(8)
+        if path.suffix.lower() in PACKED:
+            file.seek(-min(8, path.stat().st_size), os.SEEK_END)
+            return file.read(8)
+        crc = length = 0
+        while piece := file.read(1 << 20):
+            crc, length = zlib.crc32(piece, crc), length + len(piece)
+    return struct.pack("<II", crc, length % 2**32)
 
 
 def refuse_label_map(path: Path | str, volume: "Volume") -> None:

@@ -19,32 +19,36 @@ MANY = 2**14  # words and names whose meaning is kept: a cohort has few words, a
 # Words that name a contrast ------------------------------------------------------------------------------------------
 
 _PLANE = r"(?:[23]d|ax(?:ial)?|sag(?:ittal)?|cor(?:onal)?|tra(?:nsversal|ns)?|iso)"
-_SEQUENCE = rf"(?:mpr(?:age?)?|f?spgr|bravo|vibe|t?fe|t?ffe|tfl|t?se|fse|spa?ce?|flash|cube|vista|fs|{_PLANE})"
-_T1 = r"t1(?:n|wi?|native|weighted)?"
+_READOUT = r"(?:spa?ce?|cube|vista|blade|propeller)"
+_SEQUENCE = rf"(?:mpr(?:age?)?|f?spgr|bravo|vibe|t?fe|t?ffe|tfl|t?se|fse|flash|fs|{_READOUT}|{_PLANE})"
+_FRONT = rf"(?:{_PLANE}|{_READOUT})*"
+_T1 = r"t1(?:n|wi?|native?|weighted)?"
 _AGENT = r"(?:c|ce|gd|gad|gado|gadolinium|km|ks|cm|mdc|inj|enh|contrast)"  # km, ks, mdc: in German, Slovene, Italian
 _BEFORE = r"(?:pre(?:gd|gad|gado|km|con(?:trast)?)?)"
 _MOVED = r"[smruw]{1,3}"  # prefixes of SPM (r: resliced, w: warped, m: bias corrected) and of Philips (s)
 _GLUED = re.compile(
-    r"(.+?)(reg|coreg|brain|bet|raw|orig|norm|stripped|warped|n[34]|ss|bc|mni|defaced|post|pre|with|without|no)"
+    r"(.+?)((?:co)?reg(?:istered)?|aligned|warped|resampled|corrected|crop(?:ped)?|ima?ge?|vol(?:ume)?|v\d"
+    r"|brain|bet|raw|orig|norm|stripped|n[34]|ss|bc|mni|defaced|post|pre|with|without|no)"
 )
 
 _WORDS = {
-    Contrast.T1: rf"{_PLANE}*(?:{_T1}{_BEFORE}?{_SEQUENCE}*|(?:me)?mprage|f?spgr|bravo){_BEFORE}?|{_MOVED}t1w?",
-    Contrast.T1CE: rf"{_PLANE}*(?:(?:c|ce|gd|gad|gado|km){_T1}{_SEQUENCE}*|"
+    Contrast.T1: rf"{_FRONT}(?:{_T1}{_BEFORE}?{_SEQUENCE}*|mprage|mempr(?:age)?|(?:ir)?f?spgr|bravo){_BEFORE}?"
+    rf"|{_MOVED}t1w?",
+    Contrast.T1CE: rf"{_FRONT}(?:(?:c|ce|gd|gad|gado|km){_T1}{_SEQUENCE}*|"
     rf"(?:{_T1}{_SEQUENCE}*|mprage)(?:post(?:con)?|pc|(?:post)?{_AGENT}(?:wi?)?){_SEQUENCE}*)|{_MOVED}t1(?:c|ce|gd)",
-    Contrast.FLAIR: rf"t2f|{_PLANE}*(?:t2(?:wi?)?)?(?:flair|fla|darkfluid)(?:t2w?|wi?)?(?:post|gd|ce)?{_PLANE}*"
+    Contrast.FLAIR: rf"t2f|{_FRONT}(?:t2(?:wi?)?)?(?:flair|fla|darkfluid)(?:t2w?|wi?)?(?:post|gd|ce)?{_FRONT}"
     rf"|{_MOVED}flair|fl",
-    Contrast.T2: rf"{_PLANE}*t2(?:wi?|weighted)?{_SEQUENCE}*|{_MOVED}t2w?",
+    Contrast.T2: rf"{_FRONT}t2(?:wi?|weighted)?{_SEQUENCE}*|{_MOVED}t2w?",
 }
 _EXACT = {"pd": Contrast.PD, "pdw": Contrast.PD, "dp": Contrast.PD, "dwi": Contrast.DWI, "ct": Contrast.CT}
 _ACCELERATED = r"p\d|pat\d?|grappa\d?|sense|clear|caipi\w*|t?fl[23]d|nd|dis[23]d|wip|n[45]"  # how, in names of vendors
 _HOW = rf"{_SEQUENCE}|ir|wi?|weighted|ima?ge?|with|mri?|\d+mm|\dt|accelerated"
 _ACQUIRED = re.compile(rf"(?:{_HOW})+")
-_FURTHER = r"blade|propeller|dixon|mdixon|spir|spair|fatsat|bb|hr|stealth|nav|navi\w*|neuronav\w*|brain|head|\d{3}"
+_FURTHER = r"dixon|mdixon|spir|spair|fatsat|bb|hr|stealth|nav|navi\w*|neuronav\w*|brain|head|\d{3}"
 # words that part T1 from "post"; alone, p1 may be a patient
 _BETWEEN = re.compile(rf"(?:{_HOW}|{_ACCELERATED})+|{_FURTHER}")
-_TOWARDS = {"to", "in", "on", "onto", "into", "regto"}  # "flair_to_t1": the T1 is the reference
-_MOVED_ONTO = {"reg", "registered", "coreg", "coregistered", "aligned", "warped"}  # and with no "to": which of the two?
+TOWARDS = {"to", "in", "on", "onto", "into", "regto"}  # "flair_to_t1": the T1 is the reference
+MOVED_ONTO = {"reg", "registered", "coreg", "coregistered", "aligned", "warped"}  # and with no "to": which of the two?
 
 # What is no scan -----------------------------------------------------------------------------------------------------
 
@@ -63,15 +67,16 @@ _UNIFORM = {"uni", "unit1", "uniden"}  # what Siemens calls the image made of bo
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ß": "ss"})
 UNNAMED = "its name states no contrast"
 _LIKE_FLAIR = re.compile(r"fla?i?r\w{0,2}")  # FLR, FLAIRE
-_UNKNOWN = (  # T1E, T2FL: what stands behind is not known, and may change what it is
-    (re.compile(r"t1[cegkp][a-z]{0,2}"), (Contrast.T1, Contrast.T1CE)),
-    (re.compile(r"t1[a-z]{1,3}"), (Contrast.T1,)),
-    (re.compile(r"t2(?!swi|sw|map)[a-z]{1,4}"), (Contrast.T2, Contrast.FLAIR)),
+_UNKNOWN = (  # T1E, T2FL, FLAIRshort: what stands behind is not known, and may change what it is
+    (re.compile(r"t1\w*flair\w*|flair\w*t1\w*"), (Contrast.T1, Contrast.FLAIR)),
+    (re.compile(r"\w*flair\w*"), (Contrast.FLAIR,)),  # \w*t1 would be subject1
+    (re.compile(r"t1(?:[cegkp]|[a-z]*(?:gd|gad|km|ontr|post|inj|enh))\w*"), (Contrast.T1, Contrast.T1CE)),
+    (re.compile(r"t1[a-z]\w*"), (Contrast.T1,)),
+    (re.compile(r"t2(?!swi|sw|map)[a-z]\w*"), (Contrast.T2, Contrast.FLAIR)),
 )
-_MADE = {"mrsynth", "synthetic", "synth", "synthsr", "pseudo", "fake"}
-_MADE_OF = re.compile(  # T2Synth, pseudoT1
-    r"(?:t1|t2|flair|t1ce)\w{0,3}?(?:synth|synthetic|synthesi[sz]ed|pseudo|fake)"
-    r"|(?:syn|synth|synthetic|pseudo|fake)(?:t1|t2|flair)\w{0,3}"
+_MADE = r"(?:synth|synthetic|synthesi[sz]ed|pseudo|fake|generated|imputed|simulated|artificial|virtual|translated)"
+_MADE_OF = re.compile(  # synthetic; T2Synth, pseudoT1
+    rf"mrsynth|synthsr|pix2pix|{_MADE}|(?:t1|t2|flair|t1ce)\w{{0,3}}?{_MADE}|(?:syn|{_MADE})(?:t1|t2|flair)\w{{0,3}}"
 )
 _COMPUTED = re.compile(  # by SPM and CAT
     r"(?:[rwm]*c[1-6]|m?wp[0-3]|m?wrp[0-3])(?=[rwmsu]{0,3}(?:t1|t2|flair|mprage))|(?:i?y|u|wj)_"
@@ -105,11 +110,11 @@ def judge_name(filename: str) -> Verdict:
     if _COMPUTED.match(stem.lower()):
         return Verdict(why="made by SPM from a scan")
     chunks = [chunk.lower() for chunk in _chunks(stem)]
-    if any(chunk in _MADE or _MADE_OF.fullmatch(chunk) for chunk in chunks):
+    if any(map(_MADE_OF.fullmatch, chunks)):
         return Verdict(why="its name says that it is synthetic")
-    if any(map(is_difference, chunks)):
+    if any(map(is_difference, chunks)) or _is_subtraction(stem):
         return Verdict(why="the difference of two scans")
-    candidates = [i for i in range(len(words)) if _word_at(words, i - 1) not in _TOWARDS]
+    candidates = [i for i in range(len(words)) if _word_at(words, i - 1) not in TOWARDS]
     hits = {i: contrast for i in candidates if (contrast := contrast_of_word(words[i]))}
     if reason := why_no_scan(words, hits):
         return Verdict(why=reason)
@@ -198,6 +203,11 @@ def contrast_of_word(word: str) -> Contrast | None:
     return next((contrast for contrast, pattern in _WORDS.items() if re.fullmatch(pattern, word)), None)
 
 
+def names_contrast(filename: str) -> bool:
+    """Whether a word of the name is that of a contrast, and not only one that scans of several have: tse, mr, ce."""
+    return any(contrast_of_word(word) or word in _EXACT for word in name_words(filename))
+
+
 @lru_cache(maxsize=MANY)
 def is_label_word(word: str) -> bool:
     """Whether one lower-case word says mask, segmentation, label, lesion or region."""
@@ -238,9 +248,12 @@ def _split_chunk(chunk: str) -> list[str]:
         return [word]
     if word == "t1flair":
         return ["t1", "flair"]
-    moved = re.fullmatch(r"(.+?)(?:to|2)(?:t[12]|flair).*", word)  # flair2t1, regtoT1: moved onto that scan
+    moved = re.fullmatch(r"(.+?)(?:to|2|in|on|into|onto)(?:t[12]|flair).*", word)  # flair2t1, regtoT1: moved onto it
     if moved and (contrast_of_word(moved[1]) or moved[1].endswith("reg")):
         return [moved[1]]
+    moved = re.fullmatch(r"(.+?)(coreg|reg|aligned|warped)(t[12].*|flair.*)", word)  # flairregt1: which of the two?
+    if moved and contrast_of_word(moved[1]) and contrast_of_word(moved[3]):
+        return list(moved.groups())
     humps = re.split(r"(?<=[a-z])(?=[A-Z])|(?<=\d)(?=[A-Z][a-z]|T[12])", chunk)
     if len(humps) == 1:
         return _unglued(word)
@@ -252,6 +265,15 @@ def _unglued(word: str) -> list[str]:
     """A lower-case word, parted if it begins with a contrast and ends with what was done to it: FLAIRreg, T1with."""
     glued = _GLUED.fullmatch(word)
     return [glued[1], glued[2]] if glued and not contrast_of_word(word) and contrast_of_word(glued[1]) else [word]
+
+
+def _is_subtraction(stem: str) -> bool:
+    """Whether a T1ce and a T1 are joined by a minus: T1post-T1pre, T1_+C-T1."""
+    for minus in re.finditer(r"(?i)-(?=t1(?:n|w|pre|native?)?(?![a-z0-9]))", stem):
+        words = name_words(before := stem[: minus.start()])
+        if contrast_in_name(before) is Contrast.T1CE and any(map(contrast_of_word, words)):  # but ce-T1 is a T1ce
+            return contrast_of_word(words[-1]) is Contrast.T1CE or of_agent(words[-1])
+    return False
 
 
 def _word_at(words: Sequence[str], i: int) -> str:
@@ -270,7 +292,7 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
     """
     contrast, behind = hits[last], words[last + 1 :]
     earlier = [hits[i] for i in hits if i < last and hits[i] is not contrast]
-    onto = set(words[min(hits) : last]) & _MOVED_ONTO or words[last].endswith("space") or behind[:1] == ["space"]
+    onto = set(words[min(hits) : last]) & MOVED_ONTO or words[last].endswith("space") or behind[:1] == ["space"]
     if (
         earlier
         and onto
@@ -304,6 +326,9 @@ def _faint(words: Sequence[str]) -> Verdict:
         return either(Contrast.T2)
     if any(word.startswith("mp2rage") or word in ("unit1", "mpr") for word in words):
         return either(Contrast.T1)
+    for pattern, contrasts in _UNKNOWN:
+        if any(pattern.fullmatch(word) for word in words):
+            return either(*contrasts)
     if "tse" in words:
         return Verdict(Contrast.T2)
     if {"gad", "gado", "gadolinium", "postgad", "postgado", "postcontrast"} & set(words):
@@ -314,7 +339,4 @@ def _faint(words: Sequence[str]) -> Verdict:
         return either(Contrast.T1CE)
     if words[-1:] in (["pre"], ["post"]):
         return either(Contrast.T1, Contrast.T1CE)
-    for pattern, contrasts in _UNKNOWN:
-        if any(pattern.fullmatch(word) for word in words):
-            return either(*contrasts)
     return Verdict(why=UNNAMED)

@@ -162,7 +162,7 @@ def prepare(subject: Subject, contrasts: Sequence[Contrast], config: Preparation
             check_hounsfield(subject.name, volume.voxels, config.hounsfield)
         else:
             check_intensities(subject.name, contrast, volume, masked=subject.mask is not None)
-    _refuse_copies(subject.name, used)
+    refuse_one_image(subject.name, used)
     foreground = _foreground(subject, used, fill=Contrast.CT in contrasts)
     scaled = {c: _scaled(subject.name, c, v.voxels, foreground, config) for c, v in used.items()}
     scales = {c: s.scale for c, s in scaled.items()}
@@ -295,7 +295,7 @@ class ModelGrid:
         return Volume(np.ascontiguousarray(voxels), self.affine)
 
 
-def _refuse_copies(name: str, used: Mapping[Contrast, Volume]) -> None:
+def refuse_one_image(name: str, used: Mapping[Contrast, Volume]) -> None:
     """Raise InputError when two contrasts are one image: a model that takes them for two would be misled."""
     for one, other in combinations(used, 2):
         if same_image(used[one].voxels, used[other].voxels):

@@ -110,7 +110,7 @@ def judge(files: SubjectFiles, deep: bool) -> Inspection:
 def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[list[str], list[str]]:
     """What keeps `complete` from using the voxels; and what it would warn of, with signs that a scan is spoiled."""
     from mrsynth.scans.familiarity import unfamiliar
-    from mrsynth.scans.preparation import prepare
+    from mrsynth.scans.preparation import prepare, refuse_one_image
     from mrsynth.scans.spoiled import signs_of_damage
     from mrsynth.tasks.complete.run import brain_finder
 
@@ -122,7 +122,9 @@ def voxel_problems(files: SubjectFiles, selection: Selection | None) -> tuple[li
             "it from the others."
             for contrast, signs in signs_of_damage(subject).items()
         ]
-        if selection is not None and isinstance(selection.entry, ManifestEntry) and is_at_hand(selection.entry):
+        if selection is None:
+            refuse_one_image(subject.name, subject.volumes)
+        elif isinstance(selection.entry, ManifestEntry) and is_at_hand(selection.entry):
             card, preparation = card_and_preparation(selection.entry, located(selection.entry).path)
             prepared = prepare(subject.without(*card.unlearnt), card.contrasts, preparation)
             hints += unfamiliar(subject, prepared, card)

@@ -90,6 +90,12 @@ BARELY_A_SCAN = {  # what lies there in the place of a T2, and what is told of i
     **dict.fromkeys(("p1_t2.zip", "p1_t2.tar.gz", "p1_t2.rar"), "a packed archive"),
     "p1_t2.dcm": "a DICOM file",
     "p1_t2.nifti": "another name: .nii",
+    "p1_t2.NIFTI.GZ": "another name: .nii.gz",
+    "p1_t2.nii.gz_": "another wrapping",
+    "p1_t2.mnc.gz": "in the format .mnc.gz",
+    "p1_t2.dcm.gz": "in the format .dcm.gz",
+    **{f"p1_t2.{ending}": f"in the format .{ending}" for ending in ("h5", "hdf5", "pt", "pkl", "bmp")},
+    "p1_t2.zarr/0.0": "in the format .zarr",
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
 from mrsynth.io.naming import ScanName, read_names
+from mrsynth.io.sidecars import names_an_agent, series_of
 from mrsynth.io.subjects import SubjectFiles, find_subject, find_subjects
 from mrsynth.io.vocabulary import judge_name
 from tests.helpers import touch
@@ -297,6 +298,94 @@ def test_numbers_without_a_table_are_not_guessed(tmp_path: Path) -> None:
         find_subject(tmp_path)
 
 
+UNDERSTOOD = {  # kind -> files, and which is which
+    "what all scans have": [
+        ("t1_tse_tra t2_tirm_tra_dark-fluid", "t1=t1_tse_tra flair=t2_tirm_tra_dark-fluid"),
+        ("t1_tse_tra t2_flair_tra", "t1=t1_tse_tra flair=t2_flair_tra"),
+        ("t1_tse_tra t1_mprage_km", "t1=t1_tse_tra t1ce=t1_mprage_km"),
+        ("T1_TSE T2_TSE T2_TSE_FLAIR", "t1=T1_TSE t2=T2_TSE flair=T2_TSE_FLAIR"),
+        ("P1_T1_TSE P1_T1_TSE_GD P1_T2_FLAIR", "t1=P1_T1_TSE t1ce=P1_T1_TSE_GD flair=P1_T2_FLAIR"),
+        ("3_t1_tse 4_t2_tirm_dark-fluid 5_t1_tse_km", "t1=3_t1_tse t1ce=5_t1_tse_km flair=4_t2_tirm_dark-fluid"),
+        ("T1_CE T2_MR", "t1ce=T1_CE t2=T2_MR"),
+        ("T1_ce T1_mr T2_mr FLAIR_mr", "t1=T1_mr t1ce=T1_ce t2=T2_mr flair=FLAIR_mr"),
+        ("T1_MR T2_FLAIR_MR", "t1=T1_MR flair=T2_FLAIR_MR"),
+        (
+            "t1_tse t1_tse_KM t2_tse t2_tirm_dark-fluid",
+            "t1=t1_tse t1ce=t1_tse_KM t2=t2_tse flair=t2_tirm_dark-fluid",
+        ),
+        ("P14_T2_FLAIR P14_T2_GADO P14_T2_T1", "t1=P14_T2_T1 t1ce=P14_T2_GADO flair=P14_T2_FLAIR"),
+    ],
+    "numbers of series": [
+        ("3_T1 4_T2 5_FLAIR brain_mask", "t1=3_T1 t2=4_T2 flair=5_FLAIR"),
+        ("3_T1 4_T2 5_FLAIR T1_seg", "t1=3_T1 t2=4_T2 flair=5_FLAIR"),
+        ("003-T1 004-T2 005-FLAIR 005-FLAIR_seg", "t1=003-T1 t2=004-T2 flair=005-FLAIR"),
+        ("3_Ax_T1_SE 3_Ax_T1_SE_ph 4_Ax_T2 5_FLAIR", "t1=3_Ax_T1_SE t2=4_Ax_T2 flair=5_FLAIR"),
+        ("3_T1 3_T1_ROI1 3_T1_real 4_T2 5_FLAIR", "t1=3_T1 t2=4_T2 flair=5_FLAIR"),
+        ("s3_T1 s4_T2 s4_T2_ADC s5_FLAIR", "t1=s3_T1 t2=s4_T2 flair=s5_FLAIR"),
+        ("3_T1 4_T2 5_FLAIR 6_DWI 6_DWI_ADC", "t1=3_T1 t2=4_T2 flair=5_FLAIR"),
+        ("3_T1 4_T2 6_DWI 6_DWIa 7_SWI 7_SWI_ph", "t1=3_T1 t2=4_T2"),
+        ("3_T1 4_T2 7_SWI_e1 7_SWI_e2", "t1=3_T1 t2=4_T2"),
+        ("1_Localizer 1_Localizera 2_Localizer 3_T1 4_T2", "t1=3_T1 t2=4_T2"),
+        ("3_CT_Head 3_CT_Head_Tilt_1 4_T1", "t1=4_T1"),
+        ("PAT1_3_T1 PAT1_4_T2 PAT1_5_FLAIR", "t1=PAT1_3_T1 t2=PAT1_4_T2 flair=PAT1_5_FLAIR"),
+        ("PAT1_3_T1 PAT1_4_T2 PAT1_6_DWI PAT1_6_DWI_ADC brain_mask", "t1=PAT1_3_T1 t2=PAT1_4_T2"),
+    ],
+    "what is made of scans": [
+        ("T1 T1ce T1ce-T1 T2", "t1=T1 t1ce=T1ce t2=T2"),
+        ("T1n T1c-T1n T2", "t1=T1n t2=T2"),
+        ("X_T1 X_ce-T1 X_T2", "t1=X_T1 t1ce=X_ce-T1 t2=X_T2"),
+        ("T1 T1_POST T1_POST_SUB T2", "t1=T1 t1ce=T1_POST t2=T2"),
+        ("T1_sub_01 T2_sub_01", "t1=T1_sub_01 t2=T2_sub_01"),
+        ("sub-14_T1w sub-14_T2w sub-14_from-T1w_to-MNI_mode-image_xfm", "t1=sub-14_T1w t2=sub-14_T2w"),
+    ],
+    "what is shared": [
+        ("T1ce T2 FLAIRinT1", "t1ce=T1ce t2=T2 flair=FLAIRinT1"),
+        ("FLAIR T1inFLAIR T2inFLAIR", "t1=T1inFLAIR t2=T2inFLAIR flair=FLAIR"),
+        ("T1_FLAIR T2_FLAIR FLAIR_FLAIR", "t1=T1_FLAIR t2=T2_FLAIR flair=FLAIR_FLAIR"),
+        ("T1_to_FLAIR T2_to_FLAIR", "t1=T1_to_FLAIR t2=T2_to_FLAIR"),
+        ("MAGiC_T1 MAGiC_T2 MAGiC_T2_FLAIR", "t1=MAGiC_T1 t2=MAGiC_T2 flair=MAGiC_T2_FLAIR"),
+    ],
+}
+
+
+REASONS = {
+    *("its name states no contrast", "a phase image", "a map computed from scans", "of no contrast that mrsynth knows"),
+    *("the real or imaginary part of an image", "the difference of two scans", "a scout", "a field, not an image"),
+    "a mask or segmentation, and not that of the brain by its name; --mask FILE takes it as that",
+    "one of several files that could be the CT",
+}
+
+
+@pytest.mark.parametrize(("names", "which"), [row for rows in UNDERSTOOD.values() for row in rows])
+def test_kinds_of_names_that_are_understood(tmp_path: Path, names: str, which: str) -> None:
+    subject = find_subject(touch(tmp_path / "p", names))
+    assert found(subject) == expected(which)
+    assert set(subject.left_out.values()) <= REASONS
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "01_t1 01_t2 02_flair",
+        "01_t1 01_t1_gd 02_flair",
+        "01_t1 01_seg 02_flair",
+        "01_t1 01_adc 02_flair 02_adc",
+        "03_PERF_T1 04_PERF_T2 03_PERF_FLAIR",
+        "RHUH-0001_1_t1 RHUH-0001_2_flair",
+        "BraTS2021_00001_t1 BraTS2021_00002_t2 BraTS2021_00003_flair",
+    ],
+)
+def test_numbers_of_subjects_are_none_of_series(tmp_path: Path, names: str) -> None:
+    with pytest.raises(InputError, match=r"holds the scans of [23] subjects"):
+        find_subject(touch(tmp_path, names))
+
+
+def test_the_subject_is_what_stands_before_the_number_of_a_series(tmp_path: Path) -> None:
+    touch(tmp_path, "PAT1_3_T1 PAT1_4_T2 PAT1_5_FLAIR")
+    read = read_names(sorted(path.name for path in tmp_path.iterdir()), {})
+    assert {name.subject for name in read.values() if isinstance(name, ScanName)} == {"PAT1"}
+
+
 # Contrast agent, parts, maps -----------------------------------------------------------------------------------------
 
 ENHANCED = """
@@ -348,6 +437,17 @@ def test_the_magnitude_is_the_scan(tmp_path: Path) -> None:
         ("post_T1 T2", "could be the T1 or the T1ce"),
         ("AX_T1_FLAIR T1 T2", "could be the T1 or the FLAIR"),
         ("gd_012_T1 gd_012_T2 gd_012_FLAIR", "could be the T1 or the T1ce"),
+        ("post_T1 post_T2 post_FLAIR", "could be the T1 or the T1ce"),
+        ("GBM_post_T1 GBM_post_T2", "could be the T1 or the T1ce"),
+        ("T1_post T2_post FLAIR_post", "could be the T1 or the T1ce"),
+        ("T1_CE FLAIR_CE", "could be the T1 or the T1ce"),
+        ("AX_T1_FLAIR AX_T2_FLAIR", "could be the T1 or the FLAIR"),
+        ("T1_FLAIR T2_FLAIR", "could be the T1 or the FLAIR"),
+        ("4_AX_T1_FLAIR 5_AX_T2_FLAIR", "could be the T1 or the FLAIR"),
+        ("rT1_FLAIR rT2_FLAIR", "could be the T1 or the FLAIR"),
+        ("FLAIRalignedT1 T1c T2", "could be the T1 or the FLAIR"),
+        ("FLAIRlong T1 T2", "could be the FLAIR, or another image"),
+        ("T2long T1 FLAIR", "could be the T2 or the FLAIR"),
     ],
 )
 def test_nobody_guesses(tmp_path: Path, names: str, doubt: str) -> None:
@@ -425,6 +525,21 @@ SERIES: list[tuple[str, Mapping[str, object], Contrast | None, str]] = [
     ("T2", {"SeriesDescription": "ADC", "ImageType": ["DERIVED", "ADC"]}, None, "a map computed"),
     ("T2", {"Modality": "MR"}, T2, ""),
     ("T1_FLAIR", {"SeriesDescription": "T1 FLAIR", **LONG}, FLAIR, "taken for the FLAIR"),
+    ("scan7", LONG, FLAIR, "echo and repetition"),
+    ("scan7", {"EchoTime": 100, "RepetitionTime": 9000, "InversionTime": 2500}, FLAIR, "echo and repetition"),
+    ("T1", {"EchoTime": 2.98, "RepetitionTime": 2300, "InversionTime": 900}, T1, ""),
+    ("T1", {"EchoTime": 8, "RepetitionTime": 500}, T1, ""),
+    ("T1", {"EchoTime": 0.07, "RepetitionTime": 300}, T1, ""),
+    ("T1", LONG, T1, "those of the FLAIR, its name says T1"),
+    ("T2", {"EchoTime": 0.01, "RepetitionTime": 0.5}, T2, "those of the T1, its name says T2"),
+    ("FLAIR", {"EchoTime": 0.388, "RepetitionTime": 5.0}, FLAIR, ""),
+    ("p_dwi", {"EchoTime": 0.09, "RepetitionTime": 5.0}, None, ""),
+    ("T1", {"EchoTime": 0.01, "RepetitionTime": 0.5, "ContrastBolusAgent": "Gd"}, T1CE, "the name says T1"),
+    ("post_T1", {"ContrastBolusAgent": "Yes"}, T1CE, "taken for the T1ce"),
+    ("post_T1", {"ContrastBolusAgent": "NO"}, T1, "taken for the T1"),
+    ("T1", {"ContrastBolusAgent": ["Gadovist"]}, T1CE, "the name says T1"),
+    ("T1", {"ImageType": ["DERIVED", "PRIMARY", "M", "SUB"]}, None, "a map computed"),
+    ("T1", {"SeriesDescription": "T1_SUB"}, None, "the difference of two scans"),
 ]
 
 
@@ -441,6 +556,37 @@ def test_the_json_file_outranks_the_name(
     assert [c for c in subject.available if c in STANDARD] == ([contrast] if contrast else [])
     told = "\n".join([*subject.notes, *subject.left_out.values()])
     assert said in told and (bool(told) == bool(said) or contrast is not None)
+
+
+@pytest.mark.parametrize("agent", ["No contrast", "none given", "0 ml", "0.0", "w/o", "kein KM", "sans", "N/A"])
+def test_words_that_deny_an_agent(agent: str) -> None:
+    assert not names_an_agent(agent)
+    series = series_of({"SeriesDescription": "T1", "ContrastBolusAgent": agent})
+    assert series is not None and series.verdict.contrast is T1
+
+
+@pytest.mark.parametrize("agent", ["Gadovist", "0.1 mmol/kg", "0,1 ml Dotarem", "Yes", "NA-gadoxetate", "Novel agent"])
+def test_words_that_name_one(agent: str) -> None:
+    assert names_an_agent(agent)
+
+
+@pytest.mark.parametrize(
+    ("name", "timing"),
+    [("tirm_tra", {"EchoTime": 0.1, "RepetitionTime": 9}), ("t2_tirm", {"EchoTime": 0.1, "RepetitionTime": 9})],
+)
+def test_no_inversion_time_is_no_proof_of_a_t2(tmp_path: Path, name: str, timing: Mapping[str, float]) -> None:
+    touch(tmp_path, f"{name} T1").joinpath(f"{name}.json").write_text(json.dumps(timing))
+    with pytest.raises(InputError, match=r"could be the .*FLAIR"):
+        find_subject(tmp_path)
+
+
+def test_a_scan_whose_agent_the_json_file_tells_keeps_its_subject(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01_T1w sub-01_acq-post_T1w")
+    for name, agent in (("T1w", "NO"), ("acq-post_T1w", "Yes")):
+        (tmp_path / f"sub-01_{name}.json").write_text(json.dumps({"ContrastBolusAgent": agent}))
+    subject = find_subject(tmp_path)
+    assert found(subject) == {"t1": "sub-01_T1w", "t1ce": "sub-01_acq-post_T1w"}
+    assert subject.output_name(T2) == "sub-01_desc-synth_T2w.nii.gz"
 
 
 @pytest.mark.parametrize(
@@ -473,6 +619,12 @@ def test_names_of_scanners_and_tools(names, enhanced):
     assert set(scans) == set(STANDARD) and scans[Contrast.T1CE].startswith(enhanced)
 
 
-@pytest.mark.parametrize("name", ["a_T2Synth", "a_T2wSynth", "pseudoT1", "synthT1ce", "a_T1ceFake", "a_flairSynthetic"])
+MADE = """
+    a_T2Synth a_T2wSynth pseudoT1 synthT1ce a_T1ceFake a_flairSynthetic T1ce_generated generated_FLAIR T1ceGenerated
+    T1ce_imputed FLAIR_GAN FLAIR_cycleGAN FLAIR_pix2pix FLAIR_simulated T1_artificial FLAIR_translated virtual_T1ce
+    virtualT1ce T2_synthesized"""
+
+
+@pytest.mark.parametrize("name", MADE.split())
 def test_what_says_that_it_is_synthetic_within_a_word_is_no_scan(name):
     assert judge_name(f"{name}.nii.gz").why == "its name says that it is synthetic"

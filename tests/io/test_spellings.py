@@ -18,6 +18,9 @@ ENHANCED = """
     T1 postmdc|T1 po kontraście|T1 z kontrastem|T1 po kontrastu|T1 po KL|T1 na gado|T1 met contrast|T1 efter kontrast
     T1 med kontrast|T1 etter kontrast|T1 kontrastlı|T1_postkontrast|T1 с контрастом|Т1 с КУ|T1增强|T1_增强|T1造影
     T1造影後|T1 조영증강|T1 조영 후|T1+K|T1 +KM|T1 MPR +GD|T1_gd_native_space|3D_AX_T1_postcontrast
+    T1_CONTR|T1_KONTR|CONTR_T1|T1_contrastada
+    T1_contrastata|T1_kontrastowe|T1_GADOTERIDOL|T1_gadopiclenol|gadobenate_T1|T1_GDTPA|T1_Gd_DTPA|T1_DOTA|T1_gddota
+    T1_injecte|T1_injectée|T1_injektion|T1_CIV|T1_post1|T1_post2|T1_POSTC|T1_plus_gd|T1_+_KM
     SAG_T1_IV+|T1_INJ+|T1_KM+|T1_IVKM|t1cw|T1CEWI|Т1_с_КУ|T1_с_контрастом"""
 NATIVE = """
     T1 ohne KM|T1 o KM|T1 o.KM|T1 nativ|T1 sans injection|T1 sin contraste|T1 sem contraste|T1 senza mdc
@@ -26,13 +29,18 @@ NATIVE = """
     T1_preop|T1_post_op2|T1_followup|T1_brain_reg_MNI|T1_N4_SS|T1_to_MNI|T1_reg2MNI|T1_std|T1_on_FLAIR|T1_in_T2_space
     MPRAGE_SENSE2|isoMPRAGE|csT1W_3D_TFE|T1w_MPR1|reg_T1|T1prereg|T1reg|T1brain|sub-01_acq-mp2rage_T1w|t1_mp2rage_sag
     患者1_T1|Müller_T1|3D_AX_T1_precontrast|T1_injury|T1_low_field
-    C-_AX_T1_FSE|T1_FSPGR_3D_C-|SAG_T1_IV-|T1_GD-|Т1_без_КУ|Т1_до_контраста|IR-SPGR|T1_IR"""
+    C-_AX_T1_FSE|T1_FSPGR_3D_C-|SAG_T1_IV-|T1_GD-|Т1_без_КУ|Т1_до_контраста|IR-SPGR|T1_IR|T1_kontrastsız|T1_kontrastlos
+    T1_control|T1_contralateral|T1_without_gadoteridol|T1_ohne_KONTR|T1nativ|T1native|T1resampled|T1registered|T1aligned
+    T1volume|T1image|T1v2|T1corrected|t1crop|IRFSPGR|MEMPR|CUBET1|T1BLADE|T1inFLAIR|T1onT2|T1intoFLAIR|T1_sub_01
+    T1_sub-control01|sub_01_T1|GAN_T1"""
 OF_T2 = """
     t2_spc_ns_sag_p2_iso|T2W_DRIVE|crossMoDA_105_hrT2|COR_T2_FRFSE_FS|t2_haste|T2_BLADE_post|T2_KM|T2w_SPC1|T2_SPIR
+    T2PROPELLER|T2BLADE|T2CUBE|cubet2|T2SPC|T2v2|T2resampled|T2inT1|T2ontoFLAIR|t2_tse_mr
     3D_BrainVIEW_T2|T2_mDIXON_W|T2post|T2raw|T2n4|T2ss|T2bc|T2.prenorm|T2_regToT1_Warped|T2reg|GE_T2|T1_T2|T1study_sub3_T2"""
 OF_FLAIR = """
     T2_TIRM_DARK-FLUID|t2_spc_da-fl_irprep_sag_p2|VISTA_3D_FLAIR|3D_Brain_VIEW_FLAIR|sT2W_FLAIR|Sag_CUBE_T2_FLAIR
-    FLAIRreg|FLAIR_in_T1_space|sub-01_acq-FLAIR_T2w|flair_time01_on_middle_space|AX_T2_FLAIR_FS_+C|1_FLAIR_isovox"""
+    FLAIRBLADE|FLAIRSPACE|FLAIRCUBE|T2FLAIRCUBE|CUBET2FLAIR|spcflair|vistaflair|FLAIRcrop|FLAIRv2|FLAIRinT1|FLAIRonT2
+    flairintot1|FLAIRreg|FLAIR_in_T1_space|sub-01_acq-FLAIR_T2w|flair_time01_on_middle_space|AX_T2_FLAIR_FS_+C|1_FLAIR_isovox"""
 NONE_AT_ALL = """
     T1wDividedByT2w|T1wDividedByT2w_ribbon|T1_T2_ratio|T1_over_T2|dT1|mp2rage_INV1|t1_mp2rage_sag_p3_iso_INV2
     t1_mp2rage_sag_p3_iso_T1_Images|sub-01_IRT1|T1_brain_mixeltype|T1_brain_overlay|T1_1Warp|T1_1InverseWarp
@@ -40,17 +48,19 @@ NONE_AT_ALL = """
     T1post_minus_T1pre|T1_DCE|DCE_T1|T1_perfusion|t1_twist_dyn|T1_loc|t1_loc_3pl|T1_calibration|T2_EPI|ep2d_t2|T2_MPGR
     GRE_T2|T2_flash|t2_fl3d_tra|T2_ax_GRE|SWAN_T2|FILT_PHA_AX_SWAN_T2|T1_angio|T1_MRV|T1_uncertainty|T1_zscore
     T1_checkerboard|T1_wmparc|T1_ribbon|T1_GMprob|T1_5tt|T1_gtv|BraTS-MEN-RT-0001-1_gtv|T1_contour|FLAIR_lesionprob
-    T2_phasemap|T1_b1map|T1_MOLLI"""
+    T2_phasemap|T1_b1map|T1_MOLLI|T1_POST_SUB|T1_SUB|T1_SUB_AX|SUB_T1_POST|sub-20_rec-SUB_T1w|T1post-T1pre|T1c-T1n
+    P1-T1ce-T1|T1_POST-T1_PRE|T1_+C-T1|sub-14_from-T1w_to-MNI_mode-image_xfm|T1_to_FLAIR_xfm"""
 OPEN = [
     ("POST_AX_STEALTH_T1|POST_STEALTH_T1|C_T1|T1_resampled_post|PRE|YG_2012-03-23_POST|AX_SE_POST", (T1, T1CE)),
-    ("AX_T1_FLAIR|Sag_T1_FLAIR|T1FLAIR|FLAIR_reg_T1", (T1, FLAIR)),
+    ("T1_plus|T1_+|AX_T1_plus_FS|post2_T1", (T1, T1CE)),
+    ("AX_T1_FLAIR|Sag_T1_FLAIR|T1FLAIR|FLAIR_reg_T1|FLAIRalignedT1|flairregt1|flairwarpedt1|T1FLAIRlong", (T1, FLAIR)),
     ("T2_T1space|T2_coreg_T1", (T1, T2)),
     ("MP2RAGE_UNI|sub-01_UNIT1|mp2rage_UNI-DEN|t1_mp2rage_sag_UNI_Images|T1_tumor|T1_hippocampus_L", (T1,)),
     ("VIBE_KM|T1c_tumor|T1ce_ET", (T1CE,)),
-    ("T1E|T1K|p1_T1cx|T1px", (T1, T1CE)),
-    ("T1X|T1lin|BraTS-GLI-00000-000-t1n-voided", (T1,)),
-    ("T2FL|T2x|T2dark", (T2, FLAIR)),
-    ("FLR|FLAIRE|Flar|TIRM|tirm_tra", (FLAIR,)),
+    ("T1E|T1K|p1_T1cx|T1px|T1enhancement|T1smoothgado|T1postinjection|t1nachkm", (T1, T1CE)),
+    ("T1X|T1lin|BraTS-GLI-00000-000-t1n-voided|T1smoothed|T1short_tse|T1lisse_mr", (T1,)),
+    ("T2FL|T2x|T2dark|T2smoothed|T2long_tse|T2long_gado", (T2, FLAIR)),
+    ("FLR|FLAIRE|Flar|TIRM|tirm_tra|FLAIRsmoothed|longflair|FLAIRstar_tse|FLAIRlong_gado", (FLAIR,)),
     ("STIR|T2_STIR|cor_STIR|PD_T2|PD+T2|PDT2|AX_PD_T2_FSE|T2_GE|Double_TSE|dual_echo_tse", (T2,)),
     ("t2_tirm_cor_fs", (T2, FLAIR)),
 ]

@@ -202,6 +202,20 @@ def test_a_folder_with_nothing_but_output(tmp_path: Path) -> None:
         find_subject(tmp_path)
 
 
+@pytest.mark.parametrize("value", [True, 1, 1.0, "true", "True", "yes", "1"])
+def test_a_sidecar_says_synthetic_in_any_of_these_ways(tmp_path: Path, value: object) -> None:
+    touch(tmp_path, "p1_t1 p1_t2").joinpath("p1_t2.json").write_text(json.dumps({"Synthetic": value}))
+
+    assert find_subject(tmp_path).available == (T1,)
+
+
+@pytest.mark.parametrize("value", [False, 0, "false", "no", "", None, [True]])
+def test_and_in_none_of_these(tmp_path: Path, value: object) -> None:
+    touch(tmp_path, "p1_t1 p1_t2").joinpath("p1_t2.json").write_text(json.dumps({"synthetic": value}))
+
+    assert find_subject(tmp_path).available == (T1, T2)
+
+
 # nnU-Net -------------------------------------------------------------------------------------------------------------
 
 CHANNELS = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}  # the order of the Decathlon, not that of mrsynth

@@ -1,5 +1,6 @@
 """`inspect` sees by names what `complete` would do, and loads nothing heavy for it."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -258,3 +259,21 @@ def test_a_preparation_that_this_version_does_not_know_ends_deep_as_it_ends_comp
     folder = write_subject_folder(tmp_path, "p1", without=[Contrast.T1CE])
 
     assert run_cli("inspect", folder, "--deep")[0] == run_cli("complete", folder)[0] == WeightsError.exit_code
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("kind", ["unpacked", "times two"])
+def test_one_image_under_two_names_is_told_where_nothing_is_missing(
+    only_tiny, write_subject_folder, tmp_path, kind, deep
+):
+    """One file, packed and not, by its checksum; another multiple of it by its voxels, which only --deep reads."""
+    folder = write_subject_folder(tmp_path, "p1")
+    image = nib.load(folder / "p1_t1.nii.gz")
+    (folder / "p1_t1ce.nii.gz").unlink()
+    if kind == "unpacked":
+        (folder / "p1_t1ce.nii").write_bytes(gzip.decompress((folder / "p1_t1.nii.gz").read_bytes()))
+        with pytest.raises(InputError, match="T1 and T1ce are the same image"):
+            inspect(folder, deep=deep)
+        return
+    nib.save(nib.Nifti1Image(image.get_fdata() * 2, image.affine), folder / "p1_t1ce.nii.gz")
+    assert any("T1 and T1ce are the same image" in hint for hint in inspect(folder, deep=deep).hints) == deep
