@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from mrsynth.contrasts import STANDARD, Contrast
@@ -32,6 +32,13 @@ class MethodConfig(Plain):
 
     method: str
     contrasts: tuple[Contrast, ...] = STANDARD
+
+    @field_validator("contrasts")
+    @classmethod
+    def _contrasts_differ(cls, contrasts: tuple[Contrast, ...]) -> tuple[Contrast, ...]:
+        if len(set(contrasts)) < max(len(contrasts), 2):
+            raise ValueError("at least two contrasts are needed, each named once: one to make, one to make it from")
+        return contrasts
 
     @classmethod
     def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,13 +70,9 @@ class ChainConfig(MethodConfig):
     steps: int | None = Field(None, gt=0, description="sampling steps; None visits all T levels")
 
     @model_validator(mode="after")
-    def _no_more_steps_than_levels(self) -> Self:
+    def _chain_can_be_walked(self) -> Self:
         if (self.steps or 1) > self.T:
             raise ValueError(f"{self.steps} sampling steps from {self.T} levels")
-        return self
-
-    @model_validator(mode="after")
-    def _mean_is_defined(self) -> Self:
         if self.mean_share and getattr(self, "param", None) == "eps":
             raise ValueError("mean_share needs param x0 or v: where there is no noise, eps is undefined")
         return self
@@ -204,10 +207,15 @@ class Trainable(nn.Module, ABC):
                   is asked for
 
         Called once, without gradients and under a fixed seed, before the first iteration; not for a stage that is
-        skipped, and not again when a run is resumed within it. So it may change parameters and buffers, which are
-        saved, and nothing else. Does nothing unless a method says other.
+        skipped, not again when a run is resumed within it, and not where weights were taken over that hold what it sets
+        (`entered`). So it may change parameters and buffers, which are saved, and nothing else. Does nothing unless a
+        method says other.
         """
         return None
+
+    def entered(self, stage: str) -> bool:
+        """Whether the weights hold what `enter_stage` sets; those of a run that was never so far do not."""
+        return True
 
     def stage_tensors(self, stage: str) -> tuple[str, ...]:
         """Beginnings of the names, in `state_dict`, of what a stage trains or measures: what a checkpoint given in

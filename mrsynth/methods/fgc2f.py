@@ -22,16 +22,8 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import Kind, noised, to_x0, training_target
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler, levels_of
 from mrsynth.diffusion.schedules import SolverLevels, draw_levels, make_schedule
-from mrsynth.methods.base import (
-    ABSENT,
-    Batch,
-    ChainConfig,
-    Method,
-    Objective,
-    Wish,
-    modes_of,
-)
-from mrsynth.methods.patterns import draw_pattern, legal_patterns
+from mrsynth.methods.base import ABSENT, Batch, ChainConfig, Method, Objective, Wish, modes_of
+from mrsynth.methods.patterns import Share, Shares, draw_pattern, legal_patterns
 from mrsynth.networks.frequency import low_pass
 from mrsynth.networks.unet import UNet, UNetConfig
 from mrsynth.plain import Plain
@@ -118,10 +110,11 @@ class FgC2FConfig(ChainConfig):
     param: Kind = Field("eps", description="what the network predicts")
     mask_embed: bool = Field(True, description="tell the network which contrasts are available")
     curriculum: Literal["cumulative", "strict", "none"] = "cumulative"
-    phases: tuple[float, float, float] = Field(
-        (0.15, 0.30, 0.50), description="progress at which each of the curriculum's three phases ends"
+    phases: tuple[Share, Share, Share] = Field(
+        (0.15, 0.30, 0.50),
+        description="progress at which each of the curriculum's three phases ends; nothing reads it without one",
     )
-    shares: tuple[float, float, float] | None = Field(
+    shares: Shares | None = Field(
         None,
         description="examples with 1, 2, and 3 or more contrasts missing after the curriculum; None: patterns alike",
     )
@@ -144,6 +137,14 @@ class FgC2FConfig(ChainConfig):
                 f"freq.ranking {[c.value for c in self.freq.ranking]} must hold each of the contrasts "
                 f"{[c.value for c in self.contrasts]} once"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> "FgC2FConfig":
+        if list(self.phases) != sorted(self.phases):
+            raise ValueError(f"no phase ends before the one before it, as in phases {self.phases}")
+        if self.gradient_weight and self.param == "eps":
+            raise ValueError("gradient_weight needs param x0 or v: of noise alone eps tells next to nothing of x_0")
         return self
 
     @model_validator(mode="after")
@@ -313,10 +314,11 @@ class FgC2F(Method):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error on the missing contrasts whose truth is known; every example weighs the same."""
         b = len(batch.images)
-        level = self.draw_levels(b, generator).to(batch.images.device)
+        level = self.draw_levels(b, generator)
         eps = torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
         level, mean = self.config.draw_mean(level, generator)
-        abar = self.schedule.abar.to(batch.images.device)[level][:, None, None, None]
+        abar = self.schedule.abar[level][:, None, None, None]  # float64, which some devices do not have
+        level, mean = level.to(batch.images.device), mean.to(batch.images.device)
         wanted = batch.present & ~batch.available
         truth = where_available(batch.images, batch.present)
         x_t = torch.where(mean[:, None, None, None], 0.0, noised(truth, eps, abar))

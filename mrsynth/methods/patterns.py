@@ -1,11 +1,25 @@
 """Which contrasts a training example may read: the patterns there are, and one of them drawn with given shares."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
 
 from mrsynth.contrasts import Contrast, patterns
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def not_all_nothing(shares: tuple[float, float, float]) -> tuple[float, float, float]:
+    """The same. Raises ValueError where every share is 0."""
+    if not any(shares):
+        raise ValueError("should have one above 0")
+    return shares
+
+
+Shares = Annotated[tuple[Share, Share, Share], AfterValidator(not_all_nothing)]  # of 1, 2, and 3 or more missing
 
 
 def legal_patterns(present: NDArray[np.bool_], contrasts: Sequence[Contrast]) -> list[NDArray[np.bool_]]:

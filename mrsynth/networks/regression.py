@@ -27,6 +27,11 @@ class VoxelRegression(nn.Module):
         self.weights = nn.Parameter(torch.zeros(2**contrasts, contrasts, contrasts + 1))  # the last is the constant
         self.register_buffer("codes", 2 ** torch.arange(contrasts), persistent=False)
 
+    @property
+    def fitted(self) -> bool:
+        """Whether it is more than it began as."""
+        return bool(self.weights.any())
+
     def forward(self, u: Tensor, available: Tensor) -> Tensor:
         weights = self.weights[(available * self.codes).sum(1)]
         with torch.autocast(u.device.type, enabled=False):  # sums of large terms that nearly cancel
@@ -127,6 +132,6 @@ def fit_regression(
 
 
 def moments_of(u: Tensor) -> Tensor:
-    """Moments (M + 1, M + 1) float64 of voxels (N, M), see `VoxelRegression.fit`."""
-    terms = torch.cat([u, torch.ones_like(u[:, :1])], 1).double()
+    """Moments (M + 1, M + 1) float64 on the CPU of voxels (N, M), see `VoxelRegression.fit`."""
+    terms = torch.cat([u, torch.ones_like(u[:, :1])], 1).cpu().double()  # there are devices without float64
     return terms.T @ terms

@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import LevelEmbedding, ResidualBlock, SelfAttention, Upsample, zeroed
@@ -20,7 +20,9 @@ class UNetConfig(Plain):
     """
 
     width: int = Field(64, gt=0, description="channels of the first level")
-    multipliers: tuple[int, ...] = Field((1, 2, 4, 4), description="width of each level in units of `width`")
+    multipliers: tuple[PositiveInt, ...] = Field(
+        (1, 2, 4, 4), min_length=1, description="width of each level in units of `width`"
+    )
     blocks: int = Field(2, gt=0, description="residual blocks per level on the way down; one more on the way up")
     up_blocks: int | None = Field(None, gt=0, description="residual blocks per level on the way up; None is blocks + 1")
     groups: int = Field(32, gt=0, description="groups of every GroupNorm")

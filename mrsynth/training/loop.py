@@ -36,13 +36,17 @@ OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 @dataclass
 class TrainingState:
-    """All that a run needs to go on: weights, averaged weights, the stage, its optimisers and its iterations so far."""
+    """All that a run needs to go on: weights, averaged weights, the stage, its optimisers and its iterations so far.
+
+    taken_over   stages whose weights came from a checkpoint: what these were trained with is not fitted anew
+    """
 
     method: Trainable
     average: Trainable
     stage: str
     optimizers: list[torch.optim.Optimizer]
     iteration: int = 0
+    taken_over: frozenset[str] = frozenset()
 
     @property
     def of_stage(self) -> str:
@@ -98,10 +102,10 @@ class Callbacks:
     stop: Callable[[], bool]
 
 
-def begin(method: Trainable, stage: str | None = None) -> TrainingState:
+def begin(method: Trainable, stage: str | None = None, taken_over: frozenset[str] = frozenset()) -> TrainingState:
     """A run at iteration 0 of a stage, the first if not told: averaged weights equal to the weights."""
     average = copy.deepcopy(method).eval().requires_grad_(False)
-    state = TrainingState(method, average, "", [])
+    state = TrainingState(method, average, "", [], taken_over=taken_over)
     state.enter(stage or method.stages[0])
     return state
 
@@ -144,7 +148,7 @@ def train(
     process, number = accelerator.process_index, accelerator.num_processes
     # of several processes all must stop together, so none may give up waiting alone
     may_stop = callbacks.stop if number == 1 else lambda: False
-    if not state.iteration:
+    if not state.iteration and not (state.stage in state.taken_over and state.method.entered(state.stage)):
         try:
             enter_stage(state, source, config, accelerator, place, may_stop, feed)
         except StoppedWaiting:

@@ -3,6 +3,7 @@
 `meta` alone computes nothing, and lets a tensor of the CPU pass in indexing, copies and products of matrices. Here
 every operation is computed with the numbers of the CPU, and what CUDA refuses is refused: operands of two devices (but
 for a number of the CPU, of no dimension, in arithmetic; an index of the CPU; and copies), and a generator of the CPU.
+So is what Apple's GPUs refuse: numbers of float64.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -122,6 +123,8 @@ def computed(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     out = func(*inner(args), **{name: inner(value) for name, value in kwargs.items()})
 
     def back(x: Any) -> Any:
+        if on_device and isinstance(x, Tensor) and x.dtype == torch.float64:
+            raise RuntimeError(f"{func} makes float64 on the second device")
         if isinstance(x, (list, tuple)):
             return type(x)(map(back, x))
         same = next((w for w in there if w.inner is x), None)  # of what was done in place

@@ -64,6 +64,7 @@ FAULTS = {
     ),
     "loss": lambda there, here: F.mse_loss(there, here),
     "generator of the CPU": lambda there, here: torch.rand(3, generator=torch.Generator(), device=there.device),
+    "float64": lambda there, here: here.double().to(THERE),
     "numpy": lambda there, here: there.numpy(),
     "a tensor made of numbers": lambda there, here: there + torch.tensor([1.0, 2.0, 3.0]),
 }

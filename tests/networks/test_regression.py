@@ -117,3 +117,10 @@ def test_moments_are_sums_of_outer_products():
     u = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 
     assert moments_of(u).tolist() == [[10, 14, 4], [14, 20, 6], [4, 6, 2]]
+
+
+def test_it_is_known_whether_it_was_fitted():
+    regression = VoxelRegression(4)
+    assert not regression.fitted
+    fit_regression(regression, [(TRUTH, torch.ones(len(TRUTH), 4, dtype=torch.bool))], STANDARD)
+    assert regression.fitted

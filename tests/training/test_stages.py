@@ -29,7 +29,7 @@ class Steps(Method):
         self.second = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
         self.idle = nn.Parameter(torch.tensor([-0.0, 1.0]))
         self.register_buffer("mean", torch.zeros(4))
-        self.asked, self.entered, self.ways = asked, [], []
+        self.asked, self.entries, self.ways = asked, [], []
 
     def objectives(self, stage):
         part, decay = (self.first, 0.0) if stage == "first" else (self.second, 0.1)
@@ -37,8 +37,8 @@ class Steps(Method):
 
     def enter_stage(self, stage, batches):
         seen = [batch.images for batch in islice(batches, self.asked)]
-        self.entered.append((stage, self.training, torch.is_grad_enabled(), float(torch.rand(()))))
-        self.entered[-1] += (sum(len(images) for images in seen),)
+        self.entries.append((stage, self.training, torch.is_grad_enabled(), float(torch.rand(()))))
+        self.entries[-1] += (sum(len(images) for images in seen),)
         if seen:
             self.mean.copy_(torch.cat(seen).mean((0, 2, 3)))
 
@@ -126,16 +126,35 @@ def test_a_method_is_told_once_that_a_stage_begins():
         state.enter("second")
         torch.rand(len(seen))  # the history of the generator does not matter
         _, states, _ = run(state)
-        seen.append(method.entered)
+        seen.append(method.entries)
 
         fresh = Steps()
         resumed = begin(fresh)
         resumed.load_state_dict(torch.load(io.BytesIO(states[3]), weights_only=True))
         run(resumed, SETTINGS.model_copy(update={"iterations": 4}))
-        assert fresh.entered == [] and torch.equal(fresh.mean, method.mean)
+        assert fresh.entries == [] and torch.equal(fresh.mean, method.mean)
 
     assert seen[0] == seen[1]
     assert [entry[:3] + entry[4:] for entry in seen[0]] == [("first", False, False, 4), ("second", False, False, 4)]
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_stage_that_was_taken_over_is_measured_anew_only_where_it_never_was(entered, monkeypatch):
+    """Its weights were trained with what was measured then; a run that resumes before its first iteration knows it."""
+    monkeypatch.setattr(Steps, "entered", lambda self, stage: entered)
+    state = begin(Steps(), taken_over=frozenset({"second"}))
+    run(state)
+    state.enter("second")
+    resumed = begin(Steps(), taken_over=frozenset({"second"}))
+    resumed.load_state_dict(state.state_dict())
+    for one in (state, resumed):
+        with torch.no_grad():
+            one.method.mean.fill_(5.0)
+        run(one)
+
+    assert [stage for stage, *_ in state.method.entries] == ["first"] + ([] if entered else ["second"])
+    assert [stage for stage, *_ in resumed.method.entries] == ([] if entered else ["second"])
+    assert (float(state.method.mean[0]) == float(resumed.method.mean[0]) == 5) == entered
 
 
 def test_what_it_measures_then_is_in_the_average_too_and_it_may_see_all_data_once():
@@ -144,7 +163,7 @@ def test_what_it_measures_then_is_in_the_average_too_and_it_may_see_all_data_onc
     run(state)
     images = np.stack([slab.images[:, 0] for slab in slabs()]) * 2 - 1
 
-    assert method.entered[0][-1] == 8  # seven slices in four batches of two: one of them comes twice
+    assert method.entries[0][-1] == 8  # seven slices in four batches of two: one of them comes twice
     assert torch.equal(state.average.mean, method.mean)
     assert method.mean.numpy() == pytest.approx(images.mean((0, 2, 3)), abs=0.1)
 
@@ -160,13 +179,13 @@ def test_a_stop_is_heard_while_a_stage_looks_at_its_data_which_begins_anew_on_re
     callbacks = Callbacks(lambda *_: None, lambda state: saved.append(state.state_dict()), lambda *_: None, stop)
     with pytest.raises(Interrupted, match="after 0 of 3 iterations of stage first; --resume goes on"):
         train(begin(fresh), slabs(), SETTINGS, callbacks, "cpu")
-    assert len(looked) == 2 and fresh.ways == [] and fresh.entered == []
+    assert len(looked) == 2 and fresh.ways == [] and fresh.entries == []
 
     resumed = begin(Steps(asked=100))
     (state,) = saved
     resumed.load_state_dict(state)
     assert run(resumed)[0] == run(never)[0]
-    assert resumed.method.entered == method.entered
+    assert resumed.method.entries == method.entries
 
 
 def test_objectives_choose_their_optimiser():

@@ -37,6 +37,7 @@ class FastWaveletUNet:
     """
 
     def __init__(self, plain: WaveletUNet, dtype: torch.dtype = torch.bfloat16, how: How | None = None):
+        assert plain.embed_kind is None, "the fast form is of networks for one target"
         how = how or best(dtype, plain.stem.weight.device.type)
         finest = how if how == "fours" else "directly"  # of the few channels at both ends
         self.config = plain.config

@@ -69,8 +69,6 @@ class CwdmConfig(ChainConfig):
     def _fits_together(self) -> "CwdmConfig":
         if self.target != ANY and self.target not in self.contrasts:
             raise ValueError(f"target {self.target} is none of the contrasts {[c.value for c in self.contrasts]}")
-        if len(self.contrasts) < 2:
-            raise ValueError("at least two contrasts are needed: one to make and one to make it from")
         filters(self.wavelet)
         return self
 
@@ -244,7 +242,7 @@ class Cwdm(Method):
         """
         device = batch.images.device
         x_0 = self.encode(self.truth(batch))
-        abar = self.schedule.abar.to(device)[level.to(device)][:, None, None, None, None]
+        abar = self.schedule.abar[level.cpu()][:, None, None, None, None]  # float64, which some devices do not have
         x_t = noised(x_0, dwt(noise.to(device), self.config.wavelet), abar)
         if mean is not None:
             x_t = torch.where(mean.to(device)[:, None, None, None, None], 0.0, x_t)

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import LevelEmbedding, zeroed
@@ -25,7 +25,9 @@ class WaveletUNetConfig(Plain):
     """Defaults are those of the official weights: 81.5 million parameters."""
 
     width: int = Field(64, gt=0, description="channels of the first level, even")
-    multipliers: tuple[int, ...] = Field((1, 2, 2, 4, 4), min_length=1, description="times width, level by level")
+    multipliers: tuple[PositiveInt, ...] = Field(
+        (1, 2, 2, 4, 4), min_length=1, description="times width, level by level"
+    )
     blocks: int = Field(2, gt=0, description="residual blocks per level on the way down; one more on the way up")
     groups: int = Field(32, gt=0, description="of every GroupNorm")
     skips: Literal["concat", "additive"] = Field("concat", description="how the way up takes up what the way down left")

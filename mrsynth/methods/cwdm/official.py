@@ -39,7 +39,7 @@ BLOCK = re.compile(
 
 
 def cwdm_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state of cWDM's official U-Net under the names of `networks.wavelet_unet`, with `network.` in front.
+    """The state of cWDM's official U-Net under the names of `methods.cwdm.network`, with `network.` in front.
 
     state   what the official training saves: `input_blocks.i.0`, `middle_block.i`, `output_blocks.j.0`, and
             `output_blocks.j.1` where the block ends with an up-sampling; see the table in docs/methods/cwdm.md
@@ -104,7 +104,7 @@ def likely_cause(shapes: Mapping[str, Shape]) -> str:
     """Why a state may not be that of a cWDM network, as a clause: `it has attention layers`."""
     stem = shapes.get(STEM, ())
     head = shapes.get("out.2.weight", ())
-    if all(key.startswith("network.") for key in shapes):
+    if shapes and all(key.startswith("network.") for key in shapes):
         return "its tensors have the names of mrsynth's own networks; a whole checkpoint of mrsynth goes to --weights"
     if not stem and (inside := [key for key in shapes if key.endswith(f".{STEM}")]):
         prefix = inside[0].removesuffix(STEM)

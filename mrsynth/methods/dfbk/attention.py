@@ -8,12 +8,12 @@ guidance) to its tokens.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import zeroed
@@ -29,6 +29,7 @@ class BandAttentionConfig(Plain):
 
     mode  LH: low and high bands; L, H: one of them, the other passes unchanged; plain: ordinary attention on the whole
           features, without wavelet; off
+    Where no high bands attend, subln and lambda_init are not read, and cannot be set.
     """
 
     mode: Mode = "LH"
@@ -39,6 +40,28 @@ class BandAttentionConfig(Plain):
     )
     subln: bool = Field(True, description="normalise each head of differential attention; not in the paper")
     lambda_init: Literal["schedule"] | float = Field("schedule", description="schedule: rises with depth")
+
+    @model_validator(mode="after")
+    def _every_choice_has_an_effect(self) -> "BandAttentionConfig":
+        fields = type(self).model_fields
+        if idle := [name for name in self.unread(self.mode) if getattr(self, name) != fields[name].default]:
+            raise ValueError(
+                f"{' and '.join(idle)} without effect: mode {self.mode} has no differential attention, which alone "
+                "reads it; leave it out, or choose H or LH"
+            )
+        return self
+
+    @classmethod
+    def unread(cls, mode: str) -> tuple[str, ...]:
+        """The options that have no effect with this mode."""
+        return () if mode in ("H", "LH") else ("subln", "lambda_init")
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """What had no effect could be set then; it is as if it had not been."""
+        whole = super().from_format_1(data)
+        unset = {n: cls.model_fields[n].default for n in cls.unread(whole.get("mode", "LH")) if n in whole}
+        return {**whole, **unset}
 
     @property
     def active(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from mrsynth.errors import UsageError
 from mrsynth.methods.base import ChainConfig
 from mrsynth.methods.dfbk.attention import BandAttentionConfig
 from mrsynth.methods.dfbk.network import SwinUNetConfig
+from mrsynth.methods.patterns import Shares
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
@@ -65,6 +66,8 @@ class GuidanceConfig(BandAttentionConfig):
     def _fallback_is_trained(self) -> "GuidanceConfig":
         if self.fallback and self.drop == 0:
             raise ValueError("kg.fallback needs kg.drop above 0: what is fallen back on must have been trained")
+        if self.swap and not self.active:
+            raise ValueError("kg.swap without effect: kg.mode or kg.levels leave no attention that reads a text")
         if self.swap and self.text not in ("biomedclip", "learned"):
             raise ValueError(f"kg.swap with kg.text={self.text} exchanges nothing; use it with biomedclip or learned")
         return self
@@ -76,7 +79,8 @@ class DfbkConfig(ChainConfig):
     sources  multi: the network sees every available contrast; single: only the one it begins from, as in the paper
     unified  one network for every target; false: only `target`, as in the paper, and only from `source` if there is one
     anchors  for a target, in which order the available contrasts are preferred to begin from; where it says nothing,
-             the order of ANCHORS, then that of `contrasts`
+             the order of ANCHORS, then that of `contrasts`. Not with `source`, and not with begin=regression unless
+             sources=single, where nothing reads it
     begin    contrast: that contrast itself; regression: the target as a straight line of all contrasts that the network
              sees, voxel by voxel, fitted when training begins
     shares   of the training examples with 1, 2, and 3 or more missing contrasts; None draws all patterns alike
@@ -96,7 +100,7 @@ class DfbkConfig(ChainConfig):
     target: Contrast | None = None
     anchors: dict[Contrast, tuple[Contrast, ...]] = Field({}, description="what chains begin from")
     begin: Literal["contrast", "regression"] = "contrast"
-    shares: tuple[float, float, float] | None = None
+    shares: Shares | None = None
     chain: bool = False
     T: int = Field(4, gt=1, description="levels of the chain")
     kappa: float = Field(2.0, gt=0, description="strength of the noise")
@@ -134,8 +138,6 @@ class DfbkConfig(ChainConfig):
     @model_validator(mode="after")
     def _contrasts_are_known(self) -> "DfbkConfig":
         known = set(self.contrasts)
-        if len(known) < 2:
-            raise ValueError("at least two contrasts are needed: one to make and one to make it from")
         if self.unified and (self.source or self.target):
             raise ValueError("source and target are for unified=false; a unified network makes every contrast")
         if not self.unified and self.target is None:
@@ -149,12 +151,23 @@ class DfbkConfig(ChainConfig):
         for name in [c for c in (self.source, self.target) if c] + list(self.anchors):
             if name not in known:
                 raise ValueError(f"{name} is none of the contrasts {[c.value for c in self.contrasts]}")
+        if self.anchors and self.begin == "regression" and self.sources == "multi":
+            raise ValueError("anchors without effect: chains begin from a regression of all that the network sees")
+        if self.anchors and self.source is not None:
+            raise ValueError(f"anchors without effect: chains begin from source {self.source}")
         for target, order in self.anchors.items():
             if not set(order) <= known - {target}:
                 raise ValueError(
                     f"anchors of {target}: {[c.value for c in order]} are not all among the other contrasts"
                 )
         return self
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Also: anchors that nothing read could be set then."""
+        whole = super().from_format_1(data)
+        read = whole.get("source") is None and (whole.get("begin") != "regression" or whole.get("sources") == "single")
+        return whole if read else {**whole, "anchors": {}}
 
     @property
     def targets(self) -> tuple[Contrast, ...]:

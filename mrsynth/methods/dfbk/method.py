@@ -179,6 +179,10 @@ class Dfbk(Method):
                 self.regression, ((batch.images, batch.present) for batch in batches), self.contrasts, self.targets
             )
 
+    def entered(self, stage: str) -> bool:
+        """Whether the regression is fitted, where there is one."""
+        return self.regression is None or self.regression.fitted
+
     def draw_available(
         self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
     ) -> NDArray[np.bool_]:

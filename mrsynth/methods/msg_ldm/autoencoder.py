@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import SelfAttention, Upsample
@@ -28,7 +28,7 @@ class AutoencoderConfig(Plain):
 
     kind: Literal["vq", "kl", "identity"] = "vq"
     width: int = Field(128, gt=0, description="channels of the first level")
-    multipliers: tuple[int, ...] = Field((1, 1, 2, 4), min_length=1, description="width of each level")
+    multipliers: tuple[PositiveInt, ...] = Field((1, 1, 2, 4), min_length=1, description="width of each level")
     blocks: int = Field(2, gt=0, description="residual blocks per level of the encoder; the decoder has one more")
     decoder_blocks: int | None = Field(None, gt=0, description="residual blocks per level of the decoder, otherwise")
     latent: int = Field(4, gt=0, description="channels of the latents of one contrast; not used by identity")

@@ -99,8 +99,6 @@ class MsgLdmConfig(ChainConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "MsgLdmConfig":
-        if len(self.contrasts) < 2:
-            raise ValueError("at least two contrasts are needed: one to make and one to make it from")
         empty = self.regions is not None and not self.regions
         if self.seg != "off" and (empty or any(min(v, default=0) < 1 for v in (self.regions or {}).values())):
             raise ValueError(f"regions {self.regions}: each needs values, all above 0; seg: off learns without any")
@@ -119,6 +117,17 @@ class MsgLdmConfig(ChainConfig):
             raise ValueError(
                 "losses.w_sa 0 leaves the image decoders out, and segmentations alone then train the structure map: "
                 f"it does not go with {', '.join(needing)}"
+            )
+        if self.decodes and not (self.losses.w_rec or self.losses.w_freq):
+            raise ValueError(
+                "losses.w_rec and losses.w_freq are both 0, so that nothing trains the image decoders; "
+                "losses.w_sa 0 leaves them out"
+            )
+        always = self.seg == "on" or (self.structure.decouple and self.losses.w_sc)  # whatever is in a batch
+        if self.decodes and self.complete and not self.losses.w_available and not always:
+            raise ValueError(
+                "losses.w_available 0 with complete: true leaves nothing to learn from examples with nothing missing; "
+                "say complete: false, or learn from styles (structure.decouple, losses.w_sc) or segmentations (seg: on)"
             )
         return self
 

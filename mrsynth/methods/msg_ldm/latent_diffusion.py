@@ -58,6 +58,11 @@ class LatentDiffusion(nn.Module):
         """Whether the diffusion network is told latents and flags of what is available."""
         return self.config.known in ("concat", "draft")
 
+    @property
+    def measured(self) -> bool:
+        """Whether the spread of the latents is known."""
+        return bool((self.latent_scale > 0).any())
+
     def scale(self) -> Tensor:
         """What latents are multiplied by to have variance 1, () or (C, c, 1, 1); 1 before it was measured."""
         return torch.where(self.latent_scale > 0, self.latent_scale, 1.0)
@@ -110,12 +115,12 @@ class LatentDiffusion(nn.Module):
         with torch.no_grad():
             x_0, condition = self.diffused(structure, batch, available)
         device = x_0.device
-        level = draw_levels(config.T, len(x_0), config.level_bias, generator).to(device)
+        level = draw_levels(config.T, len(x_0), config.level_bias, generator)
         eps = torch.randn(x_0.shape, generator=generator).to(device)
         level, mean = config.draw_mean(level, generator)
-        abar = self.schedule.abar.to(device)[level][:, None, None, None, None]
-        x_t = torch.where(mean[:, None, None, None, None], 0.0, noised(x_0, eps, abar))
-        output = self.predict(x_t, level, condition)
+        abar = self.schedule.abar[level][:, None, None, None, None]  # float64, which some devices do not have
+        x_t = torch.where(mean.to(device)[:, None, None, None, None], 0.0, noised(x_0, eps, abar))
+        output = self.predict(x_t, level.to(device), condition)
         error = (output - training_target(config.param, x_0, eps, abar)).square().mean((2, 3, 4))
         wanted = self.judged(batch, available)
         per_example = torch.where(wanted, error, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
@@ -213,9 +218,9 @@ class Spread:
 
     def add(self, values: Tensor, counted: Tensor) -> None:
         """Count those of the contrasts that are `counted` (B, C)."""
-        whole = torch.where(counted[:, :, None, None, None], values, 0.0).double().cpu()
+        whole = torch.where(counted[:, :, None, None, None], values, 0.0).cpu().double()
         pixels = values.shape[-2] * values.shape[-1]
-        self.count = self.count + pixels * counted.sum(0).double().cpu()[:, None].expand(whole.shape[1:3])
+        self.count = self.count + pixels * counted.sum(0).cpu().double()[:, None].expand(whole.shape[1:3])
         self.sum = self.sum + whole.sum((0, 3, 4))
         self.squares = self.squares + whole.square().sum((0, 3, 4))
 

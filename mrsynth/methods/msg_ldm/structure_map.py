@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mrsynth.plain import Plain
@@ -43,7 +43,7 @@ class StructureConfig(Plain):
 
     FORMER: ClassVar[Mapping[str, Any]] = {"style_codes": "raw", "sigma": "means", "fusion": "concat"}
 
-    widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=2, description="channels of each level")
+    widths: tuple[PositiveInt, ...] = Field((32, 64, 128, 256), min_length=2, description="channels of each level")
     fold: int = Field(1, gt=0)
     norm: Norm = "instance"
     dropout: float = Field(0.3, ge=0, lt=1)

@@ -5,6 +5,8 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +202,11 @@ def refuse_useless_cohort(
     where = ", ".join(map(str, roots))
     if not any(s.slices for s in training):
         why = "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
-        enough = "at least two" if method.learns_from(method.contrasts[:2]) else "all"
         labelled = " and a segmentation" if method.only_labelled else ""
         raise InputError(
-            f"Nothing to train on below {where}. Expected subjects with {enough} of "
-            f"{', '.join(method.contrasts)}{labelled}; found {len(found)} subjects, "
-            f"{len(data.validation)} of them for validation.{' Left out:' if why else ''}{why}"
+            f"Nothing to train on below {where}. Expected subjects with {enough_for(method)}{labelled}; "
+            f"found {len(found)} subjects, {len(data.validation)} of them for validation."
+            f"{' Left out:' if why else ''}{why}"
         )
     if method.needs_labels and all(s.labels is None for s in training):
         raise InputError(
@@ -213,6 +214,17 @@ def refuse_useless_cohort(
             "the method is configured to need one. Expected a file such as NAME_seg.nii.gz beside the scans of at "
             "least one subject; or configure the method to do without."
         )
+
+
+def enough_for(method: Trainable) -> str:
+    """The fewest contrasts that a subject needs to train a method: `at least 2 of t1, t2, flair`, `t2 and flair`."""
+    every = method.contrasts
+    each = ([some for some in combinations(every, n) if method.learns_from(some)] for n in range(1, len(every) + 1))
+    fewest = next(filter(None, each))
+    number = len(fewest[0])
+    if len(fewest) == comb(len(every), number):
+        return f"{'all' if number == len(every) else f'at least {number}'} of {', '.join(every)}"
+    return " or ".join(" and ".join(some) for some in fewest)
 
 
 def refuse_known_judges(training: Sequence[CachedSubject], validation: Sequence[CachedSubject]) -> None:

@@ -130,7 +130,7 @@ def read_run_file(
     begun    the file is that of a run folder: what it lacks means what it meant to the version that began the run
     base     keys below those of the file
     """
-    kind, text = trainable_class(method), run_text(file, overrides or {}, base or {})
+    kind, text = trainable_class(method), run_text(file, overrides or {}, base or {}, begun)
     if text.pop("format", None) is None and begun:
         text = text_of_format_1(text, method, str(file))
     place = KIND if method == KIND else "method"
@@ -186,19 +186,21 @@ def value_of(text: str) -> Any:
     return parse_yaml(text)
 
 
-def run_text(file: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def run_text(
+    file: Path | None, overrides: Mapping[str, Any], base: Mapping[str, Any] | None = None, begun: bool = False
+) -> dict[str, Any]:
     """The keys of a run file, not yet judged, changed by `overrides` (dotted keys). Raises UsageError.
 
     A file may name another as its `base`, by a path from where it lies itself; its keys are then laid over those of
-    the other.
+    the other. That of a run folder (`begun`) has paths as seen from where the run was begun.
     """
-    text = merged(base or {}, {} if file is None else keys_of(file, ()))
+    text = merged(base or {}, {} if file is None else keys_of(file, (), begun))
     for dotted, value in overrides.items():
         text = merged(text, nested(str(dotted).split("."), value))
     return text
 
 
-def keys_of(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def keys_of(file: Path, above: tuple[Path, ...], begun: bool = False) -> dict[str, Any]:
     """The keys of a run file with its base; `above` are the files that led here."""
     try:
         text = read_yaml(file)
@@ -207,7 +209,7 @@ def keys_of(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     text = {} if text is None else text
     if not isinstance(text, dict):
         raise UsageError(f"{file} is no run file: expected keys such as method, training, data.")
-    text = with_own_paths(text, file)
+    text = text if begun else with_own_paths(text, file)  # beside it lie the run's own checkpoints
     base = text.pop("base", None)
     if base is None:
         return text

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from mrsynth.contrasts import Contrast
-from mrsynth.devices import choose_device
+from mrsynth.devices import choose_device, out_of_memory
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import WRITTEN_BY
 from mrsynth.io.files import ensure_folder, write_text
@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 
 WRITTEN = ("best.safetensors", "config.yaml", "subjects.yaml", "losses.csv", "validation.csv")
 BEGIN = "# written by mrsynth train\n"  # how the configuration of a run begins
+NOT_BUILT = (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, AssertionError)  # from nonsense
 DAMAGE = (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)  # of a saved state
 
 
@@ -117,7 +118,7 @@ def train(options: TrainOptions, progress: Progress | None = None, *, feed: Feed
         if process.is_main_process:
             stack.enter_context(alone_in(out))
             refuse_wrong_folder(options)  # another may have worked here until a moment ago
-        state = begin(method, plan.stages[0])
+        state = begin(method, plan.stages[0], plan.taken_over)
         if options.resume:
             load_state(state, out / "state.pt", plan)
             plan.refuse_changed_past(saved, state)
@@ -276,7 +277,9 @@ def fresh_method(config: RunConfig) -> Trainable:
     torch.manual_seed(config.training.seed)
     try:
         method = build_trainable(config.method)
-    except ValueError as error:
+    except NOT_BUILT as error:
+        if out_of_memory(error):
+            raise
         raise UsageError(f"method: {error}") from error
     sides = {"multiple": config.preparation.multiple, "depth_multiple": config.preparation.depth_multiple}
     for key, side in list(sides.items())[: method.dimensions - 1]:

@@ -10,6 +10,7 @@ from mrsynth.methods.cwdm.official import cwdm_for_target
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.models import load_network, tensors_misfit
 from mrsynth.tasks.train.config import RunConfig, flat
+from mrsynth.tasks.train.judging import Table
 from mrsynth.training.batches import TrainingConfig
 from mrsynth.training.loop import TrainingState
 
@@ -23,11 +24,13 @@ OF_THE_IMAGES = ("axes", "spacing", "intensity", "quantile")  # of the preparati
 class StagePlan:
     """The stages that a run trains, in order, and how; iterations are counted over all of them.
 
-    named   whether there is more than one, so that what people read should name them
+    named        whether there is more than one, so that what people read should name them
+    taken_over   those that begin with the weights of a checkpoint
     """
 
     training: Mapping[str, TrainingConfig]
     named: bool
+    taken_over: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, config: RunConfig, method: Trainable) -> "StagePlan":
@@ -40,7 +43,8 @@ class StagePlan:
         wanted = [stage for stage in method.stages if stage not in config.given]
         if not wanted:
             raise UsageError("stages: every stage has an init, so that nothing is left to train. Leave one out.")
-        return cls({stage: config.training_of(stage) for stage in wanted}, len(method.stages) > 1)
+        taken_over = frozenset(wanted if config.init else config.begun)
+        return cls({stage: config.training_of(stage) for stage in wanted}, len(method.stages) > 1, taken_over)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -59,6 +63,12 @@ class StagePlan:
     def done(self, state: TrainingState) -> int:
         """Iterations that are done."""
         return self.before(state.stage) + state.iteration
+
+    def of_last_stage(self, known: Table) -> Table:
+        """Of rows of validation.csv those of the last stage that has any: other stages make something else."""
+        last = max((int(row["iteration"]) for row in known), default=0)
+        begun = max(before for stage in self.stages if (before := self.before(stage)) < max(last, 1))
+        return [row for row in known if int(row["iteration"]) > begun]
 
     def text(self, what: str, stage: str) -> str:
         """What is being done, with the stage where there is more than one: `training vq`."""

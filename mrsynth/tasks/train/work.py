@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mrsynth.errors import Interrupted
+from mrsynth.errors import InputError, Interrupted
 from mrsynth.io.checkpoint import FORMAT, Checkpoint, write_checkpoint
 from mrsynth.io.files import write_bytes
 from mrsynth.methods.base import Trainable
@@ -14,9 +14,9 @@ from mrsynth.plain import Progress
 from mrsynth.tasks.train.cards import card_of
 from mrsynth.tasks.train.cohort import Cohort
 from mrsynth.tasks.train.config import RunConfig
-from mrsynth.tasks.train.judging import judge_of
+from mrsynth.tasks.train.judging import Table, judge_of
 from mrsynth.tasks.train.log import RunLog
-from mrsynth.tasks.train.sources import examples_of
+from mrsynth.tasks.train.sources import EMPTY, examples_of
 from mrsynth.tasks.train.stages import StagePlan
 from mrsynth.training.batches import example_batches
 from mrsynth.training.loop import Callbacks, Feed, TrainingState, train
@@ -46,9 +46,12 @@ def work(
         content = Checkpoint(current, config.method, config.preparation.model_dump(mode="json"), tensors)
         write_checkpoint(out / name, content)
 
+    def curve() -> Table:
+        return plan.of_last_stage(log.known("validation.csv"))
+
     def write_last() -> None:
         kept["iteration"] = plan.done(state)
-        notes = (plan.note(state), judge.choice(log.known("validation.csv")))
+        notes = (plan.note(state), judge.choice(curve()))
         write("checkpoint.safetensors", " ".join(note for note in notes if note))
 
     def save(state: TrainingState) -> None:
@@ -70,9 +73,8 @@ def work(
         log.validation(iteration, rows)
         if shown is not None:
             log.picture(iteration, shown)
-        known = log.known("validation.csv")
-        if judge.best(known) == iteration:
-            write("best.safetensors", " ".join(filter(None, (plan.note(state), judge.choice(known)))))
+        if judge.best(curve()) == iteration:
+            write("best.safetensors", " ".join(filter(None, (plan.note(state), judge.choice(curve())))))
         if kept["iteration"] == iteration:  # saved before it was judged
             write_last()
 
@@ -88,6 +90,11 @@ def work(
                 state.enter(stage)
             training = plan.training[stage]
             source = examples_of(cohort.training, state.method, training.crop, training.slices, training.planes)
+            if not len(source):
+                raise InputError(
+                    f"There is nothing to learn from in boxes of training.crop {training.crop}: none is filled by "
+                    f"brain to more than {EMPTY:.0%}. Give smaller boxes, or leave training.crop out."
+                )
             report(plan.text("training", stage), plan.done(state), plan.total)
             if train(state, source, training, callbacks, device, feed) and stage != plan.stages[-1]:
                 raise Interrupted(f"Stopped after the stage {stage}, which is finished; --resume goes on.")

@@ -100,6 +100,11 @@ def test_equals_the_published_network(shared_data: Path, how: How, dtype: torch.
     assert {name for name, y in made.items() if deviation(y, golden[name]) > TOLERANCE[dtype]} == set()
 
 
+def test_a_network_for_any_target_has_no_fast_form() -> None:
+    with pytest.raises(AssertionError, match="for one target"):
+        FastWaveletUNet(WaveletUNet(WaveletUNetConfig(width=8, multipliers=(1,), groups=4), 12, 3, 4))
+
+
 @pytest.mark.parametrize("how", ["squares", "fours"])
 def test_any_slab_gives_the_same(how: How, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slabs of few planes, of more with a remainder, and all at once."""

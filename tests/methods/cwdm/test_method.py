@@ -54,6 +54,7 @@ def outputs_of(method):
         ({"target": "t1", "variance": "learned"}, "variance"),
         ({"target": "t1", "schedule": "linear_scaled"}, "schedule"),
         ({"target": "t1", "network": {"width": 48}}, "no multiple of 32 groups"),
+        ({"target": "t1", "network": {"multipliers": (1, -1)}}, "greater than 0"),
         ({"target": "t1", "learning_rate": 1e-5}, "learning_rate"),
     ],
 )

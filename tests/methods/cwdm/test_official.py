@@ -147,6 +147,7 @@ def altered(**shapes):
         ({f"model.{key}": shape for key, shape in LAYOUT.items()}, r"'model\.'"),
         ({f"network.{key}": shape for key, shape in LAYOUT.items()}, "--weights"),
         ({"conv1.weight": (64, 3, 7, 7)}, "no U-Net of cWDM"),
+        ({}, "no U-Net of cWDM"),
         *(
             (altered(input_blocks__0__0__weight=(WIDTH, channels, 3, 3, 3)), said)
             for channels, said in ((16, r"1 condition\(s\)"), (24, "2 cond"), (40, "4 cond"), (33, "33 input channels"))

@@ -457,6 +457,16 @@ def test_other_samplers_and_more_steps_than_levels_are_refused(wake):
         ({"kg": {"fallback": True, "drop": 0.0}}, "kg.fallback needs kg.drop"),
         ({"kg": {"swap": True, "text": "none"}}, "kg.swap with kg.text=none"),
         ({"kg": {"swap": True}, "sources": "single"}, "no pair to exchange with"),
+        ({"kg": {"swap": True, "mode": "off"}}, "kg.swap without effect"),
+        ({"kg": {"swap": True, "levels": ()}}, "kg.swap without effect"),
+        ({"anchors": {"t2": ("t1",)}, "begin": "regression"}, "anchors without effect: .* regression"),
+        ({"anchors": {"t2": ("t1",)}, "unified": False, "target": "t2", "source": "t1"}, "anchors without effect"),
+        ({"dfb": {"mode": "L", "subln": False}}, "subln without effect: mode L"),
+        ({"kg": {"mode": "plain", "subln": False, "lambda_init": 0.5}}, "subln and lambda_init without effect"),
+        ({"shares": (-1, 1, 1)}, "greater than or equal to 0"),
+        ({"shares": (0, 0, 0)}, "one above 0"),
+        ({"network": {"multipliers": (1, -1)}}, "greater than 0"),
+        ({"contrasts": ()}, "at least two contrasts"),
         ({"own_share": 1.5}, "own_share"),
         ({"lpips": 1.0}, "lpips"),
     ],
@@ -465,6 +475,17 @@ def test_other_samplers_and_more_steps_than_levels_are_refused(wake):
 def test_configurations_that_make_no_sense_are_refused(options, why):
     with pytest.raises(ValidationError, match=why):
         DfbkConfig.model_validate(config(**options))
+
+
+def test_what_had_no_effect_in_a_file_of_0_1_0_is_as_if_it_had_not_been_set():
+    bands = {"mode": "L", "subln": False, "lambda_init": 0.5}
+    whole = {"dfb": bands, "kg": {**bands, "mode": "H"}, "anchors": {"t2": ["t1"]}, "begin": "regression"}
+    old = DfbkConfig.from_format_1(config(**whole))
+
+    assert (old["dfb"]["subln"], old["dfb"]["lambda_init"], old["anchors"]) == (True, "schedule", {})
+    assert (old["kg"]["subln"], old["kg"]["lambda_init"]) == (False, 0.5)
+    assert DfbkConfig.from_format_1(config(**{**whole, "sources": "single"}))["anchors"] == {"t2": ["t1"]}
+    DfbkConfig.model_validate(old)
 
 
 # Check 11: the text of an encoder -------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ import yaml
 from PIL import Image
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.errors import Interrupted, UsageError, WeightsError
+from mrsynth.errors import InputError, Interrupted, UsageError, WeightsError
 from mrsynth.io.checkpoint import read_checkpoint
 from mrsynth.methods import build_method
 from mrsynth.methods.cwdm.official import cwdm_for_target
+from mrsynth.tasks.train import sources
 from mrsynth.tasks.train.run import fresh_method, read_config, train
 from mrsynth.tasks.train.stages import take_over
 from tests.tasks.train.runs import losses, stop_at, table
@@ -67,6 +68,12 @@ def test_subjects_that_lack_a_contrast_are_left_out_with_a_count(finished_boxes,
     (said,) = [m for m in caplog.messages if "do not train" in m]
     assert said.startswith("3 of what was found do not train:") and "lacking: t1, t2, flair of" in said
     assert not (tmp_path / "validation.csv").exists()
+
+
+def test_boxes_without_brain_are_told(box_options, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "EMPTY", 1.0)
+    with pytest.raises(InputError, match=r"nothing to learn from in boxes of training\.crop \(16, 16, 8\)"):
+        train(box_options(tmp_path))
 
 
 # Going on, and beginning with other weights --------------------------------------------------------------------------

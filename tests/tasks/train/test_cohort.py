@@ -15,7 +15,7 @@ from mrsynth.io.subjects import find_subject
 from mrsynth.methods import build_method, preset
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.train.cards import card_of, requirements
-from mrsynth.tasks.train.cohort import gather
+from mrsynth.tasks.train.cohort import enough_for, gather
 from mrsynth.tasks.train.config import read_run_file
 from mrsynth.tasks.train.sources import Boxes, Slices, corners, examples_of, spread
 from mrsynth.training.batches import Examples, TrainingConfig, collate
@@ -250,6 +250,22 @@ def test_a_method_of_three_contrasts_learns_from_those_that_have_them(cohort):
 def test_nothing_to_train_on_says_what_it_takes(cohort):
     with pytest.raises(InputError, match=r"(?s)with all of t1, t2, pd; found 5 subjects.*useless: t1 of"):
         cohort(judges=(), target="t1", contrasts=["t1", "t2", "pd"])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("fgc2f", {}, "at least 2 of t1, t1ce, t2, flair"),
+        ("cwdm", {}, "all of t1, t1ce, t2, flair"),
+        ("dfbk", {"unified": False, "source": "t2", "target": "flair"}, "t2 and flair"),
+        (
+            *("dfbk", {"unified": False, "target": "flair", "contrasts": ["t1", "t2", "flair"]}),
+            "t1 and flair or t2 and flair",
+        ),
+    ],
+)
+def test_the_fewest_contrasts_that_a_subject_needs(name, options, said):
+    assert enough_for(build_method(tiny(name, **options))) == said
 
 
 def test_the_card_says_what_each_target_needs():

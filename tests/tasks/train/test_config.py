@@ -8,6 +8,7 @@ import yaml
 
 from mrsynth.errors import UsageError
 from mrsynth.methods import build_method, method_class, preset
+from mrsynth.tasks.train import run
 from mrsynth.tasks.train.config import flat, read_run_file, refuse_another_run, run_text, yaml_text
 from mrsynth.tasks.train.run import TrainOptions, fresh_method, read_config
 
@@ -188,6 +189,33 @@ def test_options_that_contradict_one_another_are_usage_errors():
         fresh_method(read(None, {"method.network": {"width": 15, "groups": 5, "attention": []}}))
     with pytest.raises(UsageError, match=r"preparation\.multiple is 6.*multiples of 4"):
         fresh_method(read(None, {"method.preset": "tiny", "preparation.multiple": 6}))
+
+
+@pytest.mark.parametrize("nonsense", [ZeroDivisionError, TypeError, RuntimeError, AssertionError])
+def test_a_network_that_cannot_be_built_is_a_usage_error_and_a_lack_of_memory_is_none(nonsense, monkeypatch):
+    def build(_):
+        raise nonsense("of a size of 0")
+
+    def lack(_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(run, "build_trainable", build)
+    with pytest.raises(UsageError, match="method: of a size of 0"):
+        fresh_method(read())
+    monkeypatch.setattr(run, "build_trainable", lack)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        fresh_method(read())
+
+
+def test_paths_in_the_file_of_a_run_are_not_of_what_lies_beside_it(write):
+    """A run begun with `best.safetensors` of the current folder has one of its own."""
+    path = write({"init": "best.safetensors", "tokens": "t.npz", "stages": {"all": {"init": "best.safetensors"}}})
+    for name in ("best.safetensors", "t.npz"):
+        (path.parent / name).touch()
+    theirs, own = (read_run_file(path, "fgc2f", begun=begun) for begun in (False, True))
+
+    assert (own.init, own.tokens, own.begun) == ("best.safetensors", "t.npz", {"all": "best.safetensors"})
+    assert theirs.init == theirs.begun["all"] == str(path.parent / "best.safetensors")
 
 
 def test_the_seed_decides_the_first_weights():

@@ -23,8 +23,12 @@ from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.scans.volume import Volume
 from mrsynth.tasks.models import config_of, load_method
 from mrsynth.tasks.train.config import merged
+from mrsynth.tasks.train.judging import SynthesisJudge
 from mrsynth.tasks.train.run import TrainOptions, train
 from mrsynth.tasks.train.stages import take_over
+from mrsynth.training.batches import Slab, TrainingConfig
+from mrsynth.training.loop import Callbacks, begin
+from mrsynth.training.loop import train as run_stages
 from tests.tasks.train.runs import request_maker, stop_at, table
 
 pytestmark = pytest.mark.usefixtures("one_thread", "ladder")
@@ -386,6 +390,70 @@ def test_only_the_tensors_of_the_stage_have_to_fit(options, finished, tmp_path):
         train(options(tmp_path / "other", stages__head__init=init))
 
 
+def test_what_was_taken_over_is_not_measured_anew(options, finished, tmp_path):
+    """Nor after a stop between the stages; a stage that begins anew still is."""
+    given = str(finished / "checkpoint.safetensors")
+    scale = float(read_checkpoint(given).tensors["scale"])
+    for name, init in (
+        ("whole", {"init": given}),
+        ("stage", {"stages__head__init": given, "stages__head__trained": True}),
+    ):
+        stopped_at(4, options(tmp_path / name, **init))
+        train(options(tmp_path / name, resume=True, config=None))
+        assert float(saved(tmp_path / name)["method"]["scale"]) == scale
+    train(options(tmp_path / "body", stages__body__init=given, stages__body__trained=True))
+    assert float(saved(tmp_path / "body")["method"]["scale"]) != scale
+
+
+@pytest.mark.parametrize(("name", "stage"), [("dfbk-ship", "all"), ("msg-ldm-ship", "structure")])
+def test_a_regression_that_was_taken_over_stays_also_where_nobody_has_a_contrast(name, stage):
+    file = Path(__file__).resolve().parents[2] / "golden" / f"old-{name}.safetensors"
+    config, prepared = config_of(read_header(file)), PreparationConfig.model_validate(read_header(file).preparation)
+    present = np.array([True, False, True, True])
+    slab = Slab(np.random.default_rng(0).uniform(0, 1, (4, 3, 32, 32)).astype(np.float32), present)
+    silent = Callbacks(lambda *_: None, lambda *_: None, lambda *_: None, lambda: False)
+    training = TrainingConfig(iterations=1, batch_size=2, learning_rate=1e-9, precision="fp32")
+    method = build_method(config)
+    assert not method.entered(stage)
+    with pytest.raises(UsageError, match="No training subject has both T1 and T1ce"):
+        run_stages(begin(method, stage), [slab] * 2, training, silent, "cpu")
+
+    take_over(method, str(file), prepared)
+    before = read_checkpoint(file).tensors["regression.weights"]
+    run_stages(begin(method, stage, frozenset({stage})), [slab] * 2, training, silent, "cpu")
+    assert method.entered(stage)
+    torch.testing.assert_close(method.state_dict()["regression.weights"], before, rtol=0, atol=1e-6)
+
+
+def test_scales_of_latents_are_measured_once():
+    file = Path(__file__).resolve().parents[2] / "golden" / "old-msg-ldm.safetensors"
+    method = build_method(config_of(read_header(file)))
+    assert not method.entered("diffusion") and method.entered("first_stage")
+    method.diffusion.latent_scale.fill_(2.0)
+    assert method.entered("diffusion")
+
+
+# What did best -------------------------------------------------------------------------------------------------------
+
+
+def test_stages_are_not_compared_with_one_another(options, tmp_path, monkeypatch):
+    """What the first makes scores higher, and is something else."""
+
+    def figures(self, average, stage, bf16, stopped):
+        return [{"pattern": "t1", "target": "t2", "psnr_fit": 30.0 if stage == "body" else 20.0}], None
+
+    monkeypatch.setattr(Ladder, "judged_stages", None)
+    monkeypatch.setattr(SynthesisJudge, "figures", figures)
+    stopped_at(3, options(tmp_path))
+    assert read_header(tmp_path / "best.safetensors").card.iterations == 2
+    train(options(tmp_path, resume=True))
+
+    assert [row["iteration"] for row in table(tmp_path / "validation.csv")] == ["2", "4", "6", "8", "9"]
+    assert read_header(tmp_path / "best.safetensors").card.iterations == 6
+    note = read_header(tmp_path / "checkpoint.safetensors").card.note
+    assert note == "Best on validation: iteration 6 (mean fitted brain PSNR 20.00 dB)."
+
+
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 
@@ -454,6 +522,8 @@ def test_a_method_that_needs_labels_says_so_before_anything_is_trained(options, 
     [
         (None, "structure.style_codes", {"structure": {"style_codes": "unit"}}),
         ("structure", "structure.style_codes", {"structure": {"style_codes": "unit"}}),
+        ("structure", "structure.head", {"structure": {"head": "linear"}}),
+        (None, "structure.heads", {"structure": {"heads": 4}}),
         ("diffusion", "param", {"param": "v"}),
     ],
     ids=str,
