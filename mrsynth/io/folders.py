@@ -299,7 +299,7 @@ def _channels(folder: Path) -> tuple[dict[int, Contrast], str]:
         try:
             table = any_json(path)
             names = {int(i): str(name) for i, name in (table.get("channel_names") or table["modality"]).items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return {}, f"{path} has no usable table of channels (channel_names or modality: index -> name)"
         contrasts = {i: contrast for i, name in names.items() if (contrast := contrast_in_name(name))}
         return contrasts, "" if contrasts else f"{path} names the channels {few(names.values())}: no known contrast"

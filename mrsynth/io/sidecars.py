@@ -163,7 +163,7 @@ def _agent(content: Mapping[str, Any]) -> tuple[bool | None, str]:
 
 
 def names_an_agent(text: str) -> bool:
-    """Whether the field for the contrast agent names one: it is not empty, nor begins with `none` in any language."""
+    """Whether the field for the contrast agent names one: it is not empty, nor begins with a word for `none`."""
     return bool(text.strip()) and not _AGENT_NONE.match(text.strip())
 
 

@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -267,11 +268,12 @@ def refuse_copies(found: SubjectFiles) -> None:
 
     Where something is to be made, their voxels are compared when they are prepared.
     """
+    checksum = cache(_checksum)
     for one, other in combinations(found.available, 2):
         a, b = found.files[one], found.files[other]
         try:
             packed = any(path.suffix.lower() in PACKED for path in (a, b))
-            same = _checksum(a) == _checksum(b) if packed else filecmp.cmp(a, b, shallow=False)
+            same = checksum(a) == checksum(b) if packed else filecmp.cmp(a, b, shallow=False)
             same = same and min(path.stat().st_size for path in (a, b)) > SMALLEST
         except OSError:
             continue  # that it cannot be read is told where it is read

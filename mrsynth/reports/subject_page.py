@@ -109,8 +109,8 @@ def _errors(report: Report) -> str:
     return (
         "The error to expect is what is left once overall brightness and contrast are right. It knows mistakes of the "
         "kinds seen in its training and no others: a dark place is no proof, and a lesion that no scan shows is "
-        "missing without a sign."
-    ) + overall
+        f"missing without a sign.{overall}"
+    )
 
 
 def _scores(scores: Sequence[Score]) -> dict[str, Any] | None:

@@ -438,3 +438,16 @@ def test_what_others_wrote_moves_no_cursor(run_cli, tmp_path):
     folder.mkdir()
     status, out, err = run_cli("inspect", folder)
     assert status == 4 and not set("\x1b\x9b\u202e") & set(out + err) and "\\x1b[2J\\x9b31m\\u202e" in err
+
+
+def test_help_names_every_method():
+    """The lists are written out, since reading them from the methods would load torch for --help."""
+    from mrsynth.cli import options
+    from mrsynth.cli.train import train
+    from mrsynth.methods import METHODS
+    from mrsynth.tasks.complete.run import KINDS
+
+    def said(option):
+        return set(re.findall(r"[a-z0-9-]+", option.__metadata__[0].help))
+
+    assert set(METHODS) <= said(train.__annotations__["method"]) and set(KINDS) <= said(options.Method)

@@ -175,8 +175,8 @@ def _keep(path: Path, copy: Path) -> None:
 def _put_back(copy: Path, path: Path) -> None:
     """Undo what was done to a file that was kept; remove one that was not there before."""
     if not os.path.lexists(copy):
-        with suppress(OSError):  # such as a name too long to exist
-            path.unlink(missing_ok=True)
+        if os.path.lexists(path):  # not so of a name that is too long to exist
+            path.unlink()
     elif not (os.path.lexists(path) and os.path.samestat(path.lstat(), copy.lstat())):
         os.replace(copy, path)
 
