@@ -105,7 +105,8 @@ def read_folder(folder: Path, sessions: bool) -> Content:
         shown = verdict.could_be if isinstance(verdict, Verdict) else (verdict.contrast,)
         content.broken[path] = (shown, why)
     if content.scans:
-        content.broken |= _beside_the_scans(folder, others)
+        taken = {path.parent.name + "/" for path in images if path.parent != folder}
+        content.broken |= _beside_the_scans(folder, [name for name in others if name not in taken])
     if sessions and not content.scans:
         inside = [read_folder(folder / name[:-1], sessions=False) for name in others if name.startswith("ses-")]
         inside = [session for session in inside if session.scans]

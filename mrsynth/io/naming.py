@@ -173,7 +173,9 @@ def _hidden(filenames: Collection[str]) -> dict[str, str]:
     kept = [i for i in front if i not in labels or coded or len(name_words(_case(stems, places, i))) > 1]
     telling = [i for i in (*front, *back) if contrast_of_word(listed[0][i])]
     silent = [i for i in kept if i not in telling]
-    agents = [i for i in back if of_agent(listed[0][i])]
+    plus = {name: [stems[name][a - 1 : a] == "+" for a, _ in spans] for name, spans in places.items()}
+    alike = [i for i in back if len({signs[i] for signs in plus.values()}) == 1]  # not so T1_+C, T2_-C
+    agents = [i for i in alike if of_agent(listed[0][i])]
     if agents and {judge_name(stem).contrast for stem in stems.values()} - {None, Contrast.T1, Contrast.T1CE}:
         silent += agents  # T1_post, T2_post, FLAIR_post: after what, `_read` asks
 
@@ -246,8 +248,10 @@ def _series(words: Mapping[str, list[str]]) -> tuple[set[str], int]:
 def _one_series(rests: Sequence[str]) -> bool:
     """Whether names of one number, less that number, are one series: a scan, and what was made of it behind its name.
 
-    `T1`, `T1_ph`, `T1a` and `T1_mask`; but not `T1` and `T2`, nor `T1` and `T1_gd`, which a subject has.
+    `T1`, `T1_ph`, `T1a` and `T1_mask`, echoes `T2_e1` and `T2_e2`; but not `T1` and `T2`, nor `T1` and `T1_gd`, which a
+    subject has.
     """
+    rests = [re.sub(r"_e\d$", "", rest) for rest in rests]
     contrasts = {judge_name(rest).contrast for rest in rests} - {None}
     begun = all(rest.startswith(min(rests, key=len)) for rest in rests)
     return len(contrasts) < 2 and (begun or not any(map(names_contrast, rests)))

@@ -11,7 +11,7 @@ _OTHER, _GRADIENT = "of no contrast that mrsynth knows", "T2*-weighted"
 _ANYWHERE = {  # word -> what such a file is
     **dict.fromkeys(("adc", "eadc", "cbf", "cbv", "mtt", "ttp", "tmax", "qsm", "mtr", "pvemap", "probmap"), _MAP),
     **dict.fromkeys(("prob", "probability", "jacobian", "mip", "minip", "subtraction", "probseg", "ples"), _MAP),
-    **dict.fromkeys(("ratio", "ratios", "divided", "phasemap", "mixeltype"), _MAP),
+    **dict.fromkeys(("ratio", "ratios", "divided", "mixeltype", "relaxometry", "vfa", "despot1", "looklocker"), _MAP),
     **dict.fromkeys(("warpfield", "deformation", "displacement", "biasfield", "xfm"), _FIELD),
     **dict.fromkeys(("scout", "localizer", "localiser", "survey", "3plane", "3pl"), _SCOUT),
     **dict.fromkeys(("swi", "swan", "megre", "mra", "mrv", "tof", "asl", "angio", "angiography", "venography"), _OTHER),
@@ -26,9 +26,10 @@ _PARTS = {
 _RIGHT_AFTER = dict.fromkeys(("map", "mapping", "rho", "relaxation", "gm", "wm", "csf"), _MAP)
 _BEHIND = {  # anywhere after the contrast
     **dict.fromkeys(("thickness", "difference", "diff", "subtracted", "minus", "zscore", "variance", "texture"), _MAP),
-    **dict.fromkeys(("uncertainty", "entropy", "residual", "residuals", "jac", "logjac", "b1", "b1map", "molli"), _MAP),
+    **dict.fromkeys(("map", "maps", "distance", "curv", "sulc", "myelin", "snr", "sd", "gradient", "error"), _MAP),
+    **dict.fromkeys(("uncertainty", "entropy", "residual", "residuals", "jac", "logjac", "b1", "molli"), _MAP),
     **dict.fromkeys(("overlay", "outline", "edges", "checkerboard"), "a picture made from scans"),
-    **dict.fromkeys(("warp", "inverse", "field", "coef", "coeff"), _FIELD),
+    **dict.fromkeys(("warp", "inverse", "field", "coef", "coeff", "invwarp", "displacements"), _FIELD),
     **dict.fromkeys(("loc", "calibration"), _SCOUT),
     **dict.fromkeys(("gan", "cyclegan"), _MADE),
 }
@@ -59,9 +60,17 @@ def why_no_scan(words: Sequence[str], hits: Mapping[int, Contrast]) -> str:
     for i, word in enumerate(words):
         if word in _PARTS and (_at(words, i - 1) == "part" or (hits and i > min(hits)) or word == words[-1]):
             return _PARTS[word]
+    fat = [i for i, word in enumerate(words) if word in ("f", "fat", "ff", "fatonly")]
+    if is_dixon(words) and any(not re.match("sat|sup", _at(words, i + 1)) for i in fat):
+        return "the fat of a Dixon scan"
     if _of_mp2rage(words) and any(re.fullmatch(r"inv\d?", word) for word in words):
         return "one inversion of an MP2RAGE, not the image made of both"
     return _beside(words, hits) if hits else ""
+
+
+def is_dixon(words: Sequence[str]) -> bool:
+    """Whether water and fat were told apart, so that there are several images: water, fat, in and opposed phase."""
+    return any(re.fullmatch(r"[mqe]?dixon\w*|ideal|flex", word) for word in words)
 
 
 def is_difference(chunk: str) -> bool:
@@ -74,7 +83,13 @@ def _beside(words: Sequence[str], hits: Mapping[int, Contrast]) -> str:
     last = max(hits)
     if len(hits) > 1 and _BY & set(words[min(hits) : last]):
         return _MAP
+    if {"bias", "totbias"} & (behind := set(words[last + 1 :])) and "fast" in behind:
+        return _FIELD
     for i, word in enumerate(words[last + 1 :], last + 1):
+        if re.fullmatch(r"[a-z]{2,}maps?|b[01]maps?", word):
+            return _MAP
+        if word in {"skull", "mesh"} and words[i - 1] == "bet":
+            return "an outline of the skull"
         if word in _BEHIND and not (word == "field" and words[i - 1] in _WEAKER_FIELD):
             return _BEHIND[word]
         if word == "sub" and _SKIPPED.fullmatch(_at(words, i + 1) or "ax"):  # T1_sub_01 is a subject

@@ -8,11 +8,12 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from mrsynth.contrasts import Contrast
 from mrsynth.io.agents import Agent, agent_named, agent_of, of_agent, spelt_out
 from mrsynth.io.formats import stem_of
-from mrsynth.io.no_scans import is_difference, why_no_scan
+from mrsynth.io.no_scans import is_difference, is_dixon, why_no_scan
 
 MANY = 2**14  # words and names whose meaning is kept: a cohort has few words, and each name is judged twice
 
@@ -55,16 +56,19 @@ MOVED_ONTO = {"reg", "registered", "coreg", "coregistered", "aligned", "warped"}
 # After the contrast they mean a drawing on it, `p1_flair_GT`; before it they may be a name, `wmh_07_flair`.
 _OF_AN_EXPERT = {
     *("gt", "groundtruth", "truth", "manual", "consensus", "expert", "rater", "annotation", "annotated", "wmh", "wmhs"),
-    *("pred", "preds", "prediction", "predicted", "prob", "probs", "probability"),
+    *("pred", "preds", "prediction", "predicted", "prob", "probs", "probability", "annot", "annotations", "lbl", "les"),
+    *("delin", "delineation", "thr", "thresh", "thresholded", "bin", "binary", "binarized", "binarised"),
 }
+_LABEL_ENDINGS = ("seg", "segs", "mask", "masks", "msk", "msks")
 _LABELS = {
-    *("label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "segm", "gtv", "ctv", "ptv", "contour"),
+    *("label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "segm", "contour"),
     *("pve", "pveseg", "parc", "parcellation", "atlas", "aparc", "wmparc", "ribbon", "tissue", "tissues", "5tt"),
     *("contours", "lesionprob", "lesionprobability"),
 }
 _OF_A_PART = {"tumor", "tumour", "edema", "oedema", "necrosis", "core", "et", "tc", "cavity", "hippocampus"}
 _UNIFORM = {"uni", "unit1", "uniden"}  # what Siemens calls the image made of both inversions
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ß": "ss"})
+_PARTED = {("t", "1"): Contrast.T1, ("t", "2"): Contrast.T2}  # T-1, T 2: or a visit
 UNNAMED = "its name states no contrast"
 _LIKE_FLAIR = re.compile(r"fla?i?r\w{0,2}")  # FLR, FLAIRE
 _UNKNOWN = (  # T1E, T2FL, FLAIRshort: what stands behind is not known, and may change what it is
@@ -161,8 +165,10 @@ def is_label_map(filename: str) -> bool:
     """Whether the name says mask, segmentation, label, lesion or region: not an image of any contrast."""
     chunks = _chunks(_plain(filename))
     filled = "filled" in map(str.lower, chunks)  # T1_lesion_filled shows the brain
-    for chunk in chunks:
+    for before, chunk in zip(["", *chunks], chunks, strict=False):
         words = _split_chunk(chunk)
+        if chunk.lower() == "atlas" and before.lower() in TOWARDS | {"space"}:
+            continue  # T1_in_atlas lies there
         for word, following in zip(words, [*words[1:], ""], strict=True):
             # of words run together, the last tells: BrainSeg is a mask, VesSegTrial a study
             if is_label_word(word) and (not following or contrast_of_word(following)) and not filled:
@@ -212,7 +218,8 @@ def names_contrast(filename: str) -> bool:
 def is_label_word(word: str) -> bool:
     """Whether one lower-case word says mask, segmentation, label, lesion or region."""
     word = word.rstrip("0123456789")
-    return word in _LABELS or word.endswith(("seg", "segs", "mask", "masks")) or word.startswith("segment")
+    of_a_plan = re.fullmatch(r"[gcp]tv[a-z]?|rt(?:dose|struct)", word) is not None
+    return of_a_plan or word in _LABELS or word.endswith(_LABEL_ENDINGS) or word.startswith("segment")
 
 
 def is_acquisition(word: str) -> bool:
@@ -228,12 +235,15 @@ def _plain(filename: str) -> str:
     stem = re.sub(r"(?i)t2\*", "t2_star_", stem)
     stem = re.sub(r"(?i)mp[^a-z0-9]rage", "mprage", stem)
     stem = re.sub(r"(?i)dark[^a-z0-9]fluid", "darkfluid", stem)
+    stem = re.sub(r"(?i)fluid[^a-z0-9]?attenuat(?:ed|ion)", "flair", stem)
+    stem = re.sub(r"(?i)фл(?:а|э)й?и?р|フレア|[压壓抑]水|水抑制", "_flair_", stem)
     return spelt_out(stem)
 
 
 def _in_ascii(text: str) -> str:
-    """Latin letters without their marks, and the Cyrillic T that looks like one before a digit."""
-    text = re.sub(r"[Тт](?=[12])", "T", text.translate(_LETTERS))
+    """Latin letters without their marks, in one width, and the Cyrillic or Greek T that looks like one."""
+    text = re.sub(r"[\u200b-\u200f\u202a-\u202e\u2060\ufeff]", "", unicodedata.normalize("NFKC", text))
+    text = re.sub(r"[ТтΤτ](?=[12])", "T", text.translate(_LETTERS))
     return unicodedata.normalize("NFC", re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", text)))
 
 
@@ -293,19 +303,20 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
     contrast, behind = hits[last], words[last + 1 :]
     earlier = [hits[i] for i in hits if i < last and hits[i] is not contrast]
     onto = set(words[min(hits) : last]) & MOVED_ONTO or words[last].endswith("space") or behind[:1] == ["space"]
+    onto = onto or words[last - 1] == "space" or (last - 1 in hits and behind[:1] == ["reg"])  # T2_space-T1w, T2_T1reg
     if (
         earlier
         and onto
         and (earlier[-1], contrast) not in ((Contrast.T2, Contrast.FLAIR), (Contrast.T1, Contrast.T1CE))
     ):
         return tuple(c for c in Contrast if c in (earlier[-1], contrast))  # FLAIR_reg_T1, T2_T1space
-    if (_OF_A_PART | {"voided"}) & set(behind) or (
-        any(w.startswith("mp2rage") for w in words) and any(w in _UNIFORM for w in words)
-    ):
+    opposed = is_dixon(words) and {"opp", "op", "out", "opposed"} & set(words)
+    uniform = any(w.startswith("mp2rage") for w in words) and any(w in _UNIFORM for w in words)
+    if (_OF_A_PART | {"voided"}) & set(behind) or opposed or uniform:
         return (contrast,)
     if contrast is Contrast.T2 and Contrast.FLAIR not in earlier:
         around = set(words[max(first - 1, 0) : first]) | set(behind)
-        if "tirm" in around:
+        if around & {"tirm", "ir", "irprep", "tir"}:  # an inversion, of fluid or of fat
             return (Contrast.T2, Contrast.FLAIR)
         if around & {"stir", "ge"} - {w for w in words[:first] if w == "ge"} or "pd" in {*around} - set(behind[1:]):
             return (Contrast.T2,)
@@ -319,16 +330,20 @@ def _faint(words: Sequence[str]) -> Verdict:
     """
     if exact := [_EXACT[word] for word in words if word in _EXACT]:
         return Verdict(exact[-1])
+    parted = [contrast for one, other in pairwise(words) if (contrast := _PARTED.get((one, other)))]
+    if parted and not any(map(contrast_of_word, words)):
+        return either(parted[-1])
     if {"tirm", "flr"} & set(words) or any(_LIKE_FLAIR.fullmatch(word) for word in words):
         return either(Contrast.FLAIR)
     two_echoes = {"double", "dual"} & set(words) and "tse" in words
     if "stir" in words or two_echoes or any(re.fullmatch("pdt2w?", word) for word in words):
         return either(Contrast.T2)
     if any(word.startswith("mp2rage") or word in ("unit1", "mpr") for word in words):
-        return either(Contrast.T1)
+        return either(Contrast.T1CE if agent_named(words) or "km" in words else Contrast.T1)
     for pattern, contrasts in _UNKNOWN:
         if any(pattern.fullmatch(word) for word in words):
-            return either(*contrasts)
+            given = contrasts == (Contrast.T1,) and any(map(of_agent, words))  # T1nachKM, T1woGd
+            return either(*contrasts, *[Contrast.T1CE] * given)
     if "tse" in words:
         return Verdict(Contrast.T2)
     if {"gad", "gado", "gadolinium", "postgad", "postgado", "postcontrast"} & set(words):

@@ -250,6 +250,7 @@ def test_a_folder_of_its_own_names_the_contrast_of_a_file_that_does_not(tmp_path
     touch(tmp_path / "q", "T1/a T1/b T2/a T2/b")  # a folder a contrast, and several people
     with pytest.raises(InputError, match="holds no scan"):
         find_subject(tmp_path / "q")
+    assert not find_subject(tmp_path / "p").left_out  # the folders whose images are taken are none that lie beside them
 
 
 def test_time_points_called_like_contrasts_are_not_mixed(tmp_path: Path) -> None:
@@ -325,6 +326,10 @@ UNDERSTOOD = {  # kind -> files, and which is which
         ("3_T1 4_T2 5_FLAIR 6_DWI 6_DWI_ADC", "t1=3_T1 t2=4_T2 flair=5_FLAIR"),
         ("3_T1 4_T2 6_DWI 6_DWIa 7_SWI 7_SWI_ph", "t1=3_T1 t2=4_T2"),
         ("3_T1 4_T2 7_SWI_e1 7_SWI_e2", "t1=3_T1 t2=4_T2"),
+        ("3_T1_W_OUT_GAD 9_T1_W_GAD 4_T2", "t1=3_T1_W_OUT_GAD t1ce=9_T1_W_GAD t2=4_T2"),
+        ("W_WO_T1 W_WO_T1_POST W_WO_T2 W_WO_FLAIR", "t1=W_WO_T1 t1ce=W_WO_T1_POST t2=W_WO_T2 flair=W_WO_FLAIR"),
+        ("T1_-C T1_+C T2_-C", "t1=T1_-C t1ce=T1_+C t2=T2_-C"),
+        ("T1_to_atlas T2_to_atlas FLAIR_to_atlas mask", "t1=T1_to_atlas t2=T2_to_atlas flair=FLAIR_to_atlas"),
         ("1_Localizer 1_Localizera 2_Localizer 3_T1 4_T2", "t1=3_T1 t2=4_T2"),
         ("3_CT_Head 3_CT_Head_Tilt_1 4_T1", "t1=4_T1"),
         ("PAT1_3_T1 PAT1_4_T2 PAT1_5_FLAIR", "t1=PAT1_3_T1 t2=PAT1_4_T2 flair=PAT1_5_FLAIR"),

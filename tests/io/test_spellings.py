@@ -21,6 +21,8 @@ ENHANCED = """
     T1_CONTR|T1_KONTR|CONTR_T1|T1_contrastada
     T1_contrastata|T1_kontrastowe|T1_GADOTERIDOL|T1_gadopiclenol|gadobenate_T1|T1_GDTPA|T1_Gd_DTPA|T1_DOTA|T1_gddota
     T1_injecte|T1_injectée|T1_injektion|T1_CIV|T1_post1|T1_post2|T1_POSTC|T1_plus_gd|T1_+_KM
+    T1_Cplus|T1_ProHance|T1_MultiHance|T1_Primovist|T1_gdbopta|T1_Artirem|T1_ce2|T1_gd2|T1_KM1|T1_inyectado|T1_cmdc
+    T1_tehostettu|T1_με_σκιαγραφικό|T1_עם_חומר_ניגוד|T1_بعد_الصبغة|T1＋Ｃ|T1_КУ|BRAIN_W_WO_AX_T1_POST|T1_vibe_gd_fs
     SAG_T1_IV+|T1_INJ+|T1_KM+|T1_IVKM|t1cw|T1CEWI|Т1_с_КУ|T1_с_контрастом"""
 NATIVE = """
     T1 ohne KM|T1 o KM|T1 o.KM|T1 nativ|T1 sans injection|T1 sin contraste|T1 sem contraste|T1 senza mdc
@@ -30,15 +32,21 @@ NATIVE = """
     MPRAGE_SENSE2|isoMPRAGE|csT1W_3D_TFE|T1w_MPR1|reg_T1|T1prereg|T1reg|T1brain|sub-01_acq-mp2rage_T1w|t1_mp2rage_sag
     患者1_T1|Müller_T1|3D_AX_T1_precontrast|T1_injury|T1_low_field
     C-_AX_T1_FSE|T1_FSPGR_3D_C-|SAG_T1_IV-|T1_GD-|Т1_без_КУ|Т1_до_контраста|IR-SPGR|T1_IR|T1_kontrastsız|T1_kontrastlos
+    T1_NO_IV_CONTRAST|T1_without_iv_contrast|T1_W_OUT_GAD|T1_wout_gd|T1_not_enhanced|T1_prior_to_contrast|T1_CE-|T1 -C
+    T1_(-C)|-C_T1|T1_minusC|T1 minus contrast|T1_kein_KM|T1_avant_injection|T1_antes_contraste|T1_prima_mdc|T1_s_mdc
+    T1_przed_kontrastem|T1_pred_kontrastom|T1_innan_kontrast|T1_gd_negative|T1_KM_nein|T1_χωρίς_σκιαγραφικό|T1_ללא_חומר
+    T1_بدون_صبغة|BRAIN_W_WO_AX_T1_PRE|Ｔ１|T¹w|Τ1|T1​|T1_in_atlas|T1_dixon_W|T1_dixon_fat_sat|T1_dixon_in
     T1_control|T1_contralateral|T1_without_gadoteridol|T1_ohne_KONTR|T1nativ|T1native|T1resampled|T1registered|T1aligned
     T1volume|T1image|T1v2|T1corrected|t1crop|IRFSPGR|MEMPR|CUBET1|T1BLADE|T1inFLAIR|T1onT2|T1intoFLAIR|T1_sub_01
     T1_sub-control01|sub_01_T1|GAN_T1"""
 OF_T2 = """
     t2_spc_ns_sag_p2_iso|T2W_DRIVE|crossMoDA_105_hrT2|COR_T2_FRFSE_FS|t2_haste|T2_BLADE_post|T2_KM|T2w_SPC1|T2_SPIR
+    T2_dixon_W|T₂|Ｔ２_tse|T2_to_atlas
     T2PROPELLER|T2BLADE|T2CUBE|cubet2|T2SPC|T2v2|T2resampled|T2inT1|T2ontoFLAIR|t2_tse_mr
     3D_BrainVIEW_T2|T2_mDIXON_W|T2post|T2raw|T2n4|T2ss|T2bc|T2.prenorm|T2_regToT1_Warped|T2reg|GE_T2|T1_T2|T1study_sub3_T2"""
 OF_FLAIR = """
     T2_TIRM_DARK-FLUID|t2_spc_da-fl_irprep_sag_p2|VISTA_3D_FLAIR|3D_Brain_VIEW_FLAIR|sT2W_FLAIR|Sag_CUBE_T2_FLAIR
+    T2_fluid_attenuated_IR|fluid-attenuated inversion recovery|ФЛАИР|フレア|T2压水|t2_spc_ir_flair
     FLAIRBLADE|FLAIRSPACE|FLAIRCUBE|T2FLAIRCUBE|CUBET2FLAIR|spcflair|vistaflair|FLAIRcrop|FLAIRv2|FLAIRinT1|FLAIRonT2
     flairintot1|FLAIRreg|FLAIR_in_T1_space|sub-01_acq-FLAIR_T2w|flair_time01_on_middle_space|AX_T2_FLAIR_FS_+C|1_FLAIR_isovox"""
 NONE_AT_ALL = """
@@ -47,12 +55,23 @@ NONE_AT_ALL = """
     T1_InverseWarped|T1_to_MNI_warp|T1_to_MNI_nonlin_field|T1_jac|ples_lpa_mFLAIR|T1_thickness|T1_difference|T1_diff
     T1post_minus_T1pre|T1_DCE|DCE_T1|T1_perfusion|t1_twist_dyn|T1_loc|t1_loc_3pl|T1_calibration|T2_EPI|ep2d_t2|T2_MPGR
     GRE_T2|T2_flash|t2_fl3d_tra|T2_ax_GRE|SWAN_T2|FILT_PHA_AX_SWAN_T2|T1_angio|T1_MRV|T1_uncertainty|T1_zscore
+    T1_dixon_F|FAT_Ax_T1_IDEAL|t2_tse_dixon_F|T1_noisemap|T1_MyelinMap|T1_brain_map|T1_fast_bias|T1_bet_skull|T1_vfa_fa10
+    T2_relaxometry|T1_msk|FLAIR_msk|T1_GTVp|T1_rtdose|T1_lbl|FLAIR_les|FLAIR_thr
     T1_checkerboard|T1_wmparc|T1_ribbon|T1_GMprob|T1_5tt|T1_gtv|BraTS-MEN-RT-0001-1_gtv|T1_contour|FLAIR_lesionprob
     T2_phasemap|T1_b1map|T1_MOLLI|T1_POST_SUB|T1_SUB|T1_SUB_AX|SUB_T1_POST|sub-20_rec-SUB_T1w|T1post-T1pre|T1c-T1n
     P1-T1ce-T1|T1_POST-T1_PRE|T1_+C-T1|sub-14_from-T1w_to-MNI_mode-image_xfm|T1_to_FLAIR_xfm"""
 OPEN = [
     ("POST_AX_STEALTH_T1|POST_STEALTH_T1|C_T1|T1_resampled_post|PRE|YG_2012-03-23_POST|AX_SE_POST", (T1, T1CE)),
-    ("T1_plus|T1_+|AX_T1_plus_FS|post2_T1", (T1, T1CE)),
+    (
+        "T1_plus|T1_+|AX_T1_plus_FS|post2_T1|AX_T1_W_WO|MRI_BRAIN_W_WO_CONTRAST_T1|T1_with_and_without|T1_wwo",
+        (T1, T1CE),
+    ),
+    ("T1_gd_0|sub-01_ce-0_T1w|T1_gd_free|T1 -GD|T1_delayed|T1_late|T1_double_dose|T1_CON|T1nachKM|T1woGd", (T1, T1CE)),
+    ("T-1|T 1|p_T_1_brain|t1_vibe_dixon_opp", (T1,)),
+    ("T-2|T 2|t2_tse_dixon_out", (T2,)),
+    ("t2_spc_ir_sag|T2_TIR|T2_irprep", (T2, FLAIR)),
+    ("T2_T1reg|T2_space-T1w", (T1, T2)),
+    ("MPR_tra_KM", (T1CE,)),
     ("AX_T1_FLAIR|Sag_T1_FLAIR|T1FLAIR|FLAIR_reg_T1|FLAIRalignedT1|flairregt1|flairwarpedt1|T1FLAIRlong", (T1, FLAIR)),
     ("T2_T1space|T2_coreg_T1", (T1, T2)),
     ("MP2RAGE_UNI|sub-01_UNIT1|mp2rage_UNI-DEN|t1_mp2rage_sag_UNI_Images|T1_tumor|T1_hippocampus_L", (T1,)),
