@@ -126,12 +126,12 @@ def millimetres(header: Any) -> float:
     """
     factor = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
     lengths = np.linalg.norm(np.asarray(header.get_best_affine(), np.float64)[:3, :3], axis=0)
-    low, high = SPACING_RANGE_MM
+    return 1.0 if _of_a_head(lengths) and not _of_a_head(lengths * factor) else factor
 
-    def fit(spacing: NDArray[np.float64]) -> bool:
-        return bool((low <= spacing).all() and (spacing <= high).all())
 
-    return 1.0 if fit(lengths) and not fit(lengths * factor) else factor
+def _of_a_head(spacing: NDArray[np.float64]) -> bool:
+    """Whether voxels of a head are so large, in mm."""
+    return bool((SPACING_RANGE_MM[0] <= spacing).all() and (spacing <= SPACING_RANGE_MM[1]).all())
 
 
 def write_volume(
@@ -357,10 +357,11 @@ def checked_grid(
         flaw = "not finite" if not np.isfinite(affine).all() else "zero along at least one axis"
     elif abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-4:
         flaw = "singular: two of its axes point the same way"
-    elif (extent := float((lengths * shape).max())) > LONGEST_SIDE_MM:
+    elif (extent := float((lengths * shape).max())) > LONGEST_SIDE_MM or not _of_a_head(lengths):
         raise InputError(
             f"{path} is {extent / 1000:.3g} m long ({size} voxels of {' x '.join(f'{x:.3g}' for x in lengths)} mm); "
-            f"expected a head, at most {LONGEST_SIDE_MM / 1000:g} m. Its header is damaged, or in another unit."
+            f"expected a head, at most {LONGEST_SIDE_MM / 1000:g} m, of voxels of {SPACING_RANGE_MM[0]} to "
+            f"{SPACING_RANGE_MM[1]:g} mm. Its header is damaged, or in another unit."
         )
     else:
         return (shape[0], shape[1], shape[2]), affine

@@ -22,6 +22,7 @@ SAME_PLACE = 0.1  # of a voxel's shortest side: places so near are the same
 FIRST_VOXEL = 0.01  # of a voxel
 TURN = 1e-3
 FARTHEST = 0.5  # of a voxel, at the last corner
+ELSEWHERE = 10.0  # mm between the middles: an affine that begins at 0 puts a head there
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +42,17 @@ class Forms:
         return self.sform is not None or self.qform is not None
 
 
-def exactly_on(volume: Volume, fixed: Volume) -> Volume | None:
+def exactly_on(volume: Volume, fixed: Volume, *, known: bool = True) -> Volume | None:
     """The volume with the shape and the affine of `fixed`, where the two differ by header only; None where not.
 
+    known   whether both say where they lie, or neither; one that does not is not turned by an affine that is made up
     Axes are permuted and reversed (a view of the voxels), never interpolated. What is on the same grid already comes
     back as it is.
     """
     if same_grid(volume, fixed):
         return volume
+    if not known:
+        return None
     turn = np.linalg.inv(fixed.affine[:3, :3]) @ volume.affine[:3, :3]
     order = np.abs(turn).argmax(axis=1)
     if sorted(order) != [0, 1, 2]:
@@ -63,11 +67,16 @@ def exactly_on(volume: Volume, fixed: Volume) -> Volume | None:
     return Volume(turned, fixed.affine) if _same_places(Volume(turned, affine), fixed) else None
 
 
-def brought_over(volumes: Mapping[Contrast, Volume], fixed: Volume) -> tuple[dict[Contrast, Volume], list[str]]:
-    """The volumes, those that differ from `fixed` by header only on its grid; and what was turned, in sentences."""
-    done, notes = {}, []
+def brought_over(
+    volumes: Mapping[Contrast, Volume], home: Contrast, forms: Mapping[Contrast, Forms] | None = None
+) -> tuple[dict[Contrast, Volume], list[str]]:
+    """The volumes, those that differ from that of `home` by header only on its grid; and what was turned, in sentences.
+
+    forms   what each file says of its places; None where there are no files
+    """
+    fixed, done, notes = volumes[home], {}, []
     for contrast, volume in volumes.items():
-        same = exactly_on(volume, fixed)
+        same = exactly_on(volume, fixed, known=forms is None or forms[contrast].known == forms[home].known)
         own, code = axis_code(volume.affine), axis_code(fixed.affine)
         if same is not None and own != code:
             same = Volume(np.asfortranarray(same.voxels), same.affine)
@@ -125,13 +134,28 @@ def _same_places(a: Volume, b: Volume) -> bool:
 
 def _lost(one: Volume, own: Forms, other: Volume, others: Forms, label: str) -> str:
     """What `one` lost of its header, if that is why it lies elsewhere than `other`; else empty."""
+    alike = one.shape == other.shape and np.allclose(one.spacing, other.spacing, rtol=0.01)
     if not own.known and others.known:
-        alike = one.shape == other.shape and np.allclose(one.spacing, other.spacing, rtol=0.01)
         return f"does not say where it lies (sform and qform codes are 0), {label} of the same size does" * alike
+    alike = alike or (one.shape == other.shape and set(one.spacing) == {1})
+    if alike and _is_default(one) and not _is_default(other) and _between_middles(one, other) > ELSEWHERE:
+        return f"begins at 0 and its axes are not turned, as where a program lost the header; {label} has one"
     if own.sform is None and own.qform is not None and others.sform is not None and others.qform is not None:
         together = exactly_on(Volume(one.voxels, own.qform), Volume(other.voxels, others.qform))
         return f"has lost its sform (code 0); its qform is that of {label}, which has an sform" * (together is not None)
     return ""
+
+
+def _is_default(volume: Volume) -> bool:
+    """Whether the affine is what nibabel (RAS) or ITK (LPS) writes of an array that has none: no scanner gives it."""
+    sizes = np.array([*volume.spacing, 1.0])
+    return any(np.array_equal(volume.affine, np.diag(signs * sizes)) for signs in ([1, 1, 1, 1], [-1, -1, 1, 1]))
+
+
+def _between_middles(a: Volume, b: Volume) -> float:
+    """How far the middles of two images lie apart, in mm."""
+    one, other = (v.affine @ [*(np.array(v.shape) - 1) / 2, 1] for v in (a, b))
+    return float(np.linalg.norm(one - other))
 
 
 def _how(a: Volume, b: Volume) -> str:
@@ -142,6 +166,5 @@ def _how(a: Volume, b: Volume) -> str:
         return (
             f"voxels of {' x '.join(f'{s:.3g}' for s in a.spacing)} and {' x '.join(f'{s:.3g}' for s in b.spacing)} mm"
         )
-    middles = [v.affine @ [*(np.array(v.shape) - 1) / 2, 1] for v in (a, b)]
-    moved = float(np.linalg.norm(middles[0] - middles[1]))
+    moved = _between_middles(a, b)
     return f"equal in size, with their middles {moved:.2g} mm apart, {axis_code(a.affine)} and {axis_code(b.affine)}"

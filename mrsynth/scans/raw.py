@@ -80,7 +80,7 @@ def brought_together(
     implausible registration, with its figures.
     """
     home = home_of(name, volumes, onto)
-    volumes, turned = brought_over(volumes, volumes[home])
+    volumes, turned = brought_over(volumes, home, forms)
     check_grids(name, volumes, home, align, forms, places)
     whole = [c for c, v in volumes.items() if shows_air(c, v) or shows_the_head(v)]
     head = Contrast.CT not in volumes and bool(whole)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mrsynth.errors import InputError, OutputError
 from mrsynth.io import nifti, streams
-from mrsynth.io.nifti import read_volume, write_volume
+from mrsynth.io.nifti import read_geometry, read_volume, write_volume
 from mrsynth.scans.volume import Volume
 from tests.helpers import at_most
 
@@ -472,6 +472,15 @@ def test_a_voxel_without_a_size_is_refused_unless_the_sform_has_one(tmp_path, si
         else:
             with pytest.raises(InputError, match=f"voxels are {size:g}, 2, 2 mm large"):
                 read_volume(path)
+
+
+@pytest.mark.parametrize("spacing", [0.001, 0.02, 25.0])
+def test_voxels_that_are_none_of_a_head_are_told_from_the_header(tmp_path, spacing):
+    """Metres without the unit: before anything is registered, and by `inspect` too."""
+    path = tmp_path / "t1.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.diag([1.0, 1.0, spacing, 1.0])), path)
+    with pytest.raises(InputError, match=r"expected a head, .* of voxels of 0\.05 to 20 mm.*in another unit"):
+        read_geometry(path)
 
 
 def test_a_web_page_in_the_place_of_an_image_is_called_that(tmp_path):

@@ -149,6 +149,33 @@ def test_a_lost_form_is_named_with_the_lossless_remedy(align, loser, forms, matr
     assert str(refusal.value).count("fslcpgeom") == 1
 
 
+@pytest.mark.parametrize("loser", [T1, FLAIR])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 2.0), (-1.0, -1.0, 2.0)])  # nibabel's, and ITK's
+def test_an_affine_that_no_scanner_gives_is_a_lost_header(loser, spacing):
+    lost, places = affine(spacing=spacing, origin=(0, 0, 0)), {c: f"/x/{c}.nii" for c in (T1, T2)}
+    volumes = {c: volume(lost if c is loser else affine(), seed) for seed, c in enumerate((T1, T2, FLAIR))}
+    forms = {c: Forms(v.affine, None) for c, v in volumes.items()}
+    with pytest.raises(InputError, match=f"{loser.label} begins at 0.*fslcpgeom"):
+        brought_together("s", volumes, forms=forms)
+    with pytest.raises(AssertionError, match="registered"):  # not by its size alone: it has another shape
+        other = {T1: volume(), T2: volume(lost, shape=(12, 10, 9))}
+        brought_together("s", other, forms={c: Forms(v.affine, None) for c, v in other.items()})
+    everywhere = {c: volume(lost, seed) for seed, c in enumerate(places)}
+    brought_together("s", everywhere, forms={c: Forms(lost, None) for c in everywhere}, places=places)
+
+
+@pytest.mark.parametrize("loser", [T1, FLAIR])
+def test_a_scan_that_does_not_say_where_it_lies_is_not_turned(loser):
+    """A header without codes stands for an affine that is made up: axes LAS, the middle of the image at 0."""
+    middle = (np.array(SHAPE) - 1) / 2
+    own, made_up = (affine(spacing=s, origin=-np.array(s) * middle) for s in ((-1.0, -1.0, 2.0), (-1.0, 1.0, 2.0)))
+    volumes = {c: volume(made_up if c is loser else own, seed) for seed, c in enumerate((T1, T2, FLAIR))}
+    with pytest.raises(InputError, match=f"{loser.label} does not say where it lies.*fslcpgeom"):
+        brought_together("s", volumes, forms={c: NO_FORM if c is loser else BOTH for c in volumes})
+    both = {c: volume(made_up, seed) for seed, c in enumerate((T1, T2))}
+    assert brought_together("s", both, forms=dict.fromkeys(both, NO_FORM)).subject.volumes.keys() == {T1, T2}
+
+
 def test_what_lies_elsewhere_with_both_forms_or_by_force_is_registered():
     """A program that aligns scans moves the sform alone: then it is the sform that is right."""
     volumes = {T1: volume(), FLAIR: volume(MOVED, 1)}

@@ -171,7 +171,8 @@ def header_problems(files: SubjectFiles, align: Align = "auto", onto: Contrast |
         return problems
     try:
         home = home_of(files.name, grids, onto)
-        grids = {c: exactly_on(grid, grids[home]) or grid for c, grid in grids.items()}
+        known = {c: forms[c].known == forms[home].known for c in grids}
+        grids = {c: exactly_on(grid, grids[home], known=known[c]) or grid for c, grid in grids.items()}
         check_grids(files.name, grids, home, align, forms, {c: str(path) for c, path in files.files.items()})
     except InputError as error:
         return [str(error)]
