@@ -139,7 +139,7 @@ BAD = {
     "gzip of nothing": (bytes_of(gzip.compress(b"")), "p1_t1.nii.gz.*Copy or export it again|export it again"),
     "not NIfTI": (
         bytes_of(b"x" * 1000, "p1_t1.nii"),
-        "p1_t1.nii cannot be read as NIfTI: it does not begin as one.*Export it again",
+        "p1_t1.nii cannot be read as NIfTI: it does not begin as one.*xport it again",
     ),
     "no bytes": (bytes_of(b""), "p1_t1.nii.gz is empty .0 bytes"),
     "4-D": (voxels(lambda v, _: np.stack([v, v], -1)), "p1_t1.nii.gz has 4 axes .16x20x10x2.; expected three"),

@@ -234,8 +234,7 @@ def _why_no_volume(path: Path) -> str:
         return "a packed archive; unpack it here" if contrast_in_name(name[: -len(packed)]) else ""
     if why := _why_no_array(path):
         return why
-    bare = re.sub(r"(?i)\.gz$", "", name)
-    if "." not in bare and contrast_in_name(bare) and begins_as_nifti(path):
+    if contrast_in_name(re.sub(r"(?i)\.gz$", "", name)) and not wrapped(name) and begins_as_nifti(path):
         return "an image whose name does not say so; let it end in .nii.gz, or .nii where it is not packed"
     return ""
 

@@ -21,7 +21,7 @@ from mrsynth.io.files import write_bytes
 from mrsynth.io.formats import HEADERS, ending_of, is_nifti, is_volume, stem_of
 from mrsynth.io.other_formats import read_header
 from mrsynth.io.sidecars import pointer_of
-from mrsynth.io.streams import Stream, skip, stream_of
+from mrsynth.io.streams import Stream, skip, stream_of, what_else
 from mrsynth.scans.headers import Forms
 from mrsynth.scans.volume import MOST_VOXELS, SPACING_RANGE_MM, Volume, same_grid
 
@@ -269,14 +269,15 @@ def _header(path: Path, begin: bytes, *, pair: bool) -> Any:
             return kind(begin[:length])  # type: ignore[no-untyped-call]
         if magic == alone:
             raise InputError(f"{path} is the header of a pair (.hdr and .img); expected one file. Convert it first.")
-        if pair and kind is nib.Nifti1Header and magic != single:
+        if kind is nib.Nifti1Header and (magic != single if pair else magic == bytes(3)):
             raise InputError(
                 f"{path} is an Analyze image, whose header does not say which way is left. Convert it to NIfTI with a "
                 "program that knows, or export it again."
             )
-    if len(begin) < LENGTHS[0]:
+    if len(begin) < LENGTHS[0] and not what_else(begin):
         raise EOFError
-    raise InputError(f"{path} cannot be read as NIfTI: it does not begin as one. Export it again.")
+    what = what_else(begin) or "cannot be read as NIfTI: it does not begin as one; export it again"
+    raise InputError(f"{path} {what}.")
 
 
 def _voxels(image: _Image, count: int) -> NDArray[np.float32]:
@@ -346,7 +347,6 @@ def checked_grid(
         raise InputError(f"{path} has {len(shape)} axes ({size}); expected three. Split or average the volumes first.")
     if min(shape) < 1:
         raise InputError(f"{path} has no voxels ({size}); expected a three-dimensional image. Export it again.")
-
     if math.prod(shape) > MOST_VOXELS:
         raise InputError(
             f"{path} claims {size} voxels, which is more than {MOST_VOXELS}; expected an image of a head. Its header "

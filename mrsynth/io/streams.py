@@ -82,19 +82,51 @@ class Stream:
         return self.size * (1 if self.packing is None else self.packing.most)
 
 
-TEXT = 64  # bytes that show whether a file is a text
+START = 512  # bytes that show what a file is
+OTHERWISE = (  # how files begin that lie in the place of an image; and what they are, with what to do
+    (b"PK\x03\x04", "is a zip archive; unpack it"),
+    (b"7z\xbc\xaf", "is a 7z archive; unpack it"),
+    (b"Rar!", "is a rar archive; unpack it"),
+    (b"BZh", "is packed by bzip2; let its name end in .nii.bz2"),
+    (b"\xfd7zXZ", "is packed by xz; unpack it with unxz"),
+    (b"\x28\xb5\x2f\xfd", "is packed by zstd; unpack it with `zstd -d`"),
+    (b"\x1f\x8b", "is packed twice; unpack it once"),
+    (b"NRRD", "is in the format NRRD; let its name end in .nrrd"),
+    (b"ObjectType = Image", "is in the format MetaImage; let its name end in .mha"),
+    (b"\0\0\0\1\0\0", "is in the format of FreeSurfer; let its name end in .mgh, or in .mgz where it is packed"),
+    (b"\x89HDF", "is in the format HDF5; convert it to NIfTI with the program that wrote it"),
+    *(
+        (start, "is a picture or a document, no volume; export it again")
+        for start in (b"\x89PNG", b"\xff\xd8\xff", b"%PDF")
+    ),
+    *(
+        (start, "is NIfTI that is not packed; let its name end in .nii")
+        for start in (b"\x5c\1\0\0", b"\0\0\1\x5c", b"\x1c\2\0\0")
+    ),
+)
+
+
+def what_else(start: bytes) -> str:
+    """What a file is by its first bytes that should be an image, and what to do; "" where they do not tell."""
+    if start[128:132] == b"DICM":
+        return "is DICOM; convert it with dcm2niix, or give the folder of the examination"
+    if start[257:262] == b"ustar":
+        return "is a tar archive; unpack it"
+    if start.lstrip()[:1] in (b"<", b"{") and start.isascii():
+        return "holds a text, no image: a web page or a message in its place; download it again"
+    return next((what for begin, what in OTHERWISE if start.startswith(begin)), "")
 
 
 def stream_of(path: Path) -> Stream:
     """An image file that can be opened, packed as its name says. Raises InputError when it is not, OSError."""
     with open_regular(path) as file:
-        start = file.read(TEXT)
+        start = file.read(START)
     if not start:
         raise InputError(f"{path} is empty (0 bytes); expected an image. Copy or export it again.")
     for packing in (GZIP, BZIP2):
         packed, said = start.startswith(packing.start), path.name.lower().endswith(packing.endings)
-        if said and not packed and start.lstrip()[:1] in (b"<", b"{") and start.isascii():
-            raise InputError(f"{path} holds a text, no image: a web page or a message in its place. Download it again.")
+        if said and not packed and (what := what_else(start)):
+            raise InputError(f"{path} {what}.")
         if said and not packed:
             ending = next(ending for ending in packing.endings if path.name.lower().endswith(ending))
             raise InputError(

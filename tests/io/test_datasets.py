@@ -307,9 +307,9 @@ def spoil(path: Path, how: str) -> None:
     [
         ("gone", "T2 missing in .* (found T1, T1ce, FLAIR); copy or download the subject again"),
         ("empty", "is empty (0 bytes)"),
-        ("no gzip", "the file is not gzip"),
+        ("no gzip", "is NIfTI that is not packed"),
         ("cut", "is truncated or damaged"),
-        ("page", "is truncated or damaged"),
+        ("page", "holds a text, no image"),
         ("shape", "T1 and T2 lie on different grids"),
         ("spacing", "T1 and T2 lie on different grids"),
         ("shift", "T1 and T2 lie on different grids"),

@@ -87,6 +87,9 @@ BARELY_A_SCAN = {  # what lies there in the place of a T2, and what is told of i
         (f"p1_t2.nii.gz{e}" for e in ("~", ".bak", ".old", ".zip", ".gz", ".7z.001", ".gpg")), "another wrapping"
     ),
     "p1_t2.nii.Z": "another wrapping",
+    **dict.fromkeys(
+        ("p1_t2.nii (1).gz", "p1_t2.nii.gz.txt", "p1_t2.nii.gz ", "p1_t2.nii.gz.", "p1_t2.nifti1.gz"), "does not say so"
+    ),
     **dict.fromkeys(("p1_t2.zip", "p1_t2.tar.gz", "p1_t2.rar"), "a packed archive"),
     "p1_t2.dcm": "a DICOM file",
     "p1_t2.nifti": "another name: .nii",
@@ -105,6 +108,8 @@ def test_a_contrast_that_is_there_in_another_shape_is_not_made_again(tmp_path: P
     written = write(tmp_path / "x.nii.gz")
     (tmp_path / name).parent.mkdir(exist_ok=True)
     written.rename(tmp_path / name)
+    if name.endswith(".dcm"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
     with pytest.raises(InputError, match=BARELY_A_SCAN[name]):
         find_subject(tmp_path)
     left_out = find_subject(tmp_path, needed=(T1CE,)).left_out

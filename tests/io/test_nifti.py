@@ -227,7 +227,7 @@ def test_gzip_whose_content_is_damaged(tmp_path: Path) -> None:
 def test_compression_and_name_must_agree(tmp_path: Path) -> None:
     plain, packed = save(tmp_path / "a.nii"), save(tmp_path / "b.nii.gz")
 
-    assert "not gzip" in refusal(plain.rename(tmp_path / "c.nii.gz"))
+    assert "NIfTI that is not packed; let its name end in .nii" in refusal(plain.rename(tmp_path / "c.nii.gz"))
     assert "is gzip" in refusal(packed.rename(tmp_path / "d.nii"))
 
 
@@ -483,8 +483,40 @@ def test_voxels_that_are_none_of_a_head_are_told_from_the_header(tmp_path, spaci
         read_geometry(path)
 
 
-def test_a_web_page_in_the_place_of_an_image_is_called_that(tmp_path):
+PAGE = b"<!DOCTYPE html><html>404: not found</html>" * 20
+IN_ITS_PLACE = [  # what lies there, and what is told of it
+    *(
+        (data, "holds a text, no image")
+        for data in (PAGE, b'<?xml version="1.0"?><Error/>' * 9, b'{"status": 403} ' * 30)
+    ),
+    (b"PK\x03\x04" + bytes(600), "a zip archive; unpack it"),
+    (bytes(257) + b"ustar" + bytes(600), "a tar archive"),
+    (b"BZh9" + bytes(600), r"let its name end in \.nii\.bz2|not damaged"),
+    (b"\xfd7zXZ\0" + bytes(600), "unxz"),
+    (bytes(128) + b"DICM" + bytes(600), "is DICOM; convert it with dcm2niix"),
+    (b"NRRD0004\n" + bytes(600), r"let its name end in \.nrrd"),
+    (b"\0\0\0\1\0\0\0\5" + bytes(600), r"let its name end in \.mgh"),
+    (b"\x89PNG" + bytes(600), "a picture or a document"),
+    (b"\x5c\1\0\0" + bytes(600), "not packed|Analyze"),
+]
+
+
+@pytest.mark.parametrize(("data", "said"), IN_ITS_PLACE)
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_what_lies_in_the_place_of_an_image_is_called_by_its_name(tmp_path, suffix, packed, data, said):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    if packed and suffix == ".nii":
+        said = "the file is gzip"
+    elif data.startswith(b"BZh") and suffix == ".nii":
+        said = "the file is bzip2"
+    with pytest.raises(InputError, match=said):
+        read_volume(path)
+
+
+def test_a_file_that_is_packed_twice_is_called_that(tmp_path):
     path = tmp_path / "a.nii.gz"
-    path.write_text("<!DOCTYPE html><html>404: not found</html>" * 20)
-    with pytest.raises(InputError, match="holds a text, no image"):
+    path.write_bytes(gzip.compress(gzip.compress(bytes(1000))))
+    with pytest.raises(InputError, match="packed twice; unpack it once"):
         read_volume(path)
