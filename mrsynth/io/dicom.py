@@ -59,16 +59,31 @@ TAGS = {
     "intercept": "0028|1052",
 }
 SCOUT = re.compile(
-    r"locali[sz]er|scout|survey|3.?plane|aahead|plan.?scan|smart.?brain|\b(?:asset|array|coil).?cal", re.IGNORECASE
+    r"locali[sz]er|scout|survey|3.?plane|aahead|posdisp|\bloc\b|plan.?scan|smart.?brain|\b(?:asset|array|coil).?cal",
+    re.IGNORECASE,
 )
 DERIVED = re.compile(
     r"\b(adc|fa|trace|colfa|ivim|cbf|cbv|mtt|ttp|perf\w*|dwi|dti|diff\w*|swi|mip|minip|sub(?:traction)?|"
     r"bold|rest|spectro\w*|t2\W?star|gre|hemo|map|mpr|mag|pha\w*|field.?map|angio|tof|mra|mrv)\b",
     re.IGNORECASE,
 )
-LACKING, TWICE = "slices are missing", "of its slices lie where another one lies"  # a scan that did not come whole
+NO_SCAN = ("its modality", "a localiser", "a derived image", "a colour image")  # how the reasons begin of what is none
 UNLIKE_A_SCAN = {"ADC", "FA", "PHASE", "P", "PHASE MAP", "SUBTRACT", "MIN IP", "MINIP", "PROJECTION IMAGE", "REAL"}
-UNLIKE_A_SCAN |= {"IMAGINARY", "R", "I", "VELOCITY", "SECONDARY CAPTURE", "SCREEN SAVE", "MOSAIC"}
+UNLIKE_A_SCAN |= {
+    "FAT",
+    "FAT_FRACTION",
+    "OPP_PHASE",
+    "OUT_PHASE",
+    "T1 MAP",
+    "T2 MAP",
+    "IMAGINARY",
+    "R",
+    "I",
+    "VELOCITY",
+    "SECONDARY CAPTURE",
+    "SCREEN SAVE",
+    "MOSAIC",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,7 @@ class Series:
     agent       the contrast agent named, empty for none
     image_type  as in ORIGINAL, PRIMARY, M
     trouble     why it cannot be used, in words; empty where it can
+    frames      images in each file: one, unless it is a multi-frame image
     """
 
     files: tuple[Path, ...]
@@ -94,6 +110,7 @@ class Series:
     inversion: float | None
     image_type: tuple[str, ...]
     trouble: str = ""
+    frames: int = 1
 
     @property
     def label(self) -> str:
@@ -154,14 +171,19 @@ def guess(series: Series) -> Guess:
     """What contrast a series is, from its description, its timing and the agent; the two must not disagree."""
     said = judge_name(re.sub(r"[^\w+*-]+", "_", f"{series.description or series.protocol}").strip("_"))
     if series.trouble:
-        lost = (said.contrast,) if said.contrast and (LACKING in series.trouble or TWICE in series.trouble) else ()
-        return Guess(None, series.trouble, lost)
+        few_slices = len(series.files) * series.frames < FEWEST_SLICES
+        if few_slices or series.trouble.startswith(NO_SCAN):
+            return Guess(None, series.trouble)
+        enhanced = said.contrast is Contrast.T1 and names_an_agent(series.agent)
+        lost = Contrast.T1CE if enhanced else said.contrast
+        return Guess(None, series.trouble, (lost,) if lost else said.could_be)
     named, timed = said.contrast, _by_timing(series)
+    untold = timed is Contrast.T2 and Contrast.FLAIR in said.could_be  # no inversion time is no proof of a T2
     if said.why and said.why != UNNAMED and not said.could_be:
         return Guess(None, said.why)
     if Contrast.T1CE in said.could_be and names_an_agent(series.agent) and timed in (None, Contrast.T1):
         named = Contrast.T1CE
-    elif said.could_be and (timed not in said.could_be or Contrast.T1CE in said.could_be):
+    elif said.could_be and (untold or timed not in said.could_be or Contrast.T1CE in said.could_be):
         return Guess(None, f"it could be the {' or the '.join(c.label for c in said.could_be)}", said.could_be)
     if named is None and timed is None:
         return Guess(None, "neither its description nor its timing tells a T1, T1ce, T2 or FLAIR")
@@ -269,6 +291,7 @@ def _series(members: Sequence[tuple[Path, dict[str, str]]]) -> Series:
         inversion=_number(head["inversion"]),
         image_type=kinds,
         trouble=trouble,
+        frames=int(_number(head["frames"]) or 1),
     )
 
 
@@ -322,10 +345,10 @@ def _in_order(members: Sequence[tuple[Path, dict[str, str]]]) -> tuple[tuple[Pat
     usual = float(np.median(steps))
     ordered = tuple(paths[i] for i in order)
     if usual <= 0.01 or (steps < 0.01).any():
-        return ordered, f"{int((steps < 0.01).sum())} {TWICE}"
+        return ordered, f"{int((steps < 0.01).sum())} of its slices lie where another one lies"
     if (steps > (1 + EVEN) * usual).any():
         lacking = round(float((steps[steps > (1 + EVEN) * usual] / usual - 1).sum()))
-        return ordered, f"{max(lacking, 1)} {LACKING} (a gap between those that are {usual:.2f} mm apart)"
+        return ordered, f"{max(lacking, 1)} slices are missing (a gap between those that are {usual:.2f} mm apart)"
     if (steps < (1 - EVEN) * usual).any():
         return ordered, "its slices are unevenly spaced"
     return ordered, ""

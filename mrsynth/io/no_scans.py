@@ -15,6 +15,9 @@ _ANYWHERE = {  # word -> what such a file is
     **dict.fromkeys(("warpfield", "deformation", "displacement", "biasfield", "xfm"), _FIELD),
     **dict.fromkeys(("scout", "localizer", "localiser", "survey", "3plane", "3pl"), _SCOUT),
     **dict.fromkeys(("swi", "swan", "megre", "mra", "mrv", "tof", "asl", "angio", "angiography", "venography"), _OTHER),
+    **dict.fromkeys(
+        ("spine", "cspine", "tspine", "lspine", "spinal", "cervical", "thoracic", "lumbar"), "of the spine"
+    ),
     **dict.fromkeys(("calibration", "calib", "smartbrain", "refscan"), _SCOUT),
     **dict.fromkeys(("ciss", "fiesta", "trufi", "trufisp", "bffe", "btfe", "fgatir"), _OTHER),  # quick as a T1 is
     **dict.fromkeys(("dce", "dsc", "dyn", "dynamic", "perf", "perfusion", "twist"), "of a perfusion or dynamic series"),
@@ -36,7 +39,7 @@ _BEHIND = {  # anywhere after the contrast
 _OF_T2 = {  # beside T2
     *("star", "ffe", "gre", "hemo", "haemo", "heme", "medic", "merge", "swan", "fl2d", "fl3d", "flash", "mpgr", "epi"),
 }
-_RIGHT_BEFORE = {"q": _MAP, "sub": _DIFFERENCE, "inplane": "an in-plane reference"}
+_RIGHT_BEFORE = {"q": _MAP, "sub": _DIFFERENCE, "inplane": "an in-plane reference", "loc": _SCOUT}
 _WEAKER_FIELD = {"low", "high", "ultra"}
 _BY = {"over", "by", "minus"}  # between two contrasts
 _SKIPPED = re.compile(r"[23]d|ax\w*|sag\w*|cor\w*|tra\w*|fs|iso|wi?|weighted|p\d")
@@ -46,6 +49,7 @@ _WORDS = (
     (re.compile(r"ep2d\w*|epfid\w*"), "an echo-planar image"),
     (re.compile(r"irt1"), "one of several from which a map is computed"),
 )
+_DIXON = re.compile(r"[mqe]?dixon\w*|ideal|flex")  # of which there are water, fat, in and opposed phase
 _DELTA = re.compile(r"(?:d|delta)(?:t1|t2|flair)w?")
 
 
@@ -60,17 +64,13 @@ def why_no_scan(words: Sequence[str], hits: Mapping[int, Contrast]) -> str:
     for i, word in enumerate(words):
         if word in _PARTS and (_at(words, i - 1) == "part" or (hits and i > min(hits)) or word == words[-1]):
             return _PARTS[word]
-    fat = [i for i, word in enumerate(words) if word in ("f", "fat", "ff", "fatonly")]
-    if is_dixon(words) and any(not re.match("sat|sup", _at(words, i + 1)) for i in fat):
-        return "the fat of a Dixon scan"
+    if any(map(_DIXON.fullmatch, words)):
+        fat = [i for i, word in enumerate(words) if word in ("f", "fat", "ff", "fatonly")]
+        if {"opp", "op", "out", "opposed"} & set(words) or any(not re.match("sat|sup", _at(words, i + 1)) for i in fat):
+            return "the fat or the opposed phase of a Dixon scan"
     if _of_mp2rage(words) and any(re.fullmatch(r"inv\d?", word) for word in words):
         return "one inversion of an MP2RAGE, not the image made of both"
     return _beside(words, hits) if hits else ""
-
-
-def is_dixon(words: Sequence[str]) -> bool:
-    """Whether water and fat were told apart, so that there are several images: water, fat, in and opposed phase."""
-    return any(re.fullmatch(r"[mqe]?dixon\w*|ideal|flex", word) for word in words)
 
 
 def is_difference(chunk: str) -> bool:

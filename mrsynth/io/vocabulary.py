@@ -13,7 +13,7 @@ from itertools import pairwise
 from mrsynth.contrasts import Contrast
 from mrsynth.io.agents import Agent, agent_named, agent_of, of_agent, spelt_out
 from mrsynth.io.formats import stem_of
-from mrsynth.io.no_scans import is_difference, is_dixon, why_no_scan
+from mrsynth.io.no_scans import is_difference, why_no_scan
 
 MANY = 2**14  # words and names whose meaning is kept: a cohort has few words, and each name is judged twice
 
@@ -310,9 +310,8 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
         and (earlier[-1], contrast) not in ((Contrast.T2, Contrast.FLAIR), (Contrast.T1, Contrast.T1CE))
     ):
         return tuple(c for c in Contrast if c in (earlier[-1], contrast))  # FLAIR_reg_T1, T2_T1space
-    opposed = is_dixon(words) and {"opp", "op", "out", "opposed"} & set(words)
     uniform = any(w.startswith("mp2rage") for w in words) and any(w in _UNIFORM for w in words)
-    if (_OF_A_PART | {"voided"}) & set(behind) or opposed or uniform:
+    if (_OF_A_PART | {"voided"}) & set(behind) or uniform:
         return (contrast,)
     if contrast is Contrast.T2 and Contrast.FLAIR not in earlier:
         around = set(words[max(first - 1, 0) : first]) | set(behind)

@@ -90,9 +90,23 @@ def test_inverted_greys_are_named(tmp_path, write_series):
         ("T1 po kontraście", {"tr": 500, "te": 10}, T1CE),
         ("AX T1 FLAIR", {"tr": 2000, "te": 10, "ti": 860}, T1),
         ("POST AX T1", {"tr": 500, "te": 10}, (T1, T1CE)),
+        ("AX T1 W/WO", {"tr": 500, "te": 10}, (T1, T1CE)),
+        ("AX T1 W/OUT GAD", {"tr": 500, "te": 10}, T1),
+        ("AX T1 -C", {"tr": 500, "te": 10}, T1),
+        ("t2_spc_ir_sag", {"tr": 5000, "te": 100}, (T2, FLAIR)),
+        ("t2_spc_ir_sag", {"tr": 5000, "te": 100, "ti": 1800}, FLAIR),
+        *(
+            (name, {"tr": 500, "te": 10}, ())
+            for name in ("t1_dixon_opp", "FAT: Ax T1 IDEAL", "T1 C-SPINE", "SAG LOC T1")
+        ),
+        ("t1_vibe", {"tr": 5, "te": 2, "image_type": "DERIVED\\PRIMARY\\DIXON\\FAT"}, ()),
         ("POST AX T1", {"tr": 500, "te": 10, "agent": "Gadovist"}, T1CE),
         ("AX T1 FLAIR", {"tr": 1500, "te": 40}, (T1, FLAIR)),
         ("t2_tra", {"skip": (4, 5)}, (T2,)),
+        ("t2_tra", {"skip": range(3, 12)}, ()),
+        ("t2_tra", {"each": lambda k: {"0020|0032": f"-20\\{30 + 0.3 * k}\\{-5 + 2.5 * k}"}}, (T2,)),
+        ("t2_tra", {"each": lambda k: {"0018|0081": str(20 + 80 * (k % 2))}}, (T2,)),
+        ("t1_tra", {"agent": "Gadovist", "skip": (4,)}, (T1CE,)),
         ("t2_tra", {"tr": 500, "te": 10}, (T2, T1)),
         ("t1_mp2rage_INV1", {"tr": 500, "te": 10}, ()),
         ("t1_mpr_ns_sag_pat2_iso", {"tr": 2300, "te": 3, "ti": 900}, T1),
@@ -112,6 +126,17 @@ def test_a_series_that_could_be_either_is_not_guessed(description, options, coul
     write_series(tmp_path, 1, description, **options)
     found = guess(series_below(tmp_path)[0])
     assert (found.contrast or found.could_be) == could_be
+
+
+def test_a_multi_frame_image_is_a_scan_that_is_there(tmp_path, write_series):
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(np.arange(600, dtype=np.int16).reshape(6, 10, 10))
+    for tag, value in {"0008|0060": "MR", "0008|103e": "t2_tra", "0020|000e": "1.2.3", "0020|0011": "7"}.items():
+        image.SetMetaData(tag, value)
+    SimpleITK.WriteImage(image, tmp_path / "enhanced.dcm")
+    found = guess(series_below(tmp_path)[0])
+    assert found.contrast is None and found.could_be == (T2,) and "multi-frame" in found.reason
 
 
 def test_a_series_with_a_gap_is_not_read(tmp_path, write_series):

@@ -55,6 +55,7 @@ NONE_AT_ALL = """
     T1_InverseWarped|T1_to_MNI_warp|T1_to_MNI_nonlin_field|T1_jac|ples_lpa_mFLAIR|T1_thickness|T1_difference|T1_diff
     T1post_minus_T1pre|T1_DCE|DCE_T1|T1_perfusion|t1_twist_dyn|T1_loc|t1_loc_3pl|T1_calibration|T2_EPI|ep2d_t2|T2_MPGR
     GRE_T2|T2_flash|t2_fl3d_tra|T2_ax_GRE|SWAN_T2|FILT_PHA_AX_SWAN_T2|T1_angio|T1_MRV|T1_uncertainty|T1_zscore
+    t1_vibe_dixon_opp|t2_tse_dixon_out|T2_SAG_C-SPINE|T1 C-SPINE|sub-01_bp-cspine_T2w|SAG_LOC_T1
     T1_dixon_F|FAT_Ax_T1_IDEAL|t2_tse_dixon_F|T1_noisemap|T1_MyelinMap|T1_brain_map|T1_fast_bias|T1_bet_skull|T1_vfa_fa10
     T2_relaxometry|T1_msk|FLAIR_msk|T1_GTVp|T1_rtdose|T1_lbl|FLAIR_les|FLAIR_thr
     T1_checkerboard|T1_wmparc|T1_ribbon|T1_GMprob|T1_5tt|T1_gtv|BraTS-MEN-RT-0001-1_gtv|T1_contour|FLAIR_lesionprob
@@ -67,8 +68,8 @@ OPEN = [
         (T1, T1CE),
     ),
     ("T1_gd_0|sub-01_ce-0_T1w|T1_gd_free|T1 -GD|T1_delayed|T1_late|T1_double_dose|T1_CON|T1nachKM|T1woGd", (T1, T1CE)),
-    ("T-1|T 1|p_T_1_brain|t1_vibe_dixon_opp", (T1,)),
-    ("T-2|T 2|t2_tse_dixon_out", (T2,)),
+    ("T-1|T 1|p_T_1_brain", (T1,)),
+    ("T-2|T 2", (T2,)),
     ("t2_spc_ir_sag|T2_TIR|T2_irprep", (T2, FLAIR)),
     ("T2_T1reg|T2_space-T1w", (T1, T2)),
     ("MPR_tra_KM", (T1CE,)),
