@@ -160,6 +160,10 @@ BAD = {
     ),
     "all zero": (voxels(lambda v, _: np.zeros_like(v)), "p1_t1.nii.gz: every voxel is 0"),
     "a mask": (voxels(lambda v, inside: inside.astype(np.float32)), "p1_t1.nii.gz has only the values 0, 1: a mask"),
+    "labels of many tissues": (
+        voxels(lambda v, inside: np.where(inside, np.arange(v.size).reshape(v.shape) % 7, 0).astype(np.float32)),
+        "p1_t1.nii.gz has only the values 0, 1, 2, 3, 4, 5, 6: a mask or a segmentation",
+    ),
     "negative background": (
         voxels(lambda v, inside: np.where(inside, v, -1024)),
         "T1 background is -1024; mrsynth expects exactly 0.*Set the background to 0",

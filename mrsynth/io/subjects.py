@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mrsynth.scans.subject import Subject
     from mrsynth.scans.volume import Volume
 
-FEW_VALUES = 5  # of a label map at most; any scan has more
+FEW_VALUES = 8  # of a label map at most; any scan has more
 PACKED = (".gz", ".mgz")
 SMALLEST = 100  # bytes of a file that holds an image, packed
 SAMPLED = 20_000  # voxels looked at first: a scan is known by them

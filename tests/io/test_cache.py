@@ -298,7 +298,8 @@ def labelled(subject):
     t1 = read_volume(subject / "sub-1_t1.nii.gz")
     ranks = np.digitize(t1.voxels, np.quantile(t1.voxels, [0.75, 0.8, 0.85, 0.9]))
     labels = np.where(t1.voxels > 0, ranks, 0)
-    write_volume(subject / "sub-1_t1.nii.gz", Volume((100 * labels + (t1.voxels > 0)).astype(np.float32), t1.affine))
+    values = 100 * labels + (t1.voxels > 0) * (1 + 1e-3 * t1.voxels / t1.voxels.max())  # more values than labels have
+    write_volume(subject / "sub-1_t1.nii.gz", Volume(values.astype(np.float32), t1.affine))
     write_labels(subject, labels)
     return subject
 
