@@ -23,7 +23,7 @@ _ANYWHERE = {  # word -> what such a file is
     **dict.fromkeys(("dce", "dsc", "dyn", "dynamic", "perf", "perfusion", "twist"), "of a perfusion or dynamic series"),
 }
 _PARTS = {
-    **dict.fromkeys(("phase", "pha", "ph", "phs"), "a phase image"),
+    **dict.fromkeys(("phase", "pha", "ph", "phs", "angle", "wrapped", "unwrapped"), "a phase image"),
     **dict.fromkeys(("real", "imag", "imaginary"), "the real or imaginary part of an image"),
 }
 _RIGHT_AFTER = dict.fromkeys(("map", "mapping", "rho", "relaxation", "gm", "wm", "csf"), _MAP)
@@ -39,7 +39,13 @@ _BEHIND = {  # anywhere after the contrast
 _OF_T2 = {  # beside T2
     *("star", "ffe", "gre", "hemo", "haemo", "heme", "medic", "merge", "swan", "fl2d", "fl3d", "flash", "mpgr", "epi"),
 }
-_RIGHT_BEFORE = {"q": _MAP, "sub": _DIFFERENCE, "inplane": "an in-plane reference", "loc": _SCOUT}
+_RIGHT_BEFORE = {
+    "q": _MAP,
+    "sub": _DIFFERENCE,
+    "inplane": "an in-plane reference",
+    "loc": _SCOUT,
+    **dict.fromkeys(("phase", "pha", "phs"), "a phase image"),
+}
 _WEAKER_FIELD = {"low", "high", "ultra"}
 _BY = {"over", "by", "minus"}  # between two contrasts
 _SKIPPED = re.compile(r"[23]d|ax\w*|sag\w*|cor\w*|tra\w*|fs|iso|wi?|weighted|p\d")
@@ -62,6 +68,8 @@ def why_no_scan(words: Sequence[str], hits: Mapping[int, Contrast]) -> str:
         if why := _ANYWHERE.get(word) or next((why for pattern, why in _WORDS if pattern.fullmatch(word)), ""):
             return why
     for i, word in enumerate(words):
+        if _at(words, i - 1) == "in":
+            continue  # T1_in_phase, of water and fat
         if word in _PARTS and (_at(words, i - 1) == "part" or (hits and i > min(hits)) or word == words[-1]):
             return _PARTS[word]
     if any(map(_DIXON.fullmatch, words)):

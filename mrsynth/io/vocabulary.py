@@ -59,7 +59,9 @@ _OF_AN_EXPERT = {
     *("pred", "preds", "prediction", "predicted", "prob", "probs", "probability", "annot", "annotations", "lbl", "les"),
     *("delin", "delineation", "thr", "thresh", "thresholded", "bin", "binary", "binarized", "binarised"),
 }
-_LABEL_ENDINGS = ("seg", "segs", "mask", "masks", "msk", "msks")
+_LABEL_ENDINGS = ("seg", "segs", "mask", "masks", "msk", "msks", "maske", "masque")
+_TOOLS = r"brain ?extraction|hd ?bet|bet|synthstrip|robex|skull ?strip(?:ped|ping)?"  # that find the brain
+_BRAIN_MASK = re.compile(rf"\b((brain|head) ?(?:mask|msk)|(?:{_TOOLS}) ?mask)\b")
 _LABELS = {
     *("label", "labels", "labelmap", "lesion", "lesions", "roi", "rois", "segm", "contour"),
     *("pve", "pveseg", "parc", "parcellation", "atlas", "aparc", "wmparc", "ribbon", "tissue", "tissues", "5tt"),
@@ -179,7 +181,7 @@ def is_label_map(filename: str) -> bool:
 def is_brain_mask(filename: str) -> bool:
     """Only what no lesion mask is ever called: a lesion taken for the brain would ruin everything."""
     text = " ".join(name_words(filename))
-    return re.search(r"\b((brain|head) ?mask|bet mask)\b", text) is not None and not re.search("lesion|tumou?r", text)
+    return _BRAIN_MASK.search(text) is not None and not re.search("lesion|tumou?r", text)
 
 
 def is_anatomy(filename: str) -> bool:

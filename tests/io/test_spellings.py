@@ -35,7 +35,7 @@ NATIVE = """
     T1_NO_IV_CONTRAST|T1_without_iv_contrast|T1_W_OUT_GAD|T1_wout_gd|T1_not_enhanced|T1_prior_to_contrast|T1_CE-|T1 -C
     T1_(-C)|-C_T1|T1_minusC|T1 minus contrast|T1_kein_KM|T1_avant_injection|T1_antes_contraste|T1_prima_mdc|T1_s_mdc
     T1_przed_kontrastem|T1_pred_kontrastom|T1_innan_kontrast|T1_gd_negative|T1_KM_nein|T1_χωρίς_σκιαγραφικό|T1_ללא_חומר
-    T1_بدون_صبغة|BRAIN_W_WO_AX_T1_PRE|Ｔ１|T¹w|Τ1|T1​|T1_in_atlas|T1_dixon_W|T1_dixon_fat_sat|T1_dixon_in
+    T1_بدون_صبغة|BRAIN_W_WO_AX_T1_PRE|Ｔ１|T¹w|Τ1|T1​|T1_in_atlas|T1_dixon_W|T1_dixon_fat_sat|T1_dixon_in|T1_in_phase
     T1_control|T1_contralateral|T1_without_gadoteridol|T1_ohne_KONTR|T1nativ|T1native|T1resampled|T1registered|T1aligned
     T1volume|T1image|T1v2|T1corrected|t1crop|IRFSPGR|MEMPR|CUBET1|T1BLADE|T1inFLAIR|T1onT2|T1intoFLAIR|T1_sub_01
     T1_sub-control01|sub_01_T1|GAN_T1"""
@@ -55,6 +55,7 @@ NONE_AT_ALL = """
     T1_InverseWarped|T1_to_MNI_warp|T1_to_MNI_nonlin_field|T1_jac|ples_lpa_mFLAIR|T1_thickness|T1_difference|T1_diff
     T1post_minus_T1pre|T1_DCE|DCE_T1|T1_perfusion|t1_twist_dyn|T1_loc|t1_loc_3pl|T1_calibration|T2_EPI|ep2d_t2|T2_MPGR
     GRE_T2|T2_flash|t2_fl3d_tra|T2_ax_GRE|SWAN_T2|FILT_PHA_AX_SWAN_T2|T1_angio|T1_MRV|T1_uncertainty|T1_zscore
+    phase_T2|sub-01_acq-phase_T2w|pha_T2|T2_angle|T2_unwrapped|T1_maske|T2_masque
     t1_vibe_dixon_opp|t2_tse_dixon_out|T2_SAG_C-SPINE|T1 C-SPINE|sub-01_bp-cspine_T2w|SAG_LOC_T1
     T1_dixon_F|FAT_Ax_T1_IDEAL|t2_tse_dixon_F|T1_noisemap|T1_MyelinMap|T1_brain_map|T1_fast_bias|T1_bet_skull|T1_vfa_fa10
     T2_relaxometry|T1_msk|FLAIR_msk|T1_GTVp|T1_rtdose|T1_lbl|FLAIR_les|FLAIR_thr

@@ -163,6 +163,12 @@ def test_linked_scans(tmp_path: Path) -> None:
         ("brainmask labels", "labels", "brainmask"),
         ("sub-1_desc-brain_mask sub-1_label-GM_probseg sub-1_dseg", "sub-1_dseg", "sub-1_desc-brain_mask"),
         ("t1_brainmask t2_brainmask", None, None),
+        *((f"T1_{m}", None, f"T1_{m}") for m in ("BrainExtractionMask", "hdbet_mask", "hd-bet_mask", "robex_mask")),
+        *(
+            (f"p1_{m}", None, f"p1_{m}")
+            for m in ("synthstrip_mask", "skullstrip_mask", "skull_stripped_mask", "brain_msk")
+        ),
+        *((m, None, None) for m in ("nonbrain_mask", "brainstem_mask", "face_mask", "skull_mask", "maske")),
         ("mask", None, None),  # of the brain or of a lesion: nobody knows
         ("brain_lesion_mask", "brain_lesion_mask", None),
         ("lesion_brain_mask", "lesion_brain_mask", None),
