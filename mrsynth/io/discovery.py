@@ -13,8 +13,19 @@ from pathlib import Path
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import InputError
-from mrsynth.io.folders import FLAGS, Content, entries, few, is_synthetic, listed, nothing_found, read_folder, walk
-from mrsynth.io.formats import how_to_convert, is_volume, stem_of
+from mrsynth.io.folders import (
+    FLAGS,
+    Content,
+    entries,
+    few,
+    is_synthetic,
+    listed,
+    looks_like_dicom,
+    nothing_found,
+    read_folder,
+    walk,
+)
+from mrsynth.io.formats import ARCHIVES, how_to_convert, is_volume, stem_of
 from mrsynth.io.naming import ScanName, layout_of, mask_name, output_name, read_name
 from mrsynth.io.occasions import occasion_in
 from mrsynth.io.sidecars import pointer_of
@@ -118,6 +129,8 @@ def subject_among_files(
     """The one subject in a folder, as `find_subject` has it: told apart by the names of files alone."""
     wanted = None
     if not os.path.isdir(folder):
+        if os.path.exists(folder) and folder.name.lower().endswith(ARCHIVES):
+            raise InputError(f"{folder} is a packed archive. Unpack it, and give the folder with one subject's scans.")
         if os.path.exists(folder):
             raise InputError(f"{folder} is a file. Give the folder that holds the subject's scans: {folder.parent}")
         if not os.path.isdir(folder.parent):
@@ -309,8 +322,11 @@ def _further_down(content: Content, found: SubjectFiles) -> dict[Path, str]:
         aside = name in ("anat/", "mrsynth/", "derivatives/") or content.folder / name[:-1] in content.broken
         if name.endswith("/") and not aside and not name.startswith("ses-"):
             with suppress(InputError):
-                images, broken, _ = entries(content.folder / name[:-1])
+                images, broken, others = entries(content.folder / name[:-1])
                 below |= dict.fromkeys([*images, *broken], "in a folder that is not looked into; name it by option")
+                if count := sum(map(looks_like_dicom, others)):
+                    why = f"a folder with {count} DICOM files, not looked at beside scans in NIfTI; see `mrsynth dicom`"
+                    below[content.folder / name[:-1]] = why
     return {p: why for p, why in below.items() if os.path.realpath(p) not in used and not is_synthetic(p)}
 
 

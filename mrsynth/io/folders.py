@@ -133,13 +133,14 @@ def _beside_the_scans(folder: Path, others: Iterable[str]) -> dict[Path, tuple[t
         except InputError:
             found[folder / name[:-1]] = ((contrast,), "a folder that cannot be read; check its permissions")
             continue
-        if count := len(inside.images) + len(inside.broken) + sum(map(_looks_like_dicom, inside.others)):
+        if count := len(inside.images) + len(inside.broken) + sum(map(looks_like_dicom, inside.others)):
             todo = "copy the one that is meant here, or name it by option"
             found[folder / name[:-1]] = ((contrast,), f"a folder with {count} images beside the scans; {todo}")
     return found
 
 
-def _looks_like_dicom(name: str) -> bool:
+def looks_like_dicom(name: str) -> bool:
+    """Whether a file is called as scanners and archives call DICOM files."""
     return (_DICOM_ENDING.search(name) or _DICOM_NAME.fullmatch(name)) is not None
 
 
@@ -338,7 +339,7 @@ def nothing_found(content: Content) -> str:
             f"{listed(content.folder, seen)}\n"
             f"Expected names with {RECOGNISED}. Rename the files, or name them: {FLAGS}."
         )
-    dicom = any(map(_looks_like_dicom, content.others))
+    dicom = any(map(looks_like_dicom, content.others))
     todo = (
         "`mrsynth dicom` converts DICOM, `mrsynth complete` takes it as it is; what both refuse is none, or damaged: "
         "export it again, or convert it with dcm2niix"

@@ -270,6 +270,24 @@ def test_an_archive_is_unpacked_by_number(tmp_path, write_series):
     assert not list(tmp_path.glob("*.dcm"))
 
 
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (["p1/p1_t1.nii.gz", "p1/p1_t2.nii.gz"], "no DICOM: p1/p1_t1"),
+        (["IM1", "p1_t1.nii.gz"], "no DICOM: p1_t1.nii.gz"),  # one of both would be passed over
+        (["inner/dcm.zip", "__MACOSX/._x"], r"scan\.zip holds no DICOM; found inner/dcm\.zip\."),
+        ([], "nothing at all"),
+    ],
+)
+def test_an_archive_of_anything_else_is_called_that(members, said, tmp_path):
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as content:
+        for name in members:
+            content.writestr(name, bytes(128) + b"DICM" if name == "IM1" else b"else")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=said):
+        unpack(tmp_path / "scan.zip", tmp_path / "out")
+
+
 def test_a_pipe_is_no_archive_and_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "scan.zip")
     with pytest.raises(InputError, match="is a pipe"):

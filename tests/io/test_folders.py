@@ -135,6 +135,18 @@ def test_a_folder_that_cannot_be_read_stops_only_what_it_may_hold(tmp_path: Path
     assert found.available == (T1,) and "cannot be read" in found.left_out[closed]
 
 
+def test_dicom_in_a_folder_beside_scans_in_nifti_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    touch(tmp_path / "series2", "IM0001.dcm IM0002.dcm notes.txt")
+    assert "a folder with 2 DICOM files" in find_subject(tmp_path).left_out[tmp_path / "series2"]
+
+
+def test_a_packed_archive_in_the_place_of_a_folder_is_called_that(tmp_path: Path) -> None:
+    touch(tmp_path, "scans.tar.gz")
+    with pytest.raises(InputError, match=r"is a packed archive\. Unpack it"):
+        find_subject(tmp_path / "scans.tar.gz")
+
+
 def test_what_only_reminds_of_a_scan_disturbs_nobody(tmp_path: Path) -> None:
     write(tmp_path / "p1_t1.nii.gz")
     beside = (
