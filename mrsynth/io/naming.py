@@ -171,6 +171,8 @@ def _hidden(filenames: Collection[str]) -> dict[str, str]:
     coded = any(re.search(r"\d", found[i]) and not contrast_of_word(found[i]) for found in listed for i in front)
     labels = [i for i in front if _is_label(listed[0][i]) and listed[0][i] != "atlas"]  # which may be a space
     kept = [i for i in front if i not in labels or coded or len(name_words(_case(stems, places, i))) > 1]
+    visits = [i for i in range(skip, least - 1) if all(re.fullmatch(r"t\d", found[i]) for found in listed)]
+    kept += [i for i in visits if not all(contrast_of_word(found[i]) for found in listed)]  # t0_T1, t1_T1
     telling = [i for i in (*front, *back) if contrast_of_word(listed[0][i])]
     silent = [i for i in kept if i not in telling]
     plus = {name: [stems[name][a - 1 : a] == "+" for a, _ in spans] for name, spans in places.items()}

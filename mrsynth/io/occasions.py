@@ -7,10 +7,11 @@ import re
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?=\d{6}(?!\d)|(?!\d))")
 _COUNTED = r"(?:tp|time|time[-_. ]?point|visit|ses|session|week|wk|month|day|year)[-_. ]?\d{1,4}"
-_VISIT = re.compile(rf"(?i)(?<![a-z0-9])(?:{_COUNTED}|m\d\d)(?![a-z0-9])")
+_LETTERED = r"(?:tp|time|time[-_. ]?point|visit|session)[-_. ]?[a-e]|ses-[a-z]+"
+_VISIT = re.compile(rf"(?i)(?<![a-z0-9])(?:{_COUNTED}|{_LETTERED}|m\d\d)(?![a-z0-9])")
 _STAGE = re.compile(
     r"(?i)(?<![a-z0-9])(?:baseline|bl|screening|follow[-_. ]?up|fu|fup"
-    r"|(?:pre|post)[-_. ]?(?:op|surg|treat|therap|rt|chemo)[a-z]*)\d*(?![a-z0-9])"
+    r"|(?:pre|post|before|after)[-_. ]?(?:op|surg|treat|therap|rt|chemo)[a-z]*)\d*(?![a-z0-9])"
 )
 
 

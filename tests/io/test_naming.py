@@ -257,6 +257,8 @@ def test_time_points_called_like_contrasts_are_not_mixed(tmp_path: Path) -> None
     touch(tmp_path / "two", "P1_T1_T1 P1_T1_T2 P1_T2_T1 P1_T2_FLAIR")
     with pytest.raises(InputError, match="2 subjects: P1_T1, P1_T2"):
         find_subject(tmp_path / "two")
+    touch(tmp_path / "counted", "t0_T1 t0_T2 t1_T1 t1_FLAIR")  # t1_FLAIR alone leaves the choice
+    assert [sorted(s.files) for s in find_subjects(tmp_path / "counted")[0]] == [[T1, T2], [FLAIR, T1]]
     assert found(find_subject(touch(tmp_path / "none", "T1_MPRAGE T2_FLAIR"))) == {
         "t1": "T1_MPRAGE",
         "flair": "T2_FLAIR",
@@ -277,6 +279,11 @@ def test_time_points_called_like_contrasts_are_not_mixed(tmp_path: Path) -> None
         "T1_20200101 T2_20210101",
         "T1_2010-03-02 T2_20110302101010",
         "P1_time01_T1 P1_time02_T2",
+        "ses-pre_T1 ses-post_T2",
+        "T1_before_surgery T2_after_surgery",
+        "visit_a_T1 visit_b_T2",
+        "t0_T1 t1_T2",
+        "P1_t0_T1 P1_t2_FLAIR",
     ],
 )
 def test_occasions_are_not_mixed_though_no_contrast_is_there_twice(tmp_path: Path, names: str) -> None:
