@@ -29,12 +29,14 @@ _PARTS = {
 _RIGHT_AFTER = dict.fromkeys(("map", "mapping", "rho", "relaxation", "gm", "wm", "csf"), _MAP)
 _BEHIND = {  # anywhere after the contrast
     **dict.fromkeys(("thickness", "difference", "diff", "subtracted", "minus", "zscore", "variance", "texture"), _MAP),
-    **dict.fromkeys(("map", "maps", "distance", "curv", "sulc", "myelin", "snr", "sd", "gradient", "error"), _MAP),
+    **dict.fromkeys(
+        ("map", "maps", "distance", "curv", "sulc", "myelin", "snr", "sd", "gradient", "error", "spread"), _MAP
+    ),
     **dict.fromkeys(("uncertainty", "entropy", "residual", "residuals", "jac", "logjac", "b1", "molli"), _MAP),
     **dict.fromkeys(("overlay", "outline", "edges", "checkerboard"), "a picture made from scans"),
     **dict.fromkeys(("warp", "inverse", "field", "coef", "coeff", "invwarp", "displacements"), _FIELD),
     **dict.fromkeys(("loc", "calibration"), _SCOUT),
-    **dict.fromkeys(("gan", "cyclegan"), _MADE),
+    **dict.fromkeys(("gan", "cyclegan", "gen", "remade", "inpainted", "hallucinated"), _MADE),
 }
 _OF_T2 = {  # beside T2
     *("star", "ffe", "gre", "hemo", "haemo", "heme", "medic", "merge", "swan", "fl2d", "fl3d", "flash", "mpgr", "epi"),
@@ -91,6 +93,8 @@ def _beside(words: Sequence[str], hits: Mapping[int, Contrast]) -> str:
     last = max(hits)
     if len(hits) > 1 and _BY & set(words[min(hits) : last]):
         return _MAP
+    if len(hits) > 1 and "from" in words[min(hits) : last]:
+        return _MADE
     if {"bias", "totbias"} & (behind := set(words[last + 1 :])) and "fast" in behind:
         return _FIELD
     for i, word in enumerate(words[last + 1 :], last + 1):

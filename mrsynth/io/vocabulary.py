@@ -82,7 +82,7 @@ _UNKNOWN = (  # T1E, T2FL, FLAIRshort: what stands behind is not known, and may 
 )
 _MADE = r"(?:synth|synthetic|synthesi[sz]ed|pseudo|fake|generated|imputed|simulated|artificial|virtual|translated)"
 _MADE_OF = re.compile(  # synthetic; T2Synth, pseudoT1
-    rf"mrsynth|synthsr|pix2pix|{_MADE}|(?:t1|t2|flair|t1ce)\w{{0,3}}?{_MADE}|(?:syn|{_MADE})(?:t1|t2|flair)\w{{0,3}}"
+    rf"mrsynth|synthsr|pix2pix|{_MADE}|(?:t1|t2|flair|t1ce)\w{{0,3}}?{_MADE}|(?:syn|gen|deep|{_MADE})(?:t1|t2|flair)\w{{0,3}}"
 )
 _COMPUTED = re.compile(  # by SPM and CAT
     r"(?:[rwm]*c[1-6]|m?wp[0-3]|m?wrp[0-3])(?=[rwmsu]{0,3}(?:t1|t2|flair|mprage))|(?:i?y|u|wj)_"

@@ -634,7 +634,8 @@ def test_names_of_scanners_and_tools(names, enhanced):
 MADE = """
     a_T2Synth a_T2wSynth pseudoT1 synthT1ce a_T1ceFake a_flairSynthetic T1ce_generated generated_FLAIR T1ceGenerated
     T1ce_imputed FLAIR_GAN FLAIR_cycleGAN FLAIR_pix2pix FLAIR_simulated T1_artificial FLAIR_translated virtual_T1ce
-    virtualT1ce T2_synthesized"""
+    virtualT1ce T2_synthesized FLAIR_from_T1 T1_from_T2 deepT1ce genFLAIR FLAIR_gen p1_t2_remade t1n-inpainted
+    FLAIR_hallucinated"""
 
 
 @pytest.mark.parametrize("name", MADE.split())
