@@ -16,7 +16,13 @@ from mrsynth.io.vocabulary import UNNAMED, Verdict, judge_name
 
 POINTER = 2048  # bytes: no longer is what git-annex or Git LFS leaves in place of a file
 _AGENT_NONE = re.compile(  # `0 ml`, `No contrast`, `w/o`; but not `0.1 mmol/kg`
-    r"(?i)(?:no|not|non|none|nil|without|w/?o|ohne|kein\w*|sans|sin|senza|sem|bez|0+(?:[.,]0+)?(?![.,]?\d))\b|n/?a$"
+    r"(?i)(?:no|not|non|none|nil|null|n|false|without|w/?o|pre|before|nativ\w*|declined|ohne|kein\w*|sans|aucun\w*|sin"
+    r"|ning[uú]n\w*|senza|nessun\w*|sem|bez|brak|0+(?:[.,]0+)?(?![.,]?\d)\s*(?:ml|cc|mg)?)(?![^\W_])"
+    r"|.*\b(?:none|not (?:given|administered))\b"
+)
+_AGENT_UNSAID = re.compile(  # neither: `unknown`, `n/a` as BIDS has it, `?`
+    r"(?i)\s*(?:unknown|undefined|unspecified|not (?:specified|applicable|available|recorded)|n[./]?a\.?"
+    r"|[-_?.\[\]\s]*)\s*"
 )
 _KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "a phase image"),
@@ -24,6 +30,7 @@ _KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(
         ("ADC", "FA", "EADC", "TRACEW_ADC", "T1 MAP", "T2 MAP", "SUB", "SUBTRACTION"), "a map computed from scans"
     ),
+    **dict.fromkeys(("FAT", "FAT_FRACTION", "OPP_PHASE", "OUT_PHASE"), "the fat or the opposed phase of a Dixon scan"),
     **dict.fromkeys(("LOCALIZER", "SCOUT"), "a scout"),
     **dict.fromkeys(("PROJECTION IMAGE", "MIP", "MINIP"), "a projection"),
 }
@@ -157,14 +164,15 @@ def _agent(content: Mapping[str, Any]) -> tuple[bool | None, str]:
     """Whether contrast agent was given, and the words that say so."""
     for key in ("ContrastBolusAgent", "ContrastBolusIngredient"):
         value = content.get(key) or ""
-        if text := (" ".join(map(str, value)) if isinstance(value, list) else str(value)).strip():
+        text = (" ".join(map(str, value)) if isinstance(value, list) else str(value)).strip()
+        if not _AGENT_UNSAID.fullmatch(text):
             return names_an_agent(text), f'{key} "{text}"'
     return None, ""
 
 
 def names_an_agent(text: str) -> bool:
-    """Whether the field for the contrast agent names one: it is not empty, nor begins with a word for `none`."""
-    return bool(text.strip()) and not _AGENT_NONE.match(text.strip())
+    """Whether the field for the contrast agent names one: it is not empty nor unknown, and says no `none`."""
+    return not (_AGENT_UNSAID.fullmatch(text) or _AGENT_NONE.match(text.strip()))
 
 
 def _says_without(text: str) -> bool:

@@ -552,6 +552,8 @@ SERIES: list[tuple[str, Mapping[str, object], Contrast | None, str]] = [
     ("T1", {"ContrastBolusAgent": ["Gadovist"]}, T1CE, "the name says T1"),
     ("T1", {"ImageType": ["DERIVED", "PRIMARY", "M", "SUB"]}, None, "a map computed"),
     ("T1", {"SeriesDescription": "T1_SUB"}, None, "the difference of two scans"),
+    ("T1", {"SeriesDescription": "t1_vibe", "ImageType": ["DERIVED", "PRIMARY", "DIXON", "FAT"]}, None, "the fat"),
+    ("T2", {"SeriesDescription": "C-spine T2"}, None, "of the spine"),
 ]
 
 
@@ -570,11 +572,22 @@ def test_the_json_file_outranks_the_name(
     assert said in told and (bool(told) == bool(said) or contrast is not None)
 
 
-@pytest.mark.parametrize("agent", ["No contrast", "none given", "0 ml", "0.0", "w/o", "kein KM", "sans", "N/A"])
+DENIED = """No contrast|none given|0 ml|0.0|w/o|kein KM|sans|0ml|N|False|null|PRE|pre contrast|Native|aucun|ninguno
+    nessuno|brak|no_contrast|contrast not given|Contrast: None|declined"""
+UNSAID = "N/A|n.a.|unknown|UNKNOWN|undefined|not specified|?|-|--|[]|Not applicable"
+
+
+@pytest.mark.parametrize("agent", [word.strip() for word in f"{DENIED}|{UNSAID}".replace("\n", "|").split("|")])
 def test_words_that_deny_an_agent(agent: str) -> None:
     assert not names_an_agent(agent)
     series = series_of({"SeriesDescription": "T1", "ContrastBolusAgent": agent})
     assert series is not None and series.verdict.contrast is T1
+
+
+@pytest.mark.parametrize("agent", UNSAID.split("|"))
+def test_a_field_that_says_nothing_outranks_no_name(tmp_path: Path, agent: str) -> None:
+    touch(tmp_path, "T1_gd T2").joinpath("T1_gd.json").write_text(json.dumps({"ContrastBolusAgent": agent}))
+    assert find_subject(tmp_path).available == (T1CE, T2)
 
 
 @pytest.mark.parametrize("agent", ["Gadovist", "0.1 mmol/kg", "0,1 ml Dotarem", "Yes", "NA-gadoxetate", "Novel agent"])
