@@ -70,7 +70,10 @@ _SIGNS = (
     (re.compile(r"(?<![a-z])minus[_ -]?(?:gd|gad|gado|km|contrast)(?![a-z0-9])", re.IGNORECASE), "_native_"),
     (re.compile(r"(?<=[_ (\[])-(?:gd|gad|gado|km)(?![a-z0-9])", re.IGNORECASE), "_plus_"),  # without it, or a hyphen
     (re.compile(r"(?<=t1)(w?)c-(?![a-z0-9-])", re.IGNORECASE), r"\1_native_"),  # T1C-: the usual counterpart of T1C+
-    (re.compile(r"(?<![a-z0-9])(?:c|ce|iv|inj|gd|gad|gado|km)-(?![a-z0-9-])", re.IGNORECASE), "_native_"),  # C-_AX_T1
+    (
+        re.compile(r"(?<![a-z0-9])(?:c|ce|iv|inj|gd|gad|gado|km|[ck]ontrast)-(?![a-z0-9-])", re.IGNORECASE),
+        "_native_",
+    ),  # C-_AX_T1
     (re.compile(r"(?<![a-z0-9])(?:iv|inj|gd|gad|gado|km)\+(?![a-z0-9])", re.IGNORECASE), "_plusc_"),  # T1_IV+
     (re.compile(r"\+ ?(?:c|k|gd|gad|gado|km|kl|contrast)(?![a-z])|c\+(?![a-z0-9])", re.IGNORECASE), "_plusc_"),
     (re.compile(r"(?<=t1)(w?)\+(?![a-z0-9])", re.IGNORECASE), r"\1_plusc_"),

@@ -154,8 +154,8 @@ def load_raw(
         raise InputError(
             f"{found.name}: {found.files[first].name} and {path.name} lie on different grids.\n"
             f"{describe_grid(str(found.files[first]), volumes[first])}\n{describe_grid(str(path), volume)}\n"
-            "A mask or segmentation must lie on the grid of one of the scans: resample it, or copy the geometry where only "
-            "its header is wrong (fslcpgeom)."
+            "A mask or segmentation must lie on the grid of one of the scans: resample it, or where only its header is "
+            "wrong, copy the geometry (fslcpgeom)."
         )
 
     brain = None

@@ -78,6 +78,7 @@ _UNKNOWN = (  # T1E, T2FL, FLAIRshort: what stands behind is not known, and may 
     (re.compile(r"\w*flair\w*"), (Contrast.FLAIR,)),  # \w*t1 would be subject1
     (re.compile(r"t1(?:[cegkp]|[a-z]*(?:gd|gad|km|ontr|post|inj|enh))\w*"), (Contrast.T1, Contrast.T1CE)),
     (re.compile(r"t1[a-z]\w*"), (Contrast.T1,)),
+    (re.compile(r"(?:c|ce|gd)t2\w*"), (Contrast.T2,)),
     (re.compile(r"t2(?!swi|sw|map)[a-z]\w*"), (Contrast.T2, Contrast.FLAIR)),
 )
 _MADE = r"(?:synth|synthetic|synthesi[sz]ed|pseudo|fake|generated|imputed|simulated|artificial|virtual|translated)"
@@ -317,7 +318,7 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
         return (contrast,)
     if contrast is Contrast.T2 and Contrast.FLAIR not in earlier:
         around = set(words[max(first - 1, 0) : first]) | set(behind)
-        if around & {"tirm", "ir", "irprep", "tir"}:  # an inversion, of fluid or of fat
+        if around & {"tirm", "ir", "irprep", "tir"} or behind[:1] == ["f"]:  # an inversion, of fluid or of fat; t2_f
             return (Contrast.T2, Contrast.FLAIR)
         if around & {"stir", "ge"} - {w for w in words[:first] if w == "ge"} or "pd" in {*around} - set(behind[1:]):
             return (Contrast.T2,)

@@ -32,7 +32,7 @@ NATIVE = """
     MPRAGE_SENSE2|isoMPRAGE|csT1W_3D_TFE|T1w_MPR1|reg_T1|T1prereg|T1reg|T1brain|sub-01_acq-mp2rage_T1w|t1_mp2rage_sag
     患者1_T1|Müller_T1|3D_AX_T1_precontrast|T1_injury|T1_low_field
     C-_AX_T1_FSE|T1_FSPGR_3D_C-|SAG_T1_IV-|T1_GD-|Т1_без_КУ|Т1_до_контраста|IR-SPGR|T1_IR|T1_kontrastsız|T1_kontrastlos
-    T1_NO_IV_CONTRAST|T1_without_iv_contrast|T1_W_OUT_GAD|T1_wout_gd|T1_not_enhanced|T1_prior_to_contrast|T1_CE-|T1 -C
+    T1_contrast-|T1_NO_IV_CONTRAST|T1_without_iv_contrast|T1_W_OUT_GAD|T1_wout_gd|T1_not_enhanced|T1_prior_to_contrast|T1_CE-|T1 -C
     T1_(-C)|-C_T1|T1_minusC|T1 minus contrast|T1_kein_KM|T1_avant_injection|T1_antes_contraste|T1_prima_mdc|T1_s_mdc
     T1_przed_kontrastem|T1_pred_kontrastom|T1_innan_kontrast|T1_gd_negative|T1_KM_nein|T1_χωρίς_σκιαγραφικό|T1_ללא_חומר
     T1_بدون_صبغة|BRAIN_W_WO_AX_T1_PRE|Ｔ１|T¹w|Τ1|T1​|T1_in_atlas|T1_dixon_W|T1_dixon_fat_sat|T1_dixon_in|T1_in_phase
@@ -71,7 +71,8 @@ OPEN = [
     ("T1_gd_0|sub-01_ce-0_T1w|T1_gd_free|T1 -GD|T1_delayed|T1_late|T1_double_dose|T1_CON|T1nachKM|T1woGd", (T1, T1CE)),
     ("T-1|T 1|p_T_1_brain", (T1,)),
     ("T-2|T 2", (T2,)),
-    ("t2_spc_ir_sag|T2_TIR|T2_irprep", (T2, FLAIR)),
+    ("t2_spc_ir_sag|T2_TIR|T2_irprep|X_t2_f|BraTS-GLI-1-000-t2-f", (T2, FLAIR)),
+    ("CT2|ct2w", (T2,)),
     ("T2_T1reg|T2_space-T1w", (T1, T2)),
     ("MPR_tra_KM", (T1CE,)),
     ("AX_T1_FLAIR|Sag_T1_FLAIR|T1FLAIR|FLAIR_reg_T1|FLAIRalignedT1|flairregt1|flairwarpedt1|T1FLAIRlong", (T1, FLAIR)),
