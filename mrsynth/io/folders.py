@@ -235,6 +235,8 @@ def _why_no_volume(path: Path) -> str:
         return "a packed archive; unpack it here" if contrast_in_name(name[: -len(packed)]) else ""
     if why := _why_no_array(path):
         return why
+    if "." not in name and path.is_symlink() and not path.exists() and contrast_in_name(name):
+        return pointer_of(path)  # to a folder of that contrast
     if contrast_in_name(re.sub(r"(?i)\.gz$", "", name)) and not wrapped(name) and begins_as_nifti(path):
         return "an image whose name does not say so; let it end in .nii.gz, or .nii where it is not packed"
     return ""
@@ -250,6 +252,8 @@ def _why_no_array(path: Path) -> str:
 def _why_broken(path: Path) -> str:
     if why := pointer_of(path):
         return why
+    if path.exists() and not path.is_file():
+        return "a pipe, a socket or a device, no file"
     for header, image in HEADERS.items():
         stem = path.name[: -len(image)]
         if path.name.lower().endswith(image) and not any(path.with_name(stem + h).is_file() for h in (header, ".HDR")):

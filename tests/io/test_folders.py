@@ -135,6 +135,22 @@ def test_a_folder_that_cannot_be_read_stops_only_what_it_may_hold(tmp_path: Path
     assert found.available == (T1,) and "cannot be read" in found.left_out[closed]
 
 
+def test_a_pipe_is_no_scan_and_is_not_waited_for(tmp_path: Path) -> None:
+    for contrast in STANDARD[:3]:
+        write(tmp_path / f"p1_{contrast}.nii.gz")
+    os.mkfifo(tmp_path / "p1_flair.nii.gz")
+    with pytest.raises(InputError, match=r"p1_flair\.nii\.gz is a pipe, a socket or a device"):
+        find_subject(tmp_path)
+
+
+def test_a_dead_link_to_the_folder_of_a_contrast_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "p1_t1.nii.gz")
+    (tmp_path / "FLAIR").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "p1_t2.json").symlink_to(tmp_path / "nowhere.json")
+    with pytest.raises(InputError, match="FLAIR is a link to a file that is not there"):
+        find_subject(tmp_path)
+
+
 def test_dicom_in_a_folder_beside_scans_in_nifti_is_named(tmp_path: Path) -> None:
     write(tmp_path / "p1_t1.nii.gz")
     touch(tmp_path / "series2", "IM0001.dcm IM0002.dcm notes.txt")

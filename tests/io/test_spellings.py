@@ -32,10 +32,11 @@ NATIVE = """
     MPRAGE_SENSE2|isoMPRAGE|csT1W_3D_TFE|T1w_MPR1|reg_T1|T1prereg|T1reg|T1brain|sub-01_acq-mp2rage_T1w|t1_mp2rage_sag
     患者1_T1|Müller_T1|3D_AX_T1_precontrast|T1_injury|T1_low_field
     C-_AX_T1_FSE|T1_FSPGR_3D_C-|SAG_T1_IV-|T1_GD-|Т1_без_КУ|Т1_до_контраста|IR-SPGR|T1_IR|T1_kontrastsız|T1_kontrastlos
-    T1_contrast-|T1_NO_IV_CONTRAST|T1_without_iv_contrast|T1_W_OUT_GAD|T1_wout_gd|T1_not_enhanced|T1_prior_to_contrast|T1_CE-|T1 -C
+    T1_contrast-
+    T1_NO_IV_CONTRAST|T1_without_iv_contrast|T1_W_OUT_GAD|T1_wout_gd|T1_not_enhanced|T1_prior_to_contrast|T1_CE-|T1 -C
     T1_(-C)|-C_T1|T1_minusC|T1 minus contrast|T1_kein_KM|T1_avant_injection|T1_antes_contraste|T1_prima_mdc|T1_s_mdc
     T1_przed_kontrastem|T1_pred_kontrastom|T1_innan_kontrast|T1_gd_negative|T1_KM_nein|T1_χωρίς_σκιαγραφικό|T1_ללא_חומר
-    T1_بدون_صبغة|BRAIN_W_WO_AX_T1_PRE|Ｔ１|T¹w|Τ1|T1​|T1_in_atlas|T1_dixon_W|T1_dixon_fat_sat|T1_dixon_in|T1_in_phase
+    T1_بدون_صبغة|BRAIN_W_WO_AX_T1_PRE|Ｔ１|T¹w|Τ1|T1\u200b|T1_in_atlas|T1_dixon_W|T1_dixon_fat_sat|T1_dixon_in|T1_in_phase
     T1_control|T1_contralateral|T1_without_gadoteridol|T1_ohne_KONTR|T1nativ|T1native|T1resampled|T1registered|T1aligned
     T1volume|T1image|T1v2|T1corrected|t1crop|IRFSPGR|MEMPR|CUBET1|T1BLADE|T1inFLAIR|T1onT2|T1intoFLAIR|T1_sub_01
     T1_sub-control01|sub_01_T1|GAN_T1"""
