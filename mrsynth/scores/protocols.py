@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array, Mask
+from mrsynth.scans.grid import Orientation
+from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.preparation import CWDM_GRID, fit_to_grid
+from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import extent
 from mrsynth.scores.metrics import (
     EROSION,
@@ -40,6 +43,8 @@ TUMOUR = "WT"  # the region that `brasyn` calls tumour
 SLICE_SHARE = 0.01  # of its pixels: a slice with no more foreground than this is left out of `slice2d`
 CWDM_FLOOR = 0.04  # the published sampling script of cWDM sets what is not above this to 0
 CWDM_MULTIPLES = (32, 32, 32)  # voxels; what its network halves, and what an axis too short for a brain grows by
+
+AXES = "LPS"  # in which protocols see a volume
 
 BRASYN_SEED = 123456
 BRASYN_ORDER = (Contrast.T1CE, Contrast.T1, Contrast.FLAIR, Contrast.T2)  # the organisers': t1c, t1n, t2f, t2w
@@ -110,6 +115,26 @@ class Case:
             return np.zeros_like(self.mask)
         inside: Mask = self.mask & np.isin(self.labels, sorted(self.regions[name]))
         return inside
+
+
+def scored_case(
+    subject: Subject, target: Contrast, prediction: Array, regions: Mapping[str, frozenset[int]] | None = None
+) -> Case:
+    """A synthetic volume and its truth as protocols see them: in LPS, the foreground that of all true contrasts.
+
+    subject     with the truth of the target
+    prediction  (I, J, K), u in [0, 1], on the subject's own grid
+    """
+    turn = Orientation.between(subject.reference.affine, AXES).apply
+    labels = None if subject.segmentation is None else subject.segmentation.voxels.round().astype(np.int16)
+    return Case(
+        prediction=turn(prediction),
+        truth=turn(subject.volumes[target].voxels),
+        mask=turn(subject.foreground()),
+        labels=None if labels is None else turn(labels),
+        regions=regions or {},
+        window=window_of(target),
+    )
 
 
 # Region, metric and value. PSNR and PSNR_FIT in dB, infinite where nothing differs; SSIM at most 1; the others 0 or

@@ -20,7 +20,7 @@ from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.baselines import as_input
 from mrsynth.scores.metrics import to_unit
-from mrsynth.tasks.benchmark.measuring import scored_case
+from mrsynth.scores.protocols import scored_case
 from mrsynth.tasks.complete.completion import in_file_units, in_u, spread
 from mrsynth.training.augmentation import AugmentationConfig
 from mrsynth.training.batches import Examples, Slab, TrainingConfig
@@ -227,11 +227,11 @@ def test_a_whole_head_is_usual_where_ct_is_known() -> None:
 def test_protocols_and_baselines_see_a_ct_by_the_window() -> None:
     subject = head(ct=ct_of(), mr=mr_of())
     u = to_window(ct_of(), HOUNSFIELD)
-    case = scored_case(subject, CT, Volume(u, LPS), {})
+    case = scored_case(subject, CT, u)
     np.testing.assert_allclose(case.y, case.p, atol=1e-7)
     np.testing.assert_array_equal(case.mask, subject.foreground())
     np.testing.assert_allclose(as_input(subject, CT), u[subject.foreground()])
-    assert scored_case(subject, MR, Volume(u, LPS), {}).window is None
+    assert scored_case(subject, MR, u).window is None
     np.testing.assert_allclose(to_unit(ct_of(), HOUNSFIELD), u, atol=1e-7)
 
 

@@ -13,8 +13,7 @@ import pytest
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.io.subjects import find_subject, load_subject
 from mrsynth.scores.baselines import as_input, placed
-from mrsynth.scores.protocols import measure
-from mrsynth.tasks.benchmark.measuring import scored_case
+from mrsynth.scores.protocols import measure, scored_case
 
 KEPT = Path(__file__).resolve().parents[1] / "golden" / "score_rows.csv"
 PLACES = {"ms19": "ms_mni", "BraTS-GLI-00027-000": "glioma_brats", "BraTS2021_01478": "glioma_brats"}
@@ -33,7 +32,7 @@ CASES = [
 def test_rows_are_those_of_the_release(shared_data: Path, subject: str, target: Contrast) -> None:
     whole = load_subject(find_subject(shared_data / "data" / PLACES[subject] / subject), segmentation=True)
     source = STANDARD[(STANDARD.index(target) + 1) % 4]
-    case = scored_case(whole, target, placed(whole, as_input(whole, source)), REGIONS)
+    case = scored_case(whole, target, placed(whole, as_input(whole, source)).voxels, REGIONS)
     middle = case.mask.shape[2] // 2
     part = np.s_[:, :, middle - 16 : middle + 16]
     volumes = {name: getattr(case, name)[part] for name in ("prediction", "truth", "mask")}

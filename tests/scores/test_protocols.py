@@ -15,8 +15,10 @@ import pytest
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Array
+from mrsynth.scans.subject import Subject
+from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import to_unit
-from mrsynth.scores.protocols import BRASYN_ORDER, PROTOCOLS, Case, brasyn_dropped
+from mrsynth.scores.protocols import BRASYN_ORDER, PROTOCOLS, Case, brasyn_dropped, scored_case
 
 Table = dict[tuple[str, str], float]
 
@@ -55,6 +57,22 @@ def unit(case: Case) -> Array:
     low, high = np.quantile(case.truth.astype(np.float64), (0.001, 0.999))
     scaled: Array = ((np.clip(case.truth, low, high) - low) / (high - low) * case.mask).astype(np.float32)
     return scaled
+
+
+def test_protocols_find_the_axial_slices_whatever_the_axes_of_the_file(make_subject: Callable[..., Subject]) -> None:
+    """The same subject stored as axial and as coronal planes."""
+    subject = make_subject("c", segmentation=True)
+    assert subject.segmentation is not None
+
+    def turned(volume: Volume) -> Volume:
+        affine = volume.affine[:, [0, 2, 1, 3]].copy()  # I, K, J
+        return Volume(np.ascontiguousarray(volume.voxels.transpose(0, 2, 1)), affine)
+
+    other = Subject("c", {c: turned(v) for c, v in subject.volumes.items()}, turned(subject.segmentation))
+    a, b = (scored_case(s, Contrast.T2, s.volumes[Contrast.T1].voxels, REGIONS) for s in (subject, other))
+    for name in ("prediction", "truth", "mask", "labels"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    assert a.truth.shape == subject.reference.shape
 
 
 # full3d, brain3d -----------------------------------------------------------------------------------------------------

@@ -13,14 +13,13 @@ from mrsynth.devices import choose_device
 from mrsynth.reports.montage import Panel, montage
 from mrsynth.reports.viewer import SubjectPicture, viewer_data
 from mrsynth.sampling import Estimator, Sampling
-from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.views import View
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.baselines import Baseline, as_input, placed
 from mrsynth.scores.metrics import to_unit
-from mrsynth.scores.protocols import Case, measure
+from mrsynth.scores.protocols import measure, scored_case
 from mrsynth.scores.rows import LEFT_OUT, REAL, Score
 from mrsynth.tasks.benchmark.contenders import Gap
 from mrsynth.tasks.benchmark.pieces import Piece
@@ -33,7 +32,6 @@ from mrsynth.tasks.trained import Trained
 if TYPE_CHECKING:
     from mrsynth.segmenter.network import Segmenter
 
-AXES = "LPS"  # in which protocols see a volume
 SEGMENTATION = "segmentation"
 
 
@@ -90,7 +88,7 @@ class Measurer:
         for target, volume in made.volumes.items():
             how = made.how.get(target)
             rows += measure(
-                scored_case(subject, target, volume, self.regions),
+                scored_case(subject, target, volume.voxels, self.regions),
                 self.protocols,
                 **self.labels,
                 subject=subject.name,
@@ -192,17 +190,3 @@ class Measurer:
 def loaded(name: str) -> Trained:
     """A trained method, kept for the next subject."""
     return load_method(name)
-
-
-def scored_case(subject: Subject, target: Contrast, made: Volume, regions: Mapping[str, frozenset[int]]) -> Case:
-    """A synthetic volume and its truth as protocols see them: in LPS, the foreground that of all true contrasts."""
-    turn = Orientation.between(subject.reference.affine, AXES).apply
-    labels = None if subject.segmentation is None else subject.segmentation.voxels.round().astype(np.int16)
-    return Case(
-        prediction=turn(made.voxels),
-        truth=turn(subject.volumes[target].voxels),
-        mask=turn(subject.foreground()),
-        labels=None if labels is None else turn(labels),
-        regions=regions,
-        window=window_of(target),
-    )

@@ -32,7 +32,7 @@ from mrsynth.scans.stripping import brain_by_deepbet, brain_by_program, known_pr
 from mrsynth.scans.subject import Subject, describe_grid
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.metrics import ends
-from mrsynth.scores.protocols import Case, measure
+from mrsynth.scores.protocols import Case, measure, scored_case
 from mrsynth.scores.rows import Score
 from mrsynth.selection import named
 from mrsynth.tasks.checkpoints.run import fetch
@@ -382,9 +382,8 @@ def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> d
 
 def against_reference(subject: Subject, done: Completion, target: Contrast, truth: Volume) -> tuple[Score, ...]:
     """Scores of one synthetic volume against the truth, on the subject's own grid; the truth counts as foreground."""
-    brain = replace(subject, volumes={**subject.volumes, target: truth}).foreground()
     made = in_standard_u(target, done.in_u(target), done.prepared.hounsfield)
-    case = Case(prediction=made, truth=truth.voxels, mask=brain, window=window_of(target))
+    case = scored_case(replace(subject, volumes={**subject.volumes, target: truth}), target, made)
     about = {"pattern": pattern_name(done.prepared.scales), "target": target, "kind": "reference"}
     return tuple(measure(case, OF_VOLUMES, **about, seconds=done.seconds["synthesis"]))
 

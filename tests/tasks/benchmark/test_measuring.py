@@ -5,11 +5,10 @@ import pytest
 
 from mrsynth.contrasts import Contrast
 from mrsynth.sampling import Sampling
-from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.rows import LEFT_OUT, REAL
 from mrsynth.tasks.benchmark.contenders import Gap
-from mrsynth.tasks.benchmark.measuring import Job, Measurer, scored_case
+from mrsynth.tasks.benchmark.measuring import Job, Measurer
 from mrsynth.tasks.benchmark.pieces import Piece
 
 T1, T1CE, T2, FLAIR = Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR
@@ -124,18 +123,3 @@ def test_a_picture_has_a_column_for_each_input_what_was_made_the_truth_and_the_d
     ]
     made, true, off = (p.voxels for p in drawn[2:])
     np.testing.assert_allclose(off, np.abs(made - true), atol=1e-6)
-
-
-def test_protocols_find_the_axial_slices_whatever_the_axes_of_the_file(subject):
-    """The same subject stored as axial and as coronal planes."""
-
-    def turned(volume):
-        affine = volume.affine[:, [0, 2, 1, 3]].copy()  # I, K, J
-        return Volume(np.ascontiguousarray(volume.voxels.transpose(0, 2, 1)), affine)
-
-    volumes = {c: turned(v) for c, v in subject.volumes.items()}
-    other = Subject("c", volumes, turned(subject.segmentation))
-    a, b = (scored_case(s, T2, s.volumes[T1], {"WT": frozenset({1})}) for s in (subject, other))
-    for name in ("prediction", "truth", "mask", "labels"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    assert a.truth.shape == subject.reference.shape

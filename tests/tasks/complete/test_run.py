@@ -9,6 +9,7 @@ import struct
 from base64 import b64decode
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -22,12 +23,14 @@ from mrsynth.io.subjects import find_subject, load_subject
 from mrsynth.reports.record import Report
 from mrsynth.sampling import Sampling, fast_steps
 from mrsynth.scans.grid import Orientation
+from mrsynth.scans.hounsfield import HOUNSFIELD
 from mrsynth.scans.preparation import prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.synthesis import Synthesis
 from mrsynth.tasks.complete.run import (
     CompleteOptions,
+    against_reference,
     complete,
     complete_subject,
     load_method,
@@ -302,6 +305,28 @@ def test_a_fast_self_check_scores_one_contrast_as_the_whole_does_on_fewer_slices
     assert set(slices[0]) == {T1, T2, FLAIR}
     assert set(slices[1]) == {T1}
     assert (len(slices[0][T1]), len(slices[1][T1])) == (5, 2)
+
+
+def test_figures_of_a_reference_do_not_depend_on_how_the_scans_are_stored(make_subject):
+    """Axial slices are those of the head, not what the third axis of the files counts."""
+
+    def figures(order):
+        subject = make_subject("c")
+        affine = subject.reference.affine[:, [*order, 3]]
+        t1, t2 = (Volume(subject.volumes[c].voxels.transpose(order), affine) for c in (Contrast.T1, Contrast.T2))
+        random = np.random.default_rng(0).uniform(0, 1, subject.reference.shape).astype(np.float32).transpose(order)
+        done = SimpleNamespace(
+            prepared=SimpleNamespace(hounsfield=HOUNSFIELD, scales={Contrast.T1: 1.0}),
+            seconds={"synthesis": 1.0},
+            in_u=lambda target: random,
+        )
+        alone = Subject("c", {Contrast.T1: t1})
+        return {(r.protocol, r.region, r.metric): r.value for r in against_reference(alone, done, Contrast.T2, t2)}
+
+    axial = figures((0, 1, 2))
+    assert {"CONSISTENCY", "EDGE", "EDGE_R"} <= {metric for _, _, metric in axial}
+    for order in ((2, 0, 1), (0, 2, 1)):
+        assert figures(order) == pytest.approx(axial)
 
 
 def test_a_reference_is_compared_in_the_whole_volume_and_in_the_brain(write_subject_folder, tmp_path):
