@@ -34,6 +34,8 @@ SMALLEST_OVERLAP = 0.5  # share of the smaller head that the other scan's field 
 SMALLEST_GAIN = 0.02  # nats of mutual information, above what chance gives
 FLIP_MARGIN = 1.05  # a mirrored image that agrees better by this factor is taken for a left-right flip
 
+FEWEST_VOXELS = 4  # along every axis of both scans: the metric's gradient needs as many
+
 FLIP_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS+ to LPS+ and back
 
 
@@ -117,6 +119,21 @@ def _register(
     angle = math.degrees(math.acos(float(np.clip((np.trace(transform[:3, :3]) - 1) / 2, -1, 1))))
     shift = float(np.linalg.norm((transform @ [*middle, 1.0])[:3] - middle))
     return Registration(transform, information, before, mirrored, overlap_of(fixed, moving, transform), angle, shift)
+
+
+def cannot_register(volume: Volume) -> str:
+    """Why a scan can be registered to no other, nor another to it, in words; empty when it can."""
+    if min(volume.shape) < FEWEST_VOXELS:
+        size = "x".join(map(str, volume.shape))
+        return f"it has {size} voxels, and registration needs at least {FEWEST_VOXELS} along every axis"
+    spacing = np.array(volume.spacing)
+    skewed = (volume.affine[:3, :3] - _rotation(volume.affine) * spacing) * (np.array(volume.shape) - 1)
+    farthest = float(np.linalg.norm(skewed, axis=0).sum())
+    if farthest > spacing.min() / 2:
+        return (
+            f"its axes are not at right angles (up to {farthest:.2g} mm off), which a rigid registration does not know"
+        )
+    return ""
 
 
 def resampled(
@@ -277,16 +294,22 @@ def _one_thread() -> Iterator[None]:
 
 
 def _raw(volume: Volume) -> Any:
-    """As a SimpleITK image, whose axes are I, J, K and whose world is LPS+. The affine must not be sheared."""
+    """As a SimpleITK image, whose axes are I, J, K and whose world is LPS+; a shear is lost: see `cannot_register`."""
     sitk = _sitk()
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.voxels.T, dtype=np.float32))
     affine = FLIP_LPS @ volume.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    left, _, right = np.linalg.svd(affine[:3, :3] / spacing)  # the nearest rotation: codes round their quaternions
     image.SetSpacing(spacing.tolist())
-    image.SetDirection((left @ right).ravel().tolist())
+    image.SetDirection(_rotation(affine).ravel().tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     return image
+
+
+def _rotation(affine: Doubles) -> Doubles:
+    """The rotation nearest to an affine, (3, 3), a mirror image where that is one: codes round their quaternions."""
+    left, _, right = np.linalg.svd(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    nearest: Doubles = left @ right
+    return nearest
 
 
 def _image(volume: Volume) -> Any:

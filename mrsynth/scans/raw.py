@@ -9,7 +9,7 @@ import numpy as np
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.plain import Mask
-from mrsynth.scans.alignment import Registration, register, resampled
+from mrsynth.scans.alignment import Registration, cannot_register, register, resampled
 from mrsynth.scans.bias import corrected
 from mrsynth.scans.foreground import LARGER, shown, shows_air
 from mrsynth.scans.headers import Forms, brought_over, check_grids, exactly_on
@@ -76,8 +76,8 @@ def brought_together(
     forms         what the file of each says of its places
     n4            correct the slow brightness changes of every scan but a CT, which has none: `scans.bias.corrected`
     Grids that differ by header only are no matter of registration: see `scans.headers`.
-    Raises InputError for grids that differ with align off, for a header that lost where its voxels lie, and for an
-    implausible registration, with its figures.
+    Raises InputError for grids that differ with align off, for a header that lost where its voxels lie, for what cannot
+    be registered, and for an implausible registration, with its figures.
     """
     home = home_of(name, volumes, onto)
     volumes, turned = brought_over(volumes, home, forms)
@@ -86,6 +86,7 @@ def brought_together(
     head = Contrast.CT not in volumes and bool(whole)
     fixed = volumes[home]
     apart = {c: v for c, v in volumes.items() if not same_grid(v, fixed)}
+    _refuse_what_cannot_be_registered(name, home, fixed, apart)
     found = {c: register(fixed, v) for c, v in apart.items()}
     bare = _without_skull(volumes, whole) if head and find_brain else None
     brain, stripped_on = _brain(volumes, home, found, find_brain if head else None, mask, bare)
@@ -104,6 +105,8 @@ def brought_together(
     if head and brain is not None:  # a scalp would pull every scale that is taken from the whole scan
         moved = {c: Volume(np.where(brain, v.voxels, np.float32(0)), v.affine) for c, v in moved.items()}
     if n4:
+        if flat := [c.label for c, v in moved.items() if c is not Contrast.CT and min(v.shape) < 2]:
+            raise InputError(f"{name}: --n4 needs at least 2 slices; found one in {', '.join(flat)}. Leave --n4 out.")
         moved = {c: v if c is Contrast.CT else corrected(v, brain) for c, v in moved.items()}
     brain_volume = None if brain is None else Volume(brain.astype(np.float32), fixed.affine)
     if segmentation is not None:
@@ -186,6 +189,17 @@ def _without_skull(volumes: Mapping[Contrast, Volume], whole: Collection[Contras
             if (noisy or largest > LARGER * size) and size > 0 and max(edges) < CUT_OFF:
                 return contrast
     return None
+
+
+def _refuse_what_cannot_be_registered(
+    name: str, home: Contrast, fixed: Volume, apart: Mapping[Contrast, Volume]
+) -> None:
+    for c, volume in {home: fixed, **apart}.items() if apart else ():
+        if why := cannot_register(volume):
+            raise InputError(
+                f"{name}: {', '.join(other.label for other in apart)} and {home.label} lie on different grids, and "
+                f"{c.label} cannot be registered: {why}. Resample the scans to one grid first, or leave {c.label} out."
+            )
 
 
 def _refuse_doubts(name: str, home: Contrast, found: Mapping[Contrast, Registration], align: Align) -> None:

@@ -6,7 +6,7 @@ import pytest
 from mrsynth.contrasts import Contrast
 from mrsynth.errors import InputError
 from mrsynth.scans import raw
-from mrsynth.scans.alignment import Registration
+from mrsynth.scans.alignment import Registration, cannot_register
 from mrsynth.scans.foreground import shows_air
 from mrsynth.scans.raw import brought_together, dilated
 from mrsynth.scans.volume import Volume
@@ -106,6 +106,41 @@ def test_an_implausible_registration_is_refused_with_figures_unless_forced(monke
         brought_together("s", volumes)
 
     assert "Doubtful: a turn of 60 degrees (at most 45)." in brought_together("s", volumes, align="force").notes
+
+
+SHEARED = np.array([[2.0, 0.4, 0, 0], [0, 2.0, 0, 0], [0, 0, 3.0, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("thin", [(12, 10, 3), (1, 10, 8), (12, 10, 1)], ids=str)
+@pytest.mark.parametrize("home", [T1, T2])
+def test_too_few_slices_to_register_are_refused_by_name(planted, thin, home):
+    with pytest.raises(InputError, match=r"T2 cannot be registered: it has .* voxels.* at least 4 .*leave T2 out"):
+        brought_together("s", {T1: volume(), T2: volume(thin)}, align="force", onto=home)
+    assert not planted
+
+
+@pytest.mark.parametrize("home", [T1, T2])
+def test_axes_that_are_not_at_right_angles_are_not_registered_as_if_they_were(planted, home):
+    sheared = Volume(volume(seed=1).voxels, SHEARED)
+    with pytest.raises(InputError, match=r"T2 cannot be registered: its axes are not at right angles \(up to"):
+        brought_together("s", {T1: volume(), T2: sheared}, align="force", onto=home)
+
+    alone = {T1: Volume(volume().voxels, SHEARED), T2: sheared}
+    assert brought_together("s", alone).subject.volumes == alone, "on one grid nothing is to be registered"
+
+
+def test_rounding_and_mirrored_axes_are_at_right_angles():
+    """As quaternions in single precision, and affines written with three decimals, have them."""
+    angle = 0.7
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, -1]])
+    affine = np.eye(4)
+    affine[:3, :3] = (turn * [0.9, 0.9, 1.2]).round(3)
+    assert not cannot_register(Volume(np.zeros((256, 256, 160), np.float32), affine))
+
+
+def test_a_single_slice_has_no_bias_field():
+    with pytest.raises(InputError, match=r"--n4 needs at least 2 slices; found one in T1, T2"):
+        brought_together("s", {T1: volume((12, 10, 1)), T2: volume((12, 10, 1), seed=1)}, n4=True)
 
 
 @pytest.fixture
