@@ -106,6 +106,8 @@ class MsgLdmConfig(ChainConfig):
             raise ValueError("seg on with losses.w_seg 0 would learn nothing from the segmentations")
         if not self.structure.decouple and self.losses.w_kl:
             raise ValueError("losses.w_kl acts on style codes; with structure.decouple false there are none")
+        if self.mean_share and self.mean_by == "direct":
+            raise ValueError("mean_share without effect: with mean_by direct nobody makes the call that it trains")
         if self.has_prototypes and self.prototypes == "learned" and not self.prototype:
             raise ValueError("prototype 0 leaves nothing to learn prototypes from; say prototypes: running")
         decoding = {"decode: direct": self.decode == "direct", "known: draft": self.known == "draft"}

@@ -76,10 +76,13 @@ class MsgLdm(Method):
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The mean alone where images come from the decoders; first where a chain takes one step; never with eps."""
+        """The mean alone where images come from the decoders; first where a chain takes one step; with eps only that of
+        the decoders.
+        """
         if self.diffusion is None or self.config.sampler == DIRECT:
             return ("mean",)
-        return modes_of(self.config.param, self.config.mean_share, self.config.steps)
+        one_call = "x0" if self.config.mean_by == DIRECT else self.config.param
+        return modes_of(one_call, self.config.mean_share, self.config.steps)
 
     # --- Training -------------------------------------------------------------------------------------------------
 

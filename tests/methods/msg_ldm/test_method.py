@@ -560,14 +560,20 @@ def test_examples_of_the_mean_start_from_zeros_at_the_last_level(wake, monkeypat
     assert model.modes == ("mean",)
 
 
-def test_the_mean_is_the_structure_networks_own_image_where_the_configuration_says_so(wake, monkeypatch):
-    """As it is of a file of 0.1.0, whose diffusion was not trained for it: and diffusion is not asked."""
-    model, batch = wake(small(mean_by="direct")), batch_of()
+@pytest.mark.parametrize("param", ["eps", "x0"])
+def test_the_mean_is_the_structure_networks_own_image_where_the_configuration_says_so(wake, monkeypatch, param):
+    """As it is of a file of 0.1.0, whose diffusion was not trained for it: and diffusion, whatever it predicts, is not
+    asked.
+    """
+    model, batch = wake(small(mean_by="direct", param=param)), batch_of()
     expected = synthesise(model, batch, sampler="direct")
     monkeypatch.setattr(model.diffusion, "predict", None)
 
     assert torch.equal(synthesise(model, batch, mode="mean"), expected)
-    assert "sample" in model.modes
+    assert model.modes == ("sample", "mean")
+    assert wake(small(mean_by="diffusion", param=param)).modes == (("sample",) if param == "eps" else model.modes)
+    with pytest.raises(ValueError, match="mean_share without effect"):
+        wake(small(mean_by="direct", param="x0", mean_share=0.5))
     assert MsgLdmConfig.model_validate(MsgLdmConfig.from_format_1({})).mean_by == "direct"
 
 
