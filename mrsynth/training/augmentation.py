@@ -30,7 +30,7 @@ class AugmentationConfig(Plain):
     The truth keeps its intensities: a network cannot know how the scanner would have scaled the contrast it makes.
     """
 
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip, of axes that begin so")
     affine: float = Field(0.0, ge=0, le=1, description="probability of a small rotation and scaling")
     rotation: float = Field(0.15, ge=0, description="largest rotation (in the slice plane), radians")
     scaling: float = Field(

@@ -297,6 +297,11 @@ def fresh_method(config: RunConfig) -> Trainable:
             raise UsageError(f"{where}.planes is for methods that learn from slices; this one learns from volumes.")
         if wrong := cannot_be_cut(config.preparation, training.planes):
             raise UsageError(f"{where}.planes {', '.join(training.planes)} with preparation.{wrong}.")
+        if training.augmentation.flip and config.preparation.axes[0] not in "LR":
+            raise UsageError(
+                f"{where}.augmentation.flip mirrors along the first axis, and with preparation.axes "
+                f"{config.preparation.axes} that is not left-right. Set it to 0, or take axes that begin with L or R."
+            )
         if crop and method.dimensions == 2:
             raise UsageError(f"{place} is for methods that learn from volumes; this one learns from slices.")
         if crop and any(side % method.multiple for side in crop):

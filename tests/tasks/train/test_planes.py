@@ -22,7 +22,7 @@ from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.models import load_network
 from mrsynth.tasks.train.cards import planes_of
 from mrsynth.tasks.train.config import RunConfig
-from mrsynth.tasks.train.run import read_config, train
+from mrsynth.tasks.train.run import fresh_method, read_config, train
 from mrsynth.tasks.train.sources import examples_of
 from mrsynth.training.augmentation import AugmentationConfig
 from mrsynth.training.batches import Examples, TrainingConfig
@@ -63,6 +63,16 @@ def test_planes_of_axes_in_another_order_are_refused():
 
     assert "axes SAR" in cannot_be_cut(turned, ("coronal",))
     assert not cannot_be_cut(turned, ("axial",)), "what was always done"
+
+
+@pytest.mark.parametrize("axes", ["PSL", "ARS", "SLP"])
+def test_a_flip_that_would_mirror_front_to_back_or_upside_down_is_refused(axes):
+    run = {"method": {"method": "fgc2f", **preset("fgc2f", "tiny")}, "preparation": {"axes": axes}}
+    with pytest.raises(UsageError, match=rf"training\.augmentation\.flip .*axes {axes} that is not left-right"):
+        fresh_method(RunConfig.model_validate(run))
+
+    fresh_method(RunConfig.model_validate({**run, "training": {"augmentation": {"flip": 0}}}))
+    fresh_method(RunConfig.model_validate({**run, "preparation": {"axes": "RAS"}}))
 
 
 # What is learnt from -------------------------------------------------------------------------------------------------
