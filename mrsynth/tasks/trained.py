@@ -34,6 +34,7 @@ from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import Synthesis, synthesise_volume
 
+View = tuple[PreparationConfig, tuple[Contrast, ...]]  # how a member sees a subject, and what it does not read
 NOT_OF_DIRECT = ("steps", "samples", "noise")  # one call of the decoders has none of them
 
 
@@ -211,16 +212,17 @@ class TrainedCommittee:
         available = {c for c, there in zip(prepared.contrasts, prepared.available, strict=True) if there}
         wanted = [c for c in (self.contrasts if targets is None else targets) if c not in available]
         made: dict[Contrast, dict[str, Array]] = {target: {} for target in wanted}
-        views: list[tuple[PreparationConfig, Prepared]] = [(self.leader, prepared)]
+        views: list[tuple[View, Prepared]] = [((self.leader, self.card.unlearnt), prepared)]
         for member in self.members:
             own_targets = [t for t in wanted if member in self.taking_part(available, t)]
             if not own_targets:
                 continue
             trained = self.load(member)
-            own = next((view for config, view in views if config == trained.preparation), None)
+            view = (trained.preparation, trained.card.unlearnt)
+            own = next((known for kind, known in views if kind == view), None)
             if own is None:
                 own = trained.prepare(subject, prepared.record["crop"])
-                views.append((trained.preparation, own))
+                views.append((view, own))
             image = trained.synthesise(
                 subject,
                 own,
@@ -293,7 +295,8 @@ def seen(
 
 def same_planes(one: Prepared, other: Prepared) -> bool:
     """Whether plane n of both is the same plane of the subject."""
-    return all(one.record[key][2] == other.record[key][2] for key in ("box", "padding"))
+    grids = [(p.grid.orientation, p.grid.resampling, p.record["box"][2], p.record["padding"][2]) for p in (one, other)]
+    return grids[0] == grids[1]
 
 
 def named(progress: Progress | None, name: str) -> Progress | None:

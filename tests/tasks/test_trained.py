@@ -22,6 +22,7 @@ from mrsynth.methods.error_map import MODEST, WILD, ErrorMap, ErrorNetwork
 from mrsynth.reports.record import Report
 from mrsynth.reports.trust import assess
 from mrsynth.sampling import EACH_ONE_CALL, Sampling
+from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.tasks.batch.attempt import Models
 from mrsynth.tasks.batch.estimate import estimate, hidden_by, networks_of
 from mrsynth.tasks.checkpoints.run import card_fields, fetch, listing, verify
@@ -29,6 +30,7 @@ from mrsynth.tasks.complete.run import CompleteOptions, complete, complete_subje
 from mrsynth.tasks.error_maps import read_error_map, write_error_map
 from mrsynth.tasks.inspect import inspect
 from mrsynth.tasks.models import load_method, load_network
+from mrsynth.tasks.trained import same_planes
 from tests.tasks.complete.test_volumes import write_cwdm
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -113,6 +115,36 @@ def test_a_member_is_made_from_slices_of_its_own_planes(entries, write_subject_f
     assert resolve("all").sha256 != before
     with pytest.raises(UsageError, match="the members of all have planes of their own"):
         load_method("all").estimator(Sampling(planes=("coronal",)))
+
+
+def test_a_member_reads_nothing_that_it_never_learnt(entries, write_subject_folder, tmp_path):
+    """Whatever another member, prepared alike, was shown before."""
+    entries[3] = entries[3].model_copy(
+        update={"committee": Committee(members=[Member(name="one"), Member(name="two")])}
+    )
+    subject = load_subject(write_subject_folder(tmp_path, "p1", without=[T1CE]))
+    committee = load_method("all")
+
+    def load(member):
+        trained = committee.load(member)
+        seen = dict.fromkeys((T1, T1CE, T2), 3) if member.card.name == "two" else None
+        return replace(trained, card=trained.card.model_copy(update={"subjects": seen}))
+
+    made = complete_subject(subject, replace(committee, load=load), sampling=EXACT)
+    one, two = (complete_subject(subject, load(m), sampling=EXACT).volumes[T1CE].voxels for m in committee.members)
+    brain = made.prepared.restore(made.prepared.mask).voxels > 0
+    expected, _ = average({"one": one / 1000, "two": two / 1000}, [1, 1], "median", brain)
+
+    assert np.abs(two - alone(subject, "two", T1CE) * 1000).max() > 0.1, "it matters"
+    assert made.volumes[T1CE].voxels == pytest.approx(1000 * expected, abs=0.02)
+
+
+@pytest.mark.parametrize(("axes", "spacing", "same"), [("LPS", 1.0, True), ("LPI", 1.0, False), ("LPS", 2.0, False)])
+def test_a_plane_is_the_same_only_in_the_same_axes_and_spacing(make_subject, axes, spacing, same):
+    subject = make_subject("c")
+    one = prepare(subject, STANDARD, PreparationConfig(crop="full"))
+    other = prepare(subject, STANDARD, PreparationConfig(crop="full", axes=axes, spacing=spacing))
+    assert same_planes(one, other) is same
 
 
 def test_the_sidecar_says_from_which_slices_a_member_was_made(entries, folder, tmp_path):
