@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import STANDARD
-from mrsynth.scans.agreement import information, misplaced, moved
+from mrsynth.scans.agreement import WAYS, elsewhere, information, misplaced, moved
 
 T1, T1CE, T2, FLAIR = STANDARD
 SHAPE = (48, 56, 40)  # coarse blocks of 4 mm at once: no averaging
@@ -44,6 +44,19 @@ def as_t2(image):
 
 def test_what_lies_where_it_should_is_not_spoken_of(head):
     assert misplaced(prepared(t1=head, t2=as_t2(head), flair=head**3)) == []
+
+
+@pytest.mark.parametrize("side", [9, 10])
+@pytest.mark.parametrize(("begin", "end"), [(1, 5), (2, 7), (4, 8)])
+def test_a_mirrored_image_is_laid_on_its_home_to_the_voxel(side, begin, end):
+    """Wherever in the grid it lies: mirrored back it is what it was."""
+    image, shown = np.zeros((side,) * 3, np.intp), np.zeros((side,) * 3, bool)
+    image[(slice(begin, end),) * 3] = np.random.default_rng(0).integers(1, 16, (end - begin,) * 3)
+    shown[(slice(begin, end),) * 3] = True
+    for axis, (words, _, _) in enumerate(WAYS):
+        ways = elsewhere(np.flip(image, axis), np.flip(shown, axis), shown, [4.0] * 3)
+        laid, seen = next(there for there, way in ways if way == words)
+        assert np.array_equal(laid, image) and np.array_equal(seen, shown)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ def test_what_a_regression_predicts_is_its_share_of_the_variance():
     assert predicted_share(noise, np.stack([a, b])) == pytest.approx(0, abs=0.01)
     assert predicted_share(a + noise, np.stack([a, b])) == pytest.approx(0.5, abs=0.02)  # equal variances
     assert predicted_share(np.ones(100), rng.random((2, 100))) == 1
+    by_heart = [predicted_share(rng.random(100), rng.random((2, 100))) for _ in range(20)]
+    assert np.mean(by_heart) < 0, "it is counted where it was not fitted"
 
 
 @pytest.mark.parametrize("spoil", ["noise", "mirrored", "nothing"])

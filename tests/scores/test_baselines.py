@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.scans.preparation import PreparationConfig, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 from mrsynth.scores.baselines import CopyBaseline, RegressionBaseline, as_input, sample_voxels
@@ -37,6 +38,16 @@ def test_the_sample_counts_complete_subjects_only(sample):
     none = sample_voxels([made_up("a", 1).without(T2)], STANDARD)
     assert none.subjects == 0
     assert all(v.size == 0 for v in none.sources.values())
+
+
+def test_an_input_is_scaled_as_a_model_sees_it_and_a_truth_as_protocols_do(sample):
+    first, second = made_up("a", 1), made_up("b", 2, 900.0)
+    inside = first.foreground()
+    for contrast in STANDARD:
+        prepared = prepare(first, (contrast,), PreparationConfig(crop="full", multiple=1))
+        np.testing.assert_allclose(as_input(first, contrast), prepared.images[0][prepared.mask], atol=1e-6)
+        whole = [to_unit(s.volumes[contrast].voxels)[inside] for s in (first, second)]
+        np.testing.assert_allclose(np.sort(sample.truths[contrast]), np.sort(np.concatenate(whole)), atol=1e-6)
 
 
 def test_the_copy_is_the_nearest_contrast_unchanged(sample):
