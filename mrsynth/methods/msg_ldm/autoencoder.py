@@ -80,12 +80,20 @@ class Codebook(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             flat = z.permute(0, 2, 3, 1).float()
             codes = self.codes.float()
-            distance = codes.square().sum(1) - 2 * flat @ codes.T  # up to |z|^2, which is the same for every code
-            nearest = F.embedding(distance.argmin(-1), codes)
+            nearest = F.embedding(nearest_of(flat.detach(), codes.detach()), codes)
             pull = self.commitment * (nearest.detach() - flat).square().mean()
             loss = (nearest - flat.detach()).square().mean() + pull
             straight = flat + (nearest - flat).detach()
             return Quantised(straight.permute(0, 3, 1, 2), loss)
+
+
+def nearest_of(flat: Tensor, codes: Tensor) -> Tensor:
+    """The number of the code (N, D) nearest to each place of flat (B, H, W, D): (B, H, W) int64.
+
+    Image by image: the distances to all codes are by far the largest thing there is.
+    """
+    squares = codes.square().sum(1)  # and |z|^2 is the same for every code
+    return torch.stack([(squares - 2 * image @ codes.T).argmin(-1) for image in flat])
 
 
 class PlainBlock(nn.Module):

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mrsynth.methods.msg_ldm.autoencoder import Autoencoder, AutoencoderConfig, Codebook
 from mrsynth.methods.msg_ldm.discriminator import DiscriminatorConfig, PatchDiscriminator
@@ -51,6 +53,24 @@ def test_check_11_looking_up_a_code_twice_changes_nothing():
 
     assert torch.allclose(once.permute(0, 2, 3, 1).reshape(-1, 4), codebook.codes[nearest], atol=1e-6)
     assert torch.allclose(codebook(once.detach()).latents, once, atol=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor holds that is made within it."""
+
+    most = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.most = max([self.most, *(x.numel() for x in tree_leaves(made) if isinstance(x, torch.Tensor))])
+        return made
+
+
+def test_looking_up_codes_takes_the_memory_of_one_image_however_many_there_are():
+    codebook, z = Codebook(500, 4, 0.25), torch.randn(6, 4, 5, 3)
+    with Largest() as watched:
+        codebook(z)
+    assert watched.most == 5 * 3 * 500
 
 
 def test_the_codebooks_loss_written_out():
