@@ -105,6 +105,22 @@ class LevelEmbedding(nn.Module):
         return torch.cat(halves, dim=1)
 
 
+def folded(x: Tensor, fold: int) -> Tensor:
+    """fold x fold pixels into channels: (B, C, H, W) -> (B, C fold^2, H / fold, W / fold), channels last in memory."""
+    return F.pixel_unshuffle(x, fold).contiguous(memory_format=torch.channels_last)
+
+
+def gated(x: Tensor, gate: nn.Module, embedding: Tensor, fold: int) -> Tensor:
+    """Folded channels x (B, C fold^2, H, W), each times 1 + what the gate makes of the embedding (B, E) for its C.
+
+    Which channels are noise depends on the level, and on what is available or made: the embedding knows.
+    """
+    gates: Tensor = (1 + gate(F.silu(embedding))).repeat_interleave(
+        fold**2, 1
+    )  # one for each pixel folded into channels
+    return x * gates[:, :, None, None].to(x.dtype)
+
+
 def zeroed(module: M) -> M:
     """Start a layer at zero, so that the block around it begins as the identity (or a head as zero)."""
     for parameter in module.parameters():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from mrsynth.networks.blocks import LevelEmbedding, ResidualBlock, SelfAttention, Upsample, zeroed
+from mrsynth.networks.blocks import LevelEmbedding, ResidualBlock, SelfAttention, Upsample, folded, gated, zeroed
 from mrsynth.plain import Plain
 
 
@@ -79,12 +79,12 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig, in_channels: int, out_channels: int, conditions: int = 0):
         super().__init__()
         self.config = config
-        folded = config.fold**2
+        pixels = config.fold**2
         widths = [config.width * m for m in config.multipliers]
         embedding = 4 * config.width
         self.embed_level = LevelEmbedding(config.width, embedding)
         self.embed_condition = nn.Linear(conditions, embedding) if conditions else None
-        self.stem = nn.Conv2d(in_channels * folded, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(in_channels * pixels, widths[0], 3, padding=1)
 
         def block(inputs: int, outputs: int) -> ResidualBlock:
             return ResidualBlock(inputs, outputs, embedding, config.groups, config.dropout)
@@ -129,10 +129,10 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(up)
 
         self.head_norm = nn.GroupNorm(config.groups, widths[0])
-        self.head = zeroed(nn.Conv2d(widths[0], out_channels * folded, 3, padding=1))
+        self.head = zeroed(nn.Conv2d(widths[0], out_channels * pixels, 3, padding=1))
         self.input_gate = nn.Linear(embedding, in_channels) if config.input_skip else None
         self.input_head = (
-            zeroed(nn.Conv2d(in_channels * folded, out_channels * folded, 3, padding=1)) if config.input_skip else None
+            zeroed(nn.Conv2d(in_channels * pixels, out_channels * pixels, 3, padding=1)) if config.input_skip else None
         )
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -141,8 +141,8 @@ class UNet(nn.Module):
         embedding = self.embed_level(level)
         if self.embed_condition is not None and condition is not None:
             embedding = embedding + self.embed_condition(condition.to(embedding.dtype))
-        folded = self.fold(x)
-        h = self.stem(folded)
+        inputs = folded(x, self.config.fold)
+        h = self.stem(inputs)
         skips = [h]
         for stage in cast("Sequence[Stage]", self.down):
             for residual, attention in zip(stage.blocks, stage.attention, strict=True):
@@ -160,12 +160,5 @@ class UNet(nn.Module):
                 h = stage.resample(h)
         out = self.head(F.silu(self.head_norm(h)))
         if self.input_gate is not None and self.input_head is not None:
-            # which channels are noise depends on the level and on what is available: the embedding knows both
-            gate = 1 + self.input_gate(F.silu(embedding))
-            gates = gate.repeat_interleave(self.config.fold**2, 1)  # one for each pixel folded into channels
-            out = out + self.input_head(folded * gates[:, :, None, None].to(x.dtype))
+            out = out + self.input_head(gated(inputs, self.input_gate, embedding, self.config.fold))
         return F.pixel_shuffle(out, self.config.fold)
-
-    def fold(self, x: Tensor) -> Tensor:
-        """fold x fold pixels into channels."""
-        return F.pixel_unshuffle(x, self.config.fold).contiguous(memory_format=torch.channels_last)

@@ -90,8 +90,7 @@ def unfamiliar(subject: Subject, prepared: Prepared, card: Known) -> list[str]:
 
 def foreground_litres(subject: Subject) -> float:
     """Volume of the foreground."""
-    voxel = abs(float(np.linalg.det(subject.reference.affine[:3, :3])))  # cubic millimetres, also of a sheared grid
-    return int(subject.foreground().sum()) * voxel / 1e6
+    return int(subject.foreground().sum()) * subject.reference.voxel_volume / 1e6
 
 
 def has_skull(subject: Subject) -> bool:

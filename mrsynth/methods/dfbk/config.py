@@ -78,9 +78,9 @@ class DfbkConfig(ChainConfig):
 
     sources  multi: the network sees every available contrast; single: only the one it begins from, as in the paper
     unified  one network for every target; false: only `target`, as in the paper, and only from `source` if there is one
-    anchors  for a target, in which order the available contrasts are preferred to begin from; where it says nothing,
-             the order of ANCHORS, then that of `contrasts`. Not with `source`, and not with begin=regression unless
-             sources=single, where nothing reads it
+    anchors  for a target, in which order the available contrasts are preferred to begin from; a target that it does
+             not name has the order of ANCHORS, and what an order leaves out follows in that of `contrasts`. Not with
+             `source`, and not with begin=regression unless sources=single, where nothing reads it
     begin    contrast: that contrast itself; regression: the target as a straight line of all contrasts that the network
              sees, voxel by voxel, fitted when training begins
     shares   of the training examples with 1, 2, and 3 or more missing contrasts; None draws all patterns alike

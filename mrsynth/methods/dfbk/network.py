@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mrsynth.methods.dfbk.attention import BandAttention, BandAttentionConfig
 from mrsynth.methods.dfbk.windows import WindowAttention, WindowRule
-from mrsynth.networks.blocks import LevelEmbedding, Upsample, zeroed
+from mrsynth.networks.blocks import LevelEmbedding, Upsample, folded, gated, zeroed
 from mrsynth.plain import Plain
 
 
@@ -157,8 +157,8 @@ class SwinUNet(nn.Module):
         self.head = zeroed(nn.Conv2d(widths[0], out_channels * config.fold**2, 3, padding=1))
         if config.input_skip:
             self.input_gate = nn.Linear(embedding, in_channels)
-            folded = config.fold**2
-            self.input_head = zeroed(nn.Conv2d(in_channels * folded, out_channels * folded, 3, padding=1))
+            pixels = config.fold**2
+            self.input_head = zeroed(nn.Conv2d(in_channels * pixels, out_channels * pixels, 3, padding=1))
 
     def forward(
         self,
@@ -174,8 +174,8 @@ class SwinUNet(nn.Module):
         if self.embed_target is not None and target is not None:
             embedding = embedding + self.embed_target(target)
         text = (tokens, valid)
-        folded = self.fold(x)
-        h = self.stem(folded)
+        inputs = folded(x, self.config.fold)
+        h = self.stem(inputs)
         skips = [h]
         for stage in cast("Sequence[Stage]", self.down):
             for number, block in enumerate(stage.blocks):
@@ -197,15 +197,8 @@ class SwinUNet(nn.Module):
                 h = stage.resample(h)
         out = self.head(F.silu(self.head_norm(h)))
         if self.config.input_skip:
-            # which channels are noise depends on the level and the target: the embedding knows both
-            gate = 1 + self.input_gate(F.silu(embedding))
-            gates = gate.repeat_interleave(self.config.fold**2, 1)  # one for each pixel folded into channels
-            out = out + self.input_head(folded * gates[:, :, None, None].to(x.dtype))
+            out = out + self.input_head(gated(inputs, self.input_gate, embedding, self.config.fold))
         return F.pixel_shuffle(out, self.config.fold)
-
-    def fold(self, x: Tensor) -> Tensor:
-        """fold x fold pixels into channels."""
-        return F.pixel_unshuffle(x, self.config.fold).contiguous(memory_format=torch.channels_last)
 
 
 def attend(module: nn.Module, h: Tensor, text: tuple[Tensor | None, Tensor | None]) -> Tensor:
