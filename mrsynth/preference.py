@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
-from mrsynth.sampling import AXIAL, MODES, Sampling
+from mrsynth.sampling import AXIAL, MODES, Sampling, of_another_mode, usual_mode
 from mrsynth.scores.rows import Score
 
 AUTO = "auto"
@@ -188,10 +188,12 @@ def sentence(
     targets: Sequence[Contrast],
     why: str,
     own: tuple[Measured, str] | None = None,
+    asked: Sampling = AS_ALWAYS.asked,
 ) -> str:
     """What a checkpoint makes, how well as far as anybody measured, and `why` it is taken, in one sentence.
 
-    own   of the user's benchmark, with the name of its data set
+    own     of the user's benchmark, with the name of its data set
+    asked   the request: scores of another mode than it will be are named as such
     """
     inputs = set[Contrast]().union(*(_inputs(card, available, target) for target in targets))
     case = f"{card.name}: makes {in_words(targets)} from {pattern_name(inputs)}"
@@ -202,6 +204,9 @@ def sentence(
     subjects = f"{score.subjects} validation subject{'s' if score.subjects > 1 else ''}{_claimed_by(card)}"
     if own is not None:
         subjects = f"{score.subjects} subject{'s' if score.subjects > 1 else ''} of your own benchmark ({own[1]})"
+    usual = usual_mode(card.sampling)
+    if of_another_mode(usual, asked.mode or usual):
+        subjects += f" in mode {usual}, not in this one"
     return f"{case} with {mean}{score.value:.1f} dB brain PSNR on {subjects}, {why}."
 
 

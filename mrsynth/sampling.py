@@ -147,6 +147,19 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str, planes: Sequenc
     return mode
 
 
+def usual_mode(said: Mapping[str, Any]) -> str:
+    """The mode of a checkpoint unless one is asked for, which its scores are of; `said` is `Card.sampling`."""
+    return str(said.get("mode") or "draws")
+
+
+def of_another_mode(scored: str, mode: str) -> bool:
+    """Whether scores of images of one mode say nothing of those of another: a sample has more error than a mean.
+
+    The mean of short chains (draws) is close to the mean. scored may be empty, where nobody knows it.
+    """
+    return bool(scored) and scored != mode and "sample" in (scored, mode)
+
+
 def check_chain(sampler: str, asked: Sampling) -> None:
     """Raise UsageError for an option that the sampler of a request does not read."""
     for option, needs in {"eta": "ddim", "variance": "ddpm"}.items():
@@ -189,7 +202,7 @@ def listed(names: Sequence[str]) -> str:
 
 def default_in_words(said: Mapping[str, Any]) -> str:
     """What a checkpoint makes unless told otherwise, and what else it can; `said` is `Card.sampling`."""
-    mode = str(said.get("mode") or "draws")
+    mode = usual_mode(said)
     steps, samples = int(said.get("steps") or 0), int(said.get("samples") or 1)
     chain = str(said.get("sampler") or "its sampler"), steps or 1
     text = in_words(mode, *chain, samples if mode == "draws" else 1)

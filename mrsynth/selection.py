@@ -23,6 +23,7 @@ from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.preference import AS_ALWAYS, AUTO, Circumstances, Preference, in_words, is_at_hand, recorded_for, sentence
+from mrsynth.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,17 @@ def select(
     )
     best, why = preference.best_of(candidates)
     elsewhere = [e for e in entries if not is_at_hand(e) and method in (AUTO, e.method) and _can(e, available, targets)]
-    told = sentence(best, available, targets, why, preference.own.get(best.name))
+    told = sentence(best, available, targets, why, preference.own.get(best.name), given.asked)
     return Selection(best, told, preference.hints(best, candidates, elsewhere))
 
 
-def named(card: Card, available: Collection[Contrast], targets: Iterable[Contrast], method: str = AUTO) -> Selection:
+def named(
+    card: Card,
+    available: Collection[Contrast],
+    targets: Iterable[Contrast],
+    method: str = AUTO,
+    asked: Sampling = AS_ALWAYS.asked,
+) -> Selection:
     """The checkpoint the user named, if it can make all the targets and is of `method`. Raises UsageError if not."""
     targets = check_targets(available, targets)
     if method not in (AUTO, card.method):
@@ -89,7 +96,7 @@ def named(card: Card, available: Collection[Contrast], targets: Iterable[Contras
             f"{card.name} cannot make {in_words(targets)} from {pattern_name(available)}. It makes {card.ability}. "
             "Name another checkpoint, or none to have one chosen."
         )
-    return Selection(card, sentence(card, available, targets, "as asked for by name"))
+    return Selection(card, sentence(card, available, targets, "as asked for by name", asked=asked))
 
 
 def check_targets(available: Collection[Contrast], targets: Iterable[Contrast]) -> tuple[Contrast, ...]:

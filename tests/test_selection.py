@@ -416,6 +416,31 @@ def test_samples_are_asked_of_those_that_draw():
     assert select([*entries, only_draws], THREE, [T1CE], given=asked).entry.name == "committee"
 
 
+@pytest.mark.parametrize(
+    "own, asked, told",
+    [
+        ("mean", "sample", True),
+        ("sample", "mean", True),
+        ("mean", "mean", False),
+        ("sample", None, False),
+        (None, "mean", False),
+        (None, "sample", True),
+    ],
+)
+def test_a_score_of_one_mode_is_none_of_the_other(own, asked, told):
+    """Of mean and sample one errs more; the mean of short chains, which files of 0.1.0 give, is close to the mean."""
+    card = unified("ours", score(18.9)).model_copy(update={"sampling": {"mode": own} if own else {}})
+    request = Sampling(mode=asked)
+    reasons = (
+        select([card], THREE, [T1CE], given=Circumstances(asked=request)).reason,
+        named(card, THREE, [T1CE], asked=request).reason,
+    )
+
+    for reason in reasons:
+        assert "18.9 dB" in reason
+        assert (f"in mode {own or 'draws'}, not in this one" in reason) == told
+
+
 def test_what_its_authors_say_is_said_to_be_theirs():
     figure = AuthorsFigure(target=T1CE, metric="PSNR", value=27.31, protocol="whole volumes", source="their paper")
     reason = select([fetched(T1CE, published=(figure,)), unified()], THREE, [T1CE]).reason

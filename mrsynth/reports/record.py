@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, ValidationInfo, field_val
 from mrsynth.card import Card, DataSource
 from mrsynth.contrasts import WARNINGS, Contrast
 from mrsynth.plain import Plain
-from mrsynth.sampling import AXIAL, Plane
+from mrsynth.sampling import AXIAL, Plane, usual_mode
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window
 from mrsynth.scores.rows import Score, csv_text
 from mrsynth.texts import in_utf8
@@ -116,6 +116,7 @@ class OutputRecord(Record):
 class WeightsRecord(Record):
     """The checkpoint: `scores` are what it reached on its validation subjects, `requires` as in `Card`.
 
+    mode      the one that its scores are of; empty in reports that did not say
     members   of a committee: those that made the image, and none otherwise
     planes    of a member: of the slices that its image was made from
     """
@@ -126,6 +127,7 @@ class WeightsRecord(Record):
     method: str
     training_data: tuple[DataSource, ...] = ()
     scores: tuple[Score, ...] = ()
+    mode: str = ""
     requires: dict[Contrast, tuple[Contrast, ...]] | None = None
     members: tuple["WeightsRecord", ...] = ()
     planes: tuple[Plane, ...] = AXIAL
@@ -140,6 +142,7 @@ class WeightsRecord(Record):
             method=card.method,
             training_data=card.training_data,
             scores=card.scores,
+            mode=usual_mode(card.sampling),
             requires=card.requires,
         )
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from mrsynth.contrasts import Contrast, spelled
 from mrsynth.reports.elements import counted
 from mrsynth.reports.record import Report
+from mrsynth.sampling import of_another_mode
 from mrsynth.scores.rows import Score
 
 FORGIVEN_DB = 2.0  # a straight-line fit that gains more than this says: mostly a matter of brightness and contrast
@@ -78,6 +79,9 @@ def assess(report: Report, target: Contrast) -> Trust:
     against_truth = [f for f in found if f.kind == "reference" and f.target is target]
     self_checks = [] if against_truth else [f for f in found if f.kind == "self-check"]
     known = [] if against_truth else _validated(report.weights.scores, target, available)
+    scored, mode = report.weights.mode, report.sampler.mode
+    unlike = bool(known) and of_another_mode(scored, mode)
+    known = [] if unlike else known
     ratings = [f.rating for f in against_truth + self_checks] + [rate(s.value) for s in known]
     worst = max(ratings, key=RATINGS.index, default=None)
 
@@ -100,6 +104,10 @@ def assess(report: Report, target: Contrast) -> Trust:
         f"{spelled(s.pattern)} had a mean brain PSNR of {s.value:.1f} dB: {expected_quality(s.value)}."
         for s in known
     ]
+    if unlike:
+        said.append(
+            f"What {report.weights.name} reached in validation is of mode {scored}, not of a {mode} as this is."
+        )
     if worst is None:
         said.append("How good it is is unknown: trust nothing in it that the acquired contrasts do not show as well.")
     return Trust(target, worst, " ".join(said))

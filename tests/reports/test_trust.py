@@ -131,3 +131,25 @@ def test_validation_counts_only_with_exactly_these_inputs() -> None:
 
     assert assess(both, FLAIR).rating is rate(19.8) and "19.8 dB" in assess(both, FLAIR).text
     assert assess(one, FLAIR).rating is None and "unknown" in assess(one, FLAIR).text
+
+
+@pytest.mark.parametrize(
+    "scored, mode, counts",
+    [
+        ("mean", "mean", True),
+        ("mean", "sample", False),
+        ("", "sample", True),
+        ("sample", "mean", False),
+        ("draws", "mean", True),
+        ("draws", "sample", False),
+    ],
+)
+def test_validation_of_another_mode_is_told_and_rates_nothing(scored: str, mode: str, counts: bool) -> None:
+    """A sample has more error than the mean that was measured, by several dB."""
+    usual = made_report()
+    weights = usual.weights.model_copy(update={"mode": scored})
+    sampler = usual.sampler.model_copy(update={"mode": mode})
+    said = assess(made_report(scores=(), weights=weights, sampler=sampler), FLAIR)
+
+    assert (said.rating is not None) == counts == ("19.8 dB" in said.text)
+    assert (f"in validation is of mode {scored}, not of a {mode} as this is" in said.text) != counts

@@ -120,7 +120,7 @@ def choose(
         if not (targets := wanted(options, files, card.contrasts)):
             refuse_copies(files)
             return Plan(files, (), None, out, replaced=replaced)
-        selection = named(card, files.available, targets, options.method)
+        selection = named(card, files.available, targets, options.method, options.sampling)
     mode_of(selection.entry.sampling, options, selection.entry.name, selection.entry.planes)
     return Plan(files.only(selection.entry.contrasts), targets, selection, out, checkpoint, replaced)
 
