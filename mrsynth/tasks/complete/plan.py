@@ -1,6 +1,6 @@
 """What `mrsynth complete` would do: files, contrasts to make, the checkpoint and why. Loads no torch."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,6 +151,18 @@ def output_folder(options: CompleteOptions, files: SubjectFiles) -> Path:
         return options.out.expanduser()
     home = files.folder / "mrsynth"
     return home if options.folder.expanduser().is_dir() else home / files.name
+
+
+def reference_files(folder: Path, targets: Sequence[Contrast]) -> dict[Contrast, Path]:
+    """The true images of the targets in a folder; those that are not there are left out, none at all is an error."""
+    files = find_subject(folder, needed=targets)
+    found = {c: files.files[c] for c in targets if c in files.files}
+    if not found:
+        raise InputError(
+            f"{folder} holds none of the contrasts to be made ({', '.join(c.label for c in targets)}); found "
+            f"{', '.join(c.label for c in files.available)}. Leave --reference out, or give the folder with the truth."
+        )
+    return found
 
 
 def header_problems(files: SubjectFiles, align: Align = "auto", onto: Contrast | None = None) -> list[str]:

@@ -18,7 +18,7 @@ from mrsynth.io.files import write_text
 from mrsynth.io.images import subject_of
 from mrsynth.io.nifti import read_volume, write_volume
 from mrsynth.io.store import Resolved, Stock, resolve
-from mrsynth.io.subjects import SubjectFiles, find_subject, load_raw, settle_masks
+from mrsynth.io.subjects import SubjectFiles, load_raw, settle_masks
 from mrsynth.methods import KINDS
 from mrsynth.plain import Array, Progress
 from mrsynth.preference import AUTO
@@ -48,7 +48,7 @@ from mrsynth.tasks.complete.output import (
     results_folder,
     write_results,
 )
-from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems
+from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems, reference_files
 from mrsynth.tasks.complete.regions import region_volumes, segmenter_for
 from mrsynth.tasks.models import check_sampling, load, load_method
 from mrsynth.tasks.trained import Trained
@@ -79,6 +79,8 @@ def plan(options: CompleteOptions, files: SubjectFiles | None = None, stock: Sto
             f"{todo.out} holds the scans; synthetic images never lie beside acquired ones. Give another --out."
         )
     refuse_what_is_there(todo.out, result_names(todo), options.overwrite)
+    if options.reference is not None:
+        reference_files(options.reference, todo.targets)
     return todo
 
 
@@ -331,10 +333,11 @@ def check_on_itself(
 
 
 def check_request(options: CompleteOptions) -> None:
-    """Raise UsageError for a method, sampler, device or precision that does not exist, before anything is read."""
+    """Raise UsageError for a method, sampler, device, precision or program that there is not: nothing is read yet."""
     if options.method not in (AUTO, *KINDS):
         raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(KINDS)}.")
     check_sampling(options)
+    brain_finder(options.strip)
 
 
 def fetched(name: str, progress: Progress | None) -> Resolved:
@@ -361,18 +364,13 @@ def scan_folders(todo: Plan) -> set[Path]:
 
 
 def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:
-    """The true volumes of the targets in a folder; those that are not there are left out, none at all is an error."""
-    files = find_subject(folder, needed=targets)
-    found = {c: read_volume(files.files[c]) for c in targets if c in files.files}
-    if not found:
-        raise InputError(
-            f"{folder} holds none of the contrasts to be made ({', '.join(c.label for c in targets)}); found "
-            f"{', '.join(c.label for c in files.available)}. Leave --reference out, or give the folder with the truth."
-        )
+    """The same, read, on the subject's grid."""
+    files = reference_files(folder, targets)
+    found = {contrast: read_volume(path) for contrast, path in files.items()}
     for contrast, volume in found.items():
         if (there := exactly_on(volume, subject.reference)) is None:
             raise InputError(
-                f"{files.files[contrast]}: the reference does not lie on the grid of {subject.name}.\n"
+                f"{files[contrast]}: the reference does not lie on the grid of {subject.name}.\n"
                 f"{describe_grid('reference', volume)}\n{describe_grid(subject.name, subject.reference)}\n"
                 "Resample it to the subject's grid, or leave --reference out."
             )

@@ -105,6 +105,7 @@ def test_an_unknown_program_is_exit_2_before_anything_is_read(apart, run_cli):
     status, _, err = complete(run_cli, apart, "--strip", "magic")
 
     assert status == 2 and "--strip magic: give auto, off, or one of hd-bet, mri_synthstrip" in err
+    assert complete(run_cli, apart, "--strip", "magic", "--dry-run")[0] == 2, "a dry run ends as the run would"
 
 
 def test_a_checkerboard_shows_both_in_turn():

@@ -18,7 +18,7 @@ from PIL import Image
 
 import mrsynth
 from mrsynth.contrasts import STANDARD, Contrast
-from mrsynth.errors import UsageError
+from mrsynth.errors import InputError, UsageError
 from mrsynth.io.subjects import find_subject, load_subject
 from mrsynth.reports.record import Report
 from mrsynth.sampling import Sampling, fast_steps
@@ -327,6 +327,19 @@ def test_figures_of_a_reference_do_not_depend_on_how_the_scans_are_stored(make_s
     assert {"CONSISTENCY", "EDGE", "EDGE_R"} <= {metric for _, _, metric in axial}
     for order in ((2, 0, 1), (0, 2, 1)):
         assert figures(order) == pytest.approx(axial)
+
+
+@pytest.mark.parametrize("named", ["nowhere", "t1 only"])
+def test_a_reference_that_holds_no_truth_is_told_before_anything_is_read(
+    named, write_subject_folder, tmp_path, monkeypatch
+):
+    """In a dry run too."""
+    folder = write_subject_folder(tmp_path, "p1", without=[T1CE, FLAIR])
+    write_subject_folder(tmp_path, "t1 only", without=[T1CE, T2, FLAIR])
+    monkeypatch.setattr("mrsynth.tasks.complete.run.load_raw", None)
+    for dry in (False, True):
+        with pytest.raises(InputError, match=named):
+            complete(CompleteOptions(folder=folder, reference=tmp_path / named, dry_run=dry, **QUICK))
 
 
 def test_a_reference_is_compared_in_the_whole_volume_and_in_the_brain(write_subject_folder, tmp_path):
