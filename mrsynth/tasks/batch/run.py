@@ -148,19 +148,23 @@ def batch(
     own = of_participants(subjects, options.participants, left_out)[options.part_id :: options.num_parts]
     ensure_folder(out)
     resumed = same_batch(options, out, say)
-    tree.describe()
     part = part_name(options.part_id, options.num_parts, options.participants)
     journal = Journal(out / f"journal{part}.jsonl")
     try:
         with locked(ensure_folder(out / f".part{part}")):
             work = Work(options, tree, journal, say, resumed)
-            work.check(own)
-            work.run(progress or (lambda *_: None))
+            settled = work.check(own)  # a request that no subject can be done with leaves no batch behind
+            same_batch(options, out, note=True)  # another part may have begun meanwhile
+            tree.describe()
+            try:
+                for record in settled:
+                    work.note(record)
+                work.run(progress or (lambda *_: None))
+            finally:
+                records = records_of(out)
+                write_summary(tree, records, left_out)
     except BlockingIOError as error:
         raise UsageError(f"Another run is at work on this part in {out}. Wait, or give another --out.") from error
-    finally:
-        records = records_of(out)
-        write_summary(tree, records, left_out)
     return Batch(out, records, tuple(left_out), tuple(unusable))
 
 
@@ -171,8 +175,10 @@ def write_summary(tree: Tree, records: Mapping[str, Record], left_out: Sequence[
     write_text(tree.out / "index.html", index_html(rows, left_out))
 
 
-def same_batch(options: BatchOptions, out: Path, say: Callable[[str], None]) -> bool:
-    """Note the request in the folder; whether it held this batch already.
+def same_batch(
+    options: BatchOptions, out: Path, say: Callable[[str], None] = lambda _: None, *, note: bool = False
+) -> bool:
+    """Whether the folder holds this batch already; with `note` the request is written into it.
 
     Raises UsageError when it holds a batch of another request, or files of others, whatever `options.overwrite` says.
     """
@@ -191,7 +197,8 @@ def same_batch(options: BatchOptions, out: Path, say: Callable[[str], None]) -> 
         )
     if begun not in (None, known_by):  # the same data may have been moved
         say(f"This batch was begun with another folder than {root}: subjects that were done there are not done again.")
-    write_text(path, json.dumps({**now, "root": known_by}, indent=2) + "\n")
+    if note:
+        write_text(path, json.dumps({**now, "root": known_by}, indent=2) + "\n")
     return there
 
 
@@ -216,11 +223,16 @@ class Work:
         self.network = threading.Lock()  # one subject at a time is sampled; others are read or written meanwhile
         self.stopped = threading.Event()
 
-    def check(self, subjects: list[SubjectFiles]) -> None:
-        """Choose a checkpoint for each and look at headers, before the first second of sampling."""
+    def check(self, subjects: list[SubjectFiles]) -> list[Record]:
+        """Choose a checkpoint for each and look at headers, before the first second of sampling.
+
+        Returns the records of those for whom nothing is to be done: complete, or refused. Raises UsageError or
+        WeightsError for a request that is wrong for everyone; nothing is written either way.
+        """
         before = records_of(self.tree.out)
         done = {name for name, record in before.items() if record.status == "done"}
         refused: dict[str, MrsynthError] = {}
+        complete: list[Record] = []
         stock = Stock()
         for files in subjects:
             finished = files.name in done and (self.tree.out / self.tree.home(files.name) / "report.json").exists()
@@ -229,14 +241,14 @@ class Work:
             # no word of a failure: what lies there is of this batch, killed before the journal knew
             own = self.resumed and (files.name in done or files.name not in before)
             if self.options.targets and not self.options.lacked_by(files):
-                self.journal.add(Record(subject=files.name, status="complete"))
+                complete.append(Record(subject=files.name, status="complete"))
                 continue
             request = self.options.of_subject(files, self.tree, redo=self.options.overwrite or own)
             try:
                 self.tree.refuse_strangers(files)
                 todo = plan(request, files, stock)
                 if todo.selection is None:
-                    self.journal.add(Record(subject=files.name, status="complete"))
+                    complete.append(Record(subject=files.name, status="complete"))
                     continue
                 if problems := header_problems(todo.files, request.align, request.onto):
                     raise InputError(" ".join(problems))
@@ -248,12 +260,11 @@ class Work:
         done &= {files.name for files in subjects}
         if wrong and not self.todo and not done:
             raise wrong[0]  # the request is wrong, and so for everyone
-        for name, reason in refused.items():
-            self.note(failed(name, reason))
         self.say(
             f"{len(subjects)} subjects: {len(self.todo)} to do, {len(done)} done before, "
             f"{len(refused)} that cannot be used."
         )
+        return [*complete, *(failed(name, reason) for name, reason in refused.items())]
 
     def run(self, progress: Progress) -> None:
         """Do them. Raises Interrupted, and what would end every other subject too."""

@@ -278,12 +278,24 @@ def test_of_the_targets_each_subject_gets_those_that_it_lacks(cohort, tmp_path, 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
-    [(["--part-id", "1"], 2, "parts count from 0"), (["--weights", "no-such"], 5, "no-such")],
+    [
+        (["--part-id", "1"], 2, "parts count from 0"),
+        (["--weights", "no-such"], 5, "no-such"),
+        (["--method", "no-such"], 2, "no-such"),
+        (["--mode", "mean", "--steps", "4"], 2, "--steps"),
+        (["--participants", "nobody"], 2, "nobody"),
+        (["--strip", "no-such"], 2, "no-such"),
+    ],
 )
-def test_a_request_that_is_wrong_for_everyone_ends_at_once(arguments, status, message, cohort, tmp_path, run_cli):
+def test_a_request_that_is_wrong_for_everyone_ends_at_once(
+    arguments, status, message, cohort, tmp_path, stand_in, run_cli
+):
+    """And leaves no batch behind: the request put right is no other one than the folder was begun with."""
     ended, _, err = run(run_cli, cohort, tmp_path, *arguments)
 
     assert ended == status and message in err
+    assert not [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert run(run_cli, cohort, tmp_path)[0] == 3, "as without the mistake before"
 
 
 @pytest.mark.parametrize("request_kept", ["{", "[]", '{"seed": ' + "[" * 1000 + "]" * 1000 + "}"])
