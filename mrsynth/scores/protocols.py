@@ -163,6 +163,15 @@ def measure(case: Case, protocols: Iterable[str], **about: Any) -> list[Score]:
     ]
 
 
+def measures(protocol: str, regions: Mapping[str, frozenset[int]]) -> list[tuple[str, str]]:
+    """Region and metric of the rows that a protocol can have, where a segmentation has these regions: as of noise."""
+    noise = np.random.default_rng(0).random((2, 16, 16, 16), np.float32)
+    values = sorted(frozenset[int]().union(*regions.values())) or [0]
+    labels = np.resize(np.array([0, *values], np.int16), noise[0].shape)
+    case = Case(noise[0], noise[1], np.ones(noise[0].shape, bool), labels, regions)
+    return [(region, metric) for region, metric, _ in PROTOCOLS[protocol].measure(case)]
+
+
 def brasyn_dropped(subjects: Iterable[str]) -> dict[str, Contrast]:
     """The contrast that the organisers of BraSyn take away from each case: their rule, with their seed.
 

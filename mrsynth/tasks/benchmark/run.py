@@ -23,6 +23,7 @@ from mrsynth import __version__
 from mrsynth.contrasts import Contrast
 from mrsynth.devices import choose_device
 from mrsynth.errors import InputError, MrsynthError, OutputError, UsageError
+from mrsynth.io.catalogue import spec_of
 from mrsynth.io.datasets import Dataset, open_dataset
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.published_figures import read_published
@@ -34,7 +35,7 @@ from mrsynth.sampling import Sampling, mode_of
 from mrsynth.scans.subject import Subject
 from mrsynth.scores.baselines import Baseline, CopyBaseline, RegressionBaseline, sample_voxels
 from mrsynth.scores.inference import require_scipy
-from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
+from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped, measures
 from mrsynth.scores.rows import BASELINES, LEFT_OUT, REAL, Score, results_csv
 from mrsynth.scores.statistics import Question, question_among
 from mrsynth.tasks.benchmark.contenders import BRASYN, Contender, Gap, checksum, contenders, dropped_gap, read_patterns
@@ -127,10 +128,10 @@ def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
         **options.model_dump(mode="json", include={*Sampling.model_fields, "protocols", "question"} - {"device"}),
         "segmenter": options.segmenter and Path(options.segmenter).name,
     }
-    store = PieceStore(options.out, settings, resume=options.resume or options.num_parts > 1)
-    write_split(options.out / "split.yaml", split.parts)
     work = Work(dataset, split, options, competing)
     plans = {files.name: list(work.jobs(files)) for files in chosen}
+    store = PieceStore(options.out, settings, resume=options.resume or options.num_parts > 1)  # nothing is refused now
+    write_split(options.out / "split.yaml", split.parts)
     own = chosen[options.part_id :: options.num_parts]
     total, done = sum(len(plans[files.name]) for files in own), 0
     failures: list[str] = []
@@ -316,6 +317,9 @@ def check_request(options: BenchmarkOptions) -> None:
     for name in options.protocols:
         if name not in PROTOCOLS:
             raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
+    contrasts = spec_of(options.dataset).contrasts
+    if options.patterns != BRASYN:
+        read_patterns(options.patterns, contrasts)
     question_of(options)
     check_sampling(options)
     if options.record:
@@ -335,7 +339,14 @@ def question_of(options: BenchmarkOptions) -> Question:
             f"--question {options.question}: expected PROTOCOL:REGION:METRIC with one of the protocols of the run "
             f"({', '.join(options.protocols)}), as in {':'.join(question_among(options.protocols))}."
         )
-    return Question(protocol, region, metric.upper())
+    able = measures(protocol, spec_of(options.dataset).regions)
+    known = {(name.lower(), figure): name for name, figure in able}
+    if (place := (region.lower(), metric.upper())) not in known:
+        raise UsageError(
+            f"--question {options.question}: {protocol} does not measure {region}:{metric} on {options.dataset}. It "
+            f"measures {', '.join(map(':'.join, able))}."
+        )
+    return Question(protocol, known[place], metric.upper())
 
 
 def opened(options: BenchmarkOptions, say: Progress) -> tuple[Dataset, Split]:

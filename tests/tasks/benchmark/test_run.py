@@ -20,8 +20,9 @@ from mrsynth.io.splits import write_split
 from mrsynth.io.subjects import load_subject
 from mrsynth.sampling import Sampling
 from mrsynth.scores.metrics import mae, psnr, ssim_map, to_unit
-from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped
+from mrsynth.scores.protocols import PROTOCOLS, brasyn_dropped, measures
 from mrsynth.scores.rows import Score, read_results
+from mrsynth.scores.statistics import question_among
 from mrsynth.tasks.benchmark import run as task
 from mrsynth.tasks.benchmark.measuring import loaded
 from mrsynth.tasks.benchmark.pieces import Piece, PieceStore
@@ -310,6 +311,13 @@ def test_incomplete_subjects_are_tried_where_the_truth_is_there(options, tmp_pat
         ({"sampler": "magic"}, UsageError, "no sampler 'magic'"),
         ({"methods": ("gan",)}, UsageError, "no method 'gan'"),
         ({"dataset": "imagenet"}, UsageError, "no data set"),
+        ({"dataset": "imagenet", "data": None}, UsageError, "no data set"),
+        ({"patterns": "t1+t2:t1"}, UsageError, "T1 is both given and to be made"),
+        ({"patterns": "one-mising"}, UsageError, "one-mising"),
+        ({"question": "brain3d:brain:PSNRFIT"}, UsageError, "does not measure brain:PSNRFIT"),
+        ({"question": "brain3d:volume:PSNR"}, UsageError, "brain:PSNR, "),
+        ({"question": "brain3d:WT:PSNR"}, UsageError, "on folder"),
+        ({"question": "full3d:volume:PSNR"}, UsageError, "one of the protocols of the run"),
         ({"part": "final"}, UsageError, "no part 'final'. It has train, test, all"),
         ({"data": None}, UsageError, "needs --data"),
         ({"dataset": "phantom"}, UsageError, "made on the spot"),
@@ -319,10 +327,23 @@ def test_incomplete_subjects_are_tried_where_the_truth_is_there(options, tmp_pat
         ({"dataset": "wmh"}, InputError, "0 of 19 NIfTI files are named as in WMH"),
     ],
 )
-def test_requests_that_make_no_sense(options, changes, error, part):
+def test_requests_that_make_no_sense(options, tmp_path, changes, error, part):
+    """Put right, they go into the same folder without --resume: a mistake leaves no run behind."""
     with pytest.raises(error) as raised:
         benchmark(options(**changes))
     assert part in str(raised.value)
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+
+
+def test_what_protocols_measure_is_what_a_question_may_be_of():
+    """The table of docs/protocols.md, whatever the labels of a data set are."""
+    regions = {"WT": frozenset({1, 2, 4}), "ET": frozenset({4})}
+    brain, tumour = {("brain", "PSNR_FIT"), ("brain", "CONSISTENCY"), ("brain", "EDGE_R")}, ("ET", "MAE")
+    assert {*brain, tumour} <= set(measures("brain3d", regions)) and tumour not in measures("brain3d", {})
+    assert measures("brasyn", regions) == [("tumour", "SSIM"), ("healthy", "SSIM")] and not measures("brasyn", {})
+    for name in PROTOCOLS:
+        question = question_among([name])
+        assert question[1:] in measures(name, regions)
 
 
 # The report and the command ------------------------------------------------------------------------------------------
