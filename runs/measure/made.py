@@ -8,9 +8,7 @@ import numpy as np
 from mrsynth.contrasts import Contrast
 from mrsynth.io.nifti import read_volume
 from mrsynth.io.subjects import find_subjects, load_subject
-from mrsynth.scans.volume import Volume
-from mrsynth.scores.protocols import Case
-from mrsynth.tasks.benchmark.measuring import scored_case
+from mrsynth.scores.protocols import Case, scored_case
 from mrsynth.tasks.complete.completion import in_u
 
 
@@ -31,6 +29,5 @@ def made_cases(
     for file in files:
         name = file.parent.name.removesuffix(f"_{target}")
         subject = load_subject(subjects[name], segmentation=bool(regions))
-        volume = read_volume(file)
-        made_u = in_u(target, volume.voxels).astype(np.float32)
-        yield name, scored_case(subject, target, Volume(made_u, volume.affine), regions or {})
+        made_u = in_u(target, read_volume(file).voxels).astype(np.float32)
+        yield name, scored_case(subject, target, made_u, regions)

@@ -30,8 +30,7 @@ from mrsynth.plain import Array
 from mrsynth.sampling import AXIAL, Plane, Sampling
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.subject import Subject
-from mrsynth.scores.protocols import PROTOCOLS
-from mrsynth.tasks.benchmark.measuring import scored_case
+from mrsynth.scores.protocols import PROTOCOLS, scored_case
 from mrsynth.tasks.models import load_network
 from mrsynth.tasks.trained import TrainedMethod
 
@@ -120,7 +119,7 @@ def made(
 
 def scores(subject: Subject, home: Prepared, image: Array, target: Contrast) -> Figures:
     """Of one image on the grid of `home`, on the subject's own grid."""
-    case = scored_case(subject, target, home.restore(image), {})
+    case = scored_case(subject, target, home.restore(image).voxels)
     return {metric: value for region, metric, value in PROTOCOLS["brain3d"].measure(case) if region == "brain"}
 
 
