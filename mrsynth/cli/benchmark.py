@@ -1,6 +1,5 @@
 """`mrsynth benchmark` and `mrsynth compare`. Like all commands, each imports its task inside."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -8,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
+from mrsynth.cli.console import (
+    NoProgress,
+    Quiet,
+    Verbose,
+    print_json,
+    print_result,
+    progress_bar,
+    say,
+    speak,
+    validated,
+)
 from mrsynth.cli.options import (
     SOME_FAILED,
     Device,
@@ -117,7 +126,7 @@ def benchmark(
     if list_ and as_json:
         from mrsynth.tasks.benchmark.datasets import dataset_facts
 
-        print_result(json.dumps(dataset_facts(), indent=2, ensure_ascii=False))
+        print_json(dataset_facts())
         return
     if list_ or describe:
         from mrsynth.tasks.benchmark.datasets import describe_dataset, list_datasets

@@ -1,6 +1,7 @@
 """How much is said and where, with the options that set it; the progress bar; what a task refuses, as a usage error."""
 
 import io
+import json
 import logging
 import os
 import sys
@@ -59,6 +60,11 @@ def print_result(text: str) -> None:
     """Print what a script would read: plain, unwrapped, also under -q."""
     with heard():
         print(visible(text), flush=True)
+
+
+def print_json(content: Any) -> None:
+    """Print JSON for programs: ASCII alone, so that it is JSON whatever a stream can show and a name holds."""
+    print_result(json.dumps(content, indent=2))
 
 
 def open_streams() -> None:

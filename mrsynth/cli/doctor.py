@@ -1,10 +1,8 @@
 """`mrsynth doctor`."""
 
-import json
-
 import typer
 
-from mrsynth.cli.console import print_result
+from mrsynth.cli.console import print_json, print_result
 from mrsynth.cli.options import Json
 
 
@@ -14,7 +12,7 @@ def doctor(as_json: Json = False) -> None:
 
     found = examine()
     if as_json:
-        print_result(json.dumps(found.facts, indent=2, ensure_ascii=False))
+        print_json(found.facts)
     else:
         width = max(map(len, found.facts))
         for name, fact in found.facts.items():

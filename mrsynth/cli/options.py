@@ -30,9 +30,12 @@ InputFolder = Annotated[
     Path | None, typer.Option("--input", "-i", metavar="FOLDER", help="The same, as an option.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+MOST_THREADS = 1024  # tens of thousands end a process without a word
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", min=1, metavar="N", help="Processor threads to use.", show_default="one per core"),
+    typer.Option(
+        "--threads", min=1, max=MOST_THREADS, metavar="N", help="Processor threads to use.", show_default="one per core"
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", callback=lowered)]

@@ -1,7 +1,6 @@
 """`mrsynth complete` and `mrsynth inspect`: what is done with one subject. Each imports its task inside."""
 
 import gc
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
+from mrsynth.cli.console import (
+    NoProgress,
+    Quiet,
+    Verbose,
+    print_json,
+    print_result,
+    progress_bar,
+    say,
+    speak,
+    validated,
+)
 from mrsynth.cli.options import (
     T1,
     T2,
@@ -238,7 +247,7 @@ def inspect(
     finally:
         gc.enable()
     if as_json:
-        print_result(json.dumps(found.plain(), indent=2, ensure_ascii=False))
+        print_json(found.plain())
     else:
         show(found)
     if found.status:

@@ -1,13 +1,12 @@
 """`mrsynth weights`: list, show, fetch, import, verify, clear, embed-text. Each imports its task inside."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak
+from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_json, print_result, progress_bar, say, speak
 from mrsynth.cli.options import Json, contrasts_listed, lowered
 from mrsynth.contrasts import STANDARD, contrasts_named
 from mrsynth.errors import UsageError
@@ -24,7 +23,7 @@ def weights_list(as_json: Json = False, verbose: Verbose = False) -> None:
     from mrsynth.tasks.checkpoints.run import facts, listing
 
     if as_json:
-        print_result(json.dumps(facts(), indent=2, ensure_ascii=False))
+        print_json(facts())
         return
     for line in listing(shutil.get_terminal_size((100, 24)).columns):
         print_result(line)
@@ -41,10 +40,12 @@ def weights_show(
     speak(False, verbose)
     from mrsynth.tasks.checkpoints.run import card_fields, card_markdown, card_text
 
-    if card:
-        print_result(card_markdown(name).rstrip())
-        return
-    print_result(json.dumps(card_fields(name), indent=2, ensure_ascii=False) if as_json else card_text(name).rstrip())
+    if card and as_json:
+        raise UsageError("--card prints Markdown, --json JSON: leave one of them out.")
+    if as_json:
+        print_json(card_fields(name))
+    else:
+        print_result((card_markdown(name) if card else card_text(name)).rstrip())
 
 
 @weights_app.command(name="fetch")

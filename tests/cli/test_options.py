@@ -60,6 +60,7 @@ def test_threads_are_limited(run_cli, folder, monkeypatch):
     try:
         assert run_cli("complete", folder, "--threads", 1, "--dry-run")[0] == 0
         assert torch.get_num_threads() == 1 and os.environ["OMP_NUM_THREADS"] == "1"
+        assert run_cli("complete", folder, "--threads", 100_000, "--dry-run")[0] == 2
     finally:
         torch.set_num_threads(before)
 

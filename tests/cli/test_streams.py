@@ -84,6 +84,24 @@ def test_any_stream_takes_what_is_printed(
         assert b"\\u60a3" in printed
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("command", [("inspect", "--json"), ("weights", "list", "--json"), ("doctor", "--json")])
+def test_json_is_json_whatever_a_stream_can_show(
+    tmp_path: Path,
+    encoding: str,
+    command: tuple[str, ...],
+    only_tiny: Path,
+    write_subject_folder: Callable[..., Path],
+    run_into: Callable[..., tuple[int, bytes]],
+) -> None:
+    """An escape of Python's, \\xfc, is none of JSON's."""
+    name = "Müller 患者"
+    folder = write_subject_folder(tmp_path, name, "free", without=[Contrast.T1CE])
+    _, printed = run_into(io.BytesIO(), encoding, *command, *([folder] if command[0] == "inspect" else []))
+    content = json.loads(printed.decode("ascii"))
+    assert content and (command[0] != "inspect" or content["subject"] == name)
+
+
 @pytest.mark.parametrize("stream", [Full, Closed])
 def test_results_are_there_though_nobody_could_be_told(
     tmp_path: Path,

@@ -178,7 +178,7 @@ def make(
             volumes=volumes,
             began=began,
         )
-        for warning in report.warnings:
+        for warning in (*report.notices, *report.warnings):
             log.note(warning, "WARNING")
         log.note(f"done in {report.timings['total']:.1f} s")
         write_text(folder / LOG, todo.places.text(log.text))

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import mrsynth
-from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.contrasts import STANDARD, WARNINGS, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.subjects import find_subject, load_subject
 from mrsynth.reports.record import Report
@@ -98,6 +98,8 @@ def test_the_files_are_named_as_the_study_names_its_own(write_subject_folder, tm
     assert len(scans) == 2 and not scans & set(names(todo.out))
     # what was made is never taken for a scan
     assert find_subject(folder).missing() == (T1CE, FLAIR)
+    said = (todo.out / "mrsynth.log").read_text()
+    assert f"WARNING {WARNINGS[T1CE]}" in said, "wherever a T1ce is written"
 
 
 def test_everything_is_said_of_an_image(subject_folder, only_tiny):
