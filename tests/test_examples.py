@@ -36,7 +36,7 @@ def cohort(tmp_path_factory, write_subject_folder):
 def world(tmp_path):
     """An environment whose `mrsynth`, `sbatch` and `scancel` are scripts in a folder of their own."""
     scripts = {
-        "mrsynth": f"#!{sys.executable}\nfrom mrsynth.cli.app import main\nmain()\n",
+        "mrsynth": f"#!/bin/sh\nexec '{sys.executable}' -c 'from mrsynth.cli.app import main; main()' \"$@\"\n",
         "sbatch": SBATCH,
         "scancel": SCANCEL,
     }

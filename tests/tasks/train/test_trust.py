@@ -357,7 +357,7 @@ def test_the_script_goes_on_after_a_stop_at_any_stage(cohort, tmp_path):
     file, tools = tmp_path / "run.yaml", tmp_path / "bin"
     file.write_text(RUN_FILE.replace("iterations: 2", "iterations: 40"))
     tools.mkdir()
-    (tools / "mrsynth").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAIN}' \"$@\"\n")
+    (tools / "mrsynth").write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{MAIN}' \"$@\"\n")
     (tools / "mrsynth").chmod(0o755)
 
     def stopped_at(stage):
