@@ -22,7 +22,7 @@ from mrsynth.io.folders import few
 from mrsynth.io.nifti import LONGEST_SIDE_MM
 from mrsynth.io.other_formats import affine_of
 from mrsynth.io.reading import open_regular
-from mrsynth.io.sidecars import names_an_agent
+from mrsynth.io.sidecars import IMAGE_KINDS, names_an_agent
 from mrsynth.io.vocabulary import UNNAMED, judge_name
 from mrsynth.plain import Doubles
 from mrsynth.scans.volume import MOST_VOXELS, Volume
@@ -68,22 +68,7 @@ DERIVED = re.compile(
     re.IGNORECASE,
 )
 NO_SCAN = ("its modality", "a localiser", "a derived image", "a colour image")  # how the reasons begin of what is none
-UNLIKE_A_SCAN = {"ADC", "FA", "PHASE", "P", "PHASE MAP", "SUBTRACT", "MIN IP", "MINIP", "PROJECTION IMAGE", "REAL"}
-UNLIKE_A_SCAN |= {
-    "FAT",
-    "FAT_FRACTION",
-    "OPP_PHASE",
-    "OUT_PHASE",
-    "T1 MAP",
-    "T2 MAP",
-    "IMAGINARY",
-    "R",
-    "I",
-    "VELOCITY",
-    "SECONDARY CAPTURE",
-    "SCREEN SAVE",
-    "MOSAIC",
-}
+UNLIKE_A_SCAN = {*IMAGE_KINDS, "SUBTRACT", "MIN IP", "VELOCITY", "SECONDARY CAPTURE", "SCREEN SAVE", "MOSAIC"}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _AGENT_UNSAID = re.compile(  # neither: `unknown`, `n/a` as BIDS has it, `?`
     r"(?i)\s*(?:unknown|undefined|unspecified|not (?:specified|applicable|available|recorded)|n[./]?a\.?"
     r"|[-_?.\[\]\s]*)\s*"
 )
-_KINDS = {  # of ImageType -> what such a file is
+IMAGE_KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "a phase image"),
     **dict.fromkeys(("R", "REAL", "I", "IMAGINARY"), "the real or imaginary part of an image"),
     **dict.fromkeys(
@@ -106,8 +106,8 @@ def series_of(content: Mapping[str, Any]) -> Series | None:
     said = {key: text for key in ("SeriesDescription", "ProtocolName") if (text := str(content.get(key) or "").strip())}
     kinds = content.get("ImageType")
     kinds = [str(kind).upper() for kind in kinds] if isinstance(kinds, list) else []
-    if kind := next((kind for kind in kinds if kind in _KINDS), ""):
-        return Series(Verdict(why=_KINDS[kind]), None, f"ImageType {kind}")
+    if kind := next((kind for kind in kinds if kind in IMAGE_KINDS), ""):
+        return Series(Verdict(why=IMAGE_KINDS[kind]), None, f"ImageType {kind}")
     agent, words = _agent(content)
     timing = _by_timing(content)
     for key, text in said.items():

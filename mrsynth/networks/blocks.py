@@ -115,10 +115,9 @@ def gated(x: Tensor, gate: nn.Module, embedding: Tensor, fold: int) -> Tensor:
 
     Which channels are noise depends on the level, and on what is available or made: the embedding knows.
     """
-    gates: Tensor = (1 + gate(F.silu(embedding))).repeat_interleave(
-        fold**2, 1
-    )  # one for each pixel folded into channels
-    return x * gates[:, :, None, None].to(x.dtype)
+    gates: Tensor = 1 + gate(F.silu(embedding))
+    each = gates.repeat_interleave(fold**2, 1)  # pixel folded into channels
+    return x * each[:, :, None, None].to(x.dtype)
 
 
 def zeroed(module: M) -> M:

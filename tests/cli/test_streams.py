@@ -67,39 +67,33 @@ def test_a_folder_of_any_name_is_completed(
     assert report["subject"] == os.fsencode(name).decode(errors="backslashreplace")
 
 
+@pytest.fixture
+def strange(tmp_path: Path, only_tiny: Path, write_subject_folder: Callable[..., Path]) -> Path:
+    """A subject without T1ce whose name no stream but those of UTF-8 can show, where only the tiny checkpoint is."""
+    return write_subject_folder(tmp_path, "Ångström 患者", "brats21", without=[Contrast.T1CE])
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8", "latin-1"])
 @pytest.mark.parametrize("command", [("inspect",), ("complete", "--help")])
 def test_any_stream_takes_what_is_printed(
-    tmp_path: Path,
-    encoding: str,
-    command: tuple[str, ...],
-    only_tiny: Path,
-    write_subject_folder: Callable[..., Path],
-    run_into: Callable[..., tuple[int, bytes]],
+    encoding: str, command: tuple[str, ...], strange: Path, run_into: Callable[..., tuple[int, bytes]]
 ) -> None:
-    folder = write_subject_folder(tmp_path, "Ångström 患者", "brats21", without=[Contrast.T1CE])
-    status, printed = run_into(io.BytesIO(), encoding, *command, *([folder] if command == ("inspect",) else []))
+    status, printed = run_into(io.BytesIO(), encoding, *command, *([strange] if command == ("inspect",) else []))
     assert status == 0 and printed.decode(encoding)
     if encoding != "utf-8" and command == ("inspect",):
         assert b"\\u60a3" in printed
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-@pytest.mark.parametrize("command", [("inspect", "--json"), ("weights", "list", "--json"), ("doctor", "--json")])
+@pytest.mark.parametrize("command", ["inspect", "weights list", "weights show tiny", "benchmark --list", "doctor"])
 def test_json_is_json_whatever_a_stream_can_show(
-    tmp_path: Path,
-    encoding: str,
-    command: tuple[str, ...],
-    only_tiny: Path,
-    write_subject_folder: Callable[..., Path],
-    run_into: Callable[..., tuple[int, bytes]],
+    encoding: str, command: str, strange: Path, run_into: Callable[..., tuple[int, bytes]]
 ) -> None:
     """An escape of Python's, \\xfc, is none of JSON's."""
-    name = "Müller 患者"
-    folder = write_subject_folder(tmp_path, name, "free", without=[Contrast.T1CE])
-    _, printed = run_into(io.BytesIO(), encoding, *command, *([folder] if command[0] == "inspect" else []))
+    of_whom = [strange] if command == "inspect" else []
+    status, printed = run_into(io.BytesIO(), encoding, *command.split(), "--json", *of_whom)
     content = json.loads(printed.decode("ascii"))
-    assert content and (command[0] != "inspect" or content["subject"] == name)
+    assert status == 0 and content and (not of_whom or content["subject"] == strange.name)
 
 
 @pytest.mark.parametrize("stream", [Full, Closed])

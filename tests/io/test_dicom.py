@@ -61,6 +61,7 @@ def test_the_volume_is_that_of_the_scanner(tmp_path, write_series):
         ("t2_tra", {"each": lambda k: {"0018|0081": str(20 + 80 * (k % 2))}}, "of several echo times"),
         ("t2_tra", {"each": lambda k: {"0020|0032": f"-20\\{30 + 0.3 * k}\\{-5 + 2.5 * k}"}}, "3.3 mm sideways"),
         ("t2_tra", {"image_type": "ORIGINAL\\PRIMARY\\M\\MOSAIC"}, "derived image (MOSAIC)"),
+        ("t1_tra", {"image_type": "DERIVED\\PRIMARY\\M\\SUB"}, "derived image (SUB)"),  # what JSON files call none too
         ("t2_tra", {"tr": 500, "te": 10}, "its description says T2, its timing (TR 500 ms TE 10 ms) says T1"),
         ("something", {"tr": 1500, "te": 40}, "neither its description nor its timing"),
     ],

@@ -364,7 +364,10 @@ def scan_folders(todo: Plan) -> set[Path]:
 
 
 def references(folder: Path, subject: Subject, targets: Sequence[Contrast]) -> dict[Contrast, Volume]:
-    """The same, read, on the subject's grid."""
+    """The true volumes of the targets in a folder (`reference_files`), on the subject's grid.
+
+    Raises InputError for one that lies on another grid.
+    """
     files = reference_files(folder, targets)
     found = {contrast: read_volume(path) for contrast, path in files.items()}
     for contrast, volume in found.items():
