@@ -12,10 +12,12 @@ exit status: that of `mrsynth batch`; 3: some subjects failed, the others are do
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import dask
 from dask_jobqueue import SLURMCluster
 
 
@@ -41,6 +43,8 @@ def main() -> int:
         memory=asked.memory,
         walltime=asked.walltime,
         interface=asked.interface,
+        python=dask.config.get("jobqueue.slurm.python", None)
+        or shlex.quote(sys.executable),  # a line of a shell script
         job_extra_directives=asked.sbatch,
         worker_extra_args=["--lifetime", f"{lifetime}s", "--lifetime-stagger", "60s"],
     ) as cluster:

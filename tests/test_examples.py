@@ -51,8 +51,8 @@ def world(tmp_path):
     return {**kept, "PATH": path, "PYTHONPATH": str(CHECKOUT), "JOBS": str(tmp_path / "jobs"), "OMP_NUM_THREADS": "1"}
 
 
-def example(name, *words, **world):
-    start = [sys.executable] if name.endswith(".py") else ["bash"]
+def example(name, *words, python=sys.executable, **world):
+    start = [python] if name.endswith(".py") else ["bash"]
     command = [*start, str(CHECKOUT / "examples" / name), *map(str, words)]
     return subprocess.run(command, env=world, capture_output=True, text=True)
 
@@ -106,7 +106,11 @@ def test_jobs_of_slurm_are_workers(cohort, tmp_path, world, tiny_checkpoint):
     pytest.importorskip("dask_jobqueue")
     out = tmp_path / "out"
     words = ("--jobs", 1, "--cores", 1, "--interface", "lo", "--sbatch=--qos=low")
-    done = example("slurm_dask.py", cohort, out, *words, "--weights", tiny_checkpoint, "--no-self-check", **world)
+    environment = tmp_path / "an environment"
+    environment.symlink_to(sys.prefix, target_is_directory=True)
+    python = environment / Path(sys.executable).relative_to(sys.prefix)
+    words = (cohort, out, *words, "--weights", tiny_checkpoint, "--no-self-check")
+    done = example("slurm_dask.py", *words, python=str(python), **world)
 
     assert done.returncode == 3, done.stderr
     assert status_of(out) == WANTED
