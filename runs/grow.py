@@ -1,0 +1,99 @@
+"""A larger FgC2F-UDiff that makes what a checkpoint makes: a start for training it on.
+
+usage: python -m runs.grow CHECKPOINT OUT [--blocks N] [--neighbours N]
+
+CHECKPOINT     name or path of a checkpoint of fgc2f
+--blocks       residual blocks per level on the way down
+--neighbours   slices below and above that the network reads
+OUT            receives the larger checkpoint; its card is that of the smaller
+
+What is new adds nothing yet: the last convolution of every new block and attention is zero (Goyal et al. 2017, section
+5.1), and so are the weights of new input channels. `--init OUT` and a run file with these sizes train it on.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
+from mrsynth.methods.fgc2f import FgC2F, FgC2FConfig
+from mrsynth.tasks.models import load_network
+
+BY_CHANNEL = ("network.stem.weight", "network.input_head.weight")  # (out, channels x fold^2, 3, 3)
+GATE = ("network.input_gate.weight", "network.input_gate.bias")  # (channels, ...)
+
+
+def main() -> None:
+    """Build the larger network, fill it, write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--blocks", type=int)
+    parser.add_argument("--neighbours", type=int)
+    args = parser.parse_args()
+    found = load_network(args.checkpoint)
+    if not isinstance(found.method, FgC2F):
+        parser.error(f"{args.checkpoint} is a checkpoint of {found.card.method}, not of fgc2f")
+    larger = grown(found.method, args.blocks, args.neighbours)
+    config = larger.config.model_dump(mode="json")
+    write_checkpoint(
+        args.out, Checkpoint(found.card, config, found.preparation.model_dump(mode="json"), larger.saved_state())
+    )
+
+
+def grown(method: FgC2F, blocks: int | None = None, neighbours: int | None = None) -> FgC2F:
+    """The same function in a network of more residual blocks on the way down and more neighbouring slices.
+
+    Raises ValueError for fewer of either than there are, and for more blocks where the way up takes more from a level
+    than what the last of them made (`up_blocks`): what was its second input would be its third.
+    """
+    config = method.config
+    had, blocks = config.network.blocks, blocks or config.network.blocks
+    n, neighbours = config.neighbours, config.neighbours if neighbours is None else neighbours
+    if blocks < had or neighbours < n:
+        raise ValueError(f"a network of {had} blocks and {n} neighbours does not shrink")
+    if blocks > had and config.network.ascending > 1:
+        raise ValueError(f"more blocks need up_blocks 1, found {config.network.ascending}")
+    network = config.network.model_copy(update={"blocks": blocks, "up_blocks": config.network.ascending})
+    larger = FgC2F(FgC2FConfig.model_validate(config.model_copy(update={"network": network, "neighbours": neighbours})))
+    state = larger.state_dict()
+    places = input_channels(len(method.contrasts), n, neighbours)
+    for name, tensor in method.state_dict().items():
+        if name in (*BY_CHANNEL, *GATE):
+            state[name] = spread(tensor, state[name], places, config.network.fold**2 if name in BY_CHANNEL else 0)
+        else:
+            state[name] = tensor
+    larger.load_state_dict(state)
+    return larger
+
+
+def input_channels(contrasts: int, had: int, neighbours: int) -> list[int]:
+    """Where each input channel of `had` neighbours lies among those of `neighbours`.
+
+    Contrasts and guidance come first, then for each contrast the slices from the lowest to the highest.
+    """
+    added = neighbours - had
+    below = [range(added, neighbours), range(neighbours, neighbours + had)]
+    around = [
+        contrasts + 1 + 2 * neighbours * c + place for c in range(contrasts) for places in below for place in places
+    ]
+    return [*range(contrasts + 1), *around]
+
+
+def spread(tensor: Tensor, like: Tensor, places: list[int], pixels: int) -> Tensor:
+    """The weights of input channels at their new places, those of the others 0.
+
+    pixels   folded into each channel along the second axis; 0: channels are along the first
+    """
+    whole = torch.zeros_like(like)
+    if pixels:
+        whole[:, [place * pixels + pixel for place in places for pixel in range(pixels)]] = tensor
+    else:
+        whole[places] = tensor
+    return whole
+
+
+if __name__ == "__main__":
+    main()
