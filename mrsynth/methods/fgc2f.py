@@ -123,6 +123,11 @@ class FgC2FConfig(ChainConfig):
     gradient_weight: float = Field(
         0.0, ge=0, description="of the mean absolute difference between the gradients of x_0 and of the truth"
     )
+    snr_cap: float = Field(
+        1.0,
+        ge=1,
+        description="examples of the chain weigh as their signal-to-noise ratio, from 1 to this; 1: all alike",
+    )
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
     eta: float = Field(0.0, ge=0, le=1, description="of ddim; 0 is deterministic, 1 as noisy as ddpm")
@@ -145,6 +150,10 @@ class FgC2FConfig(ChainConfig):
             raise ValueError(f"no phase ends before the one before it, as in phases {self.phases}")
         if self.gradient_weight and self.param == "eps":
             raise ValueError("gradient_weight needs param x0 or v: of noise alone eps tells next to nothing of x_0")
+        if self.snr_cap > 1 and self.param != "x0":
+            raise ValueError(f"snr_cap needs param x0: an error of {self.param} grows with the ratio by itself")
+        if self.snr_cap > 1 and self.mean_share == 1:
+            raise ValueError("snr_cap without effect: with mean_share 1 no example is of the chain")
         return self
 
     @model_validator(mode="after")
@@ -312,7 +321,12 @@ class FgC2F(Method):
         return [Objective("denoise", list(self.parameters()), self.loss)]
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error on the missing contrasts whose truth is known; every example weighs the same."""
+        """Mean squared error on the missing contrasts whose truth is known; every example weighs the same.
+
+        With `snr_cap`, one of the chain weighs min(max(SNR, 1), snr_cap), SNR = abar / (1 - abar): between the
+        truncated ratio of Salimans & Ho 2022 (section 4) and the clipped one of Hang et al. 2023 (section 3.4).
+        Without it x_0 at low noise, where errors are small and texture is made, would count next to nothing.
+        """
         b = len(batch.images)
         level = self.draw_levels(b, generator)
         eps = torch.randn(batch.images.shape, generator=generator).to(batch.images.device)
@@ -328,6 +342,9 @@ class FgC2F(Method):
             x_0 = to_x0(self.config.param, output, x_t, abar)
             error = error + self.config.gradient_weight * gradient_error(x_0 - truth)
         per_example = torch.where(wanted, error, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
+        if self.config.snr_cap > 1:
+            ratio = (abar / (1 - abar)).flatten().clamp(1, self.config.snr_cap).to(per_example)
+            per_example = torch.where(mean, per_example, ratio * per_example)
         return {"loss": per_example.mean()}
 
     def distance(self, error: Tensor) -> Tensor:
