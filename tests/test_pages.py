@@ -1,10 +1,18 @@
-"""The pages lead somewhere: no link is dead, and docs/index.md leaves none out."""
+"""The pages lead somewhere, docs/index.md leaves none out, and what they name of options and keys is what there is."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
+from mrsynth.cli.app import app
+from mrsynth.methods import METHODS, method_class
+from mrsynth.plain import Plain
+from mrsynth.scans.preparation import PreparationConfig
+from mrsynth.tasks.train.config import DataConfig, RunConfig
+from mrsynth.training.batches import TrainingConfig
 from runs.measure import pages
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -80,3 +88,109 @@ def test_wins_are_volumes_above_the_bar():
     assert pages.wins(found["regression"]) == 0
     better = [r | {"psnr_brain_fit": r["psnr_brain_fit"] + 0.1} for r in found["regression"]]
     assert pages.wins(better) == len(better) == 12
+
+
+def keys_of(config, before=""):
+    """Every key of a configuration with its default, at any depth: {"network.width": 64, ...}."""
+    found = {}
+    for name, field in config.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Plain):
+            found |= keys_of(inner, f"{before}{name}.")
+        else:
+            found[f"{before}{name}"] = field.default
+    return found
+
+
+def named_on(text):
+    """Words in code."""
+    return {word for span in re.findall(r"`([^`\n]+)`", text) for word in re.findall(r"\w+", span)}
+
+
+def configuration_words(method):
+    """The words of a method's page under Configuration, and of the page that it leaves the network to."""
+    page = (CHECKOUT / "docs" / "methods" / f"{method}.md").read_text(encoding="utf-8")
+    section = page.partition("## Configuration")[2].partition("\n## ")[0]
+    others = [configuration_words(other) for other in METHODS if f"({other}.md)" in section]
+    return set(re.findall(r"\w+", section)).union(*others)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_key_of_a_method_is_on_its_page(method):
+    keys = {part for key in keys_of(method_class(method).Config) for part in key.split(".")} - {"method"}
+
+    assert sorted(keys - configuration_words(method)) == []
+
+
+def test_every_key_of_a_run_file_is_told_with_its_default():
+    page = (CHECKOUT / "docs" / "training.md").read_text(encoding="utf-8")
+    section = page.partition("## The keys of a run file")[2].partition("\n## ")[0]
+    told = {}
+    for head, defaults, *_ in (line.strip("| ").split(" | ") for line in section.splitlines() if line[:3] == "| `"):
+        if head.endswith(".`"):  # of a table
+            place = head.strip("`.")
+            continue
+        first, *names = head.replace("`", "").split(", ")
+        stem = ".".join([place, *first.split(".")[:-1]])
+        values = re.findall(r"\[.*?\]|[^, ]+", defaults)
+        told |= dict(zip([f"{place}.{first}", *(f"{stem}.{name}" for name in names)], values, strict=True))
+
+    wanted = {
+        f"{place}.{key}": value
+        for place, config in (("training", TrainingConfig), ("preparation", PreparationConfig))
+        for key, value in keys_of(config).items()
+    }
+    assert set(told) == set(wanted)
+    wrong = {key: (told[key], value) for key, value in wanted.items() if not says(told[key], value)}
+    assert wrong == {}
+    assert set(RunConfig.model_fields) | set(DataConfig.model_fields) <= named_on(section)
+
+
+def says(text, value):
+    """Whether a cell of a table means a default."""
+    if isinstance(value, tuple):
+        return text in (value[0], "[" + ", ".join(f"{part:g}" for part in value if not isinstance(part, str)) + "]")
+    return text == ("none" if value is None else value if isinstance(value, str) else f"{value:.10g}")
+
+
+def options_typed(command):
+    """The options of a command and all below it."""
+    own = {name for p in command.params for name in (*p.opts, *p.secondary_opts) if name.startswith("--")}
+    return own.union(*map(options_typed, getattr(command, "commands", {}).values()))
+
+
+OF_OTHERS = {"help", "gpus", "nv", "build-arg", "participant-label", "command"}  # of every program, and of others
+FOR_USERS = [
+    CHECKOUT / "README.md",
+    *(page for page in DOCS if page.parent.name != "cards" and page.stem != "training-log"),
+]
+
+
+def options_named(text):
+    """Those of commands of mrsynth in code, in lines and in sentences, without the dashes."""
+    lines = re.findall(r"^ *mrsynth(?:-bids)? [^#\n]*", text.replace("\\\n", " "), flags=re.MULTILINE)
+    spans = re.findall(r"`((?:mrsynth [^`\n]*|(?!docker)[a-z-]+ )?--[^`\n]+)`", text)
+    return {option for words in (*lines, *spans) for option in re.findall(r"(?<![\w-])--([a-z][\w-]+)", words)}
+
+
+@pytest.mark.parametrize("page", FOR_USERS, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
+def test_every_option_that_a_page_names_is_one(page):
+    known = {name[2:] for name in options_typed(typer.main.get_command(app))}
+
+    assert sorted(options_named(page.read_text(encoding="utf-8")) - known - OF_OTHERS) == []
+
+
+def test_an_option_that_is_none_is_seen():
+    text = (
+        "```bash\nmrsynth x \\\n    --aa 1  # --no\ndocker run --no\n```\n`--bb-c`, `batch --dd`, `mrsynth x --ee`, -n"
+    )
+
+    assert options_named(text) == {"aa", "bb-c", "dd", "ee"}
+
+
+def test_the_readme_names_every_extra():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+
+    assert [extra for extra in extras if extra != "dev" and f"| `{extra}` |" not in readme] == []
