@@ -194,3 +194,19 @@ def test_the_readme_names_every_extra():
     readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
     assert [extra for extra in extras if extra != "dev" and f"| `{extra}` |" not in readme] == []
+
+
+FILE = re.compile(r"\b(?:docs|examples|mrsynth|runs|tests|tools)/[\w/-]+\.(?:json|md|py|sh|yaml)\b")
+
+
+@pytest.mark.parametrize("folder", ["docs", "examples", "mrsynth"])
+def test_no_file_that_is_named_is_gone(folder):
+    texts = {
+        path: path.read_text(encoding="utf-8")
+        for end in ("md", "py", "sh")
+        for path in CHECKOUT.glob(f"{folder}/**/*.{end}")
+    }
+    named = {(path.name, name) for path, text in texts.items() for name in FILE.findall(text)}
+
+    assert named
+    assert [where for where in sorted(named) if not (CHECKOUT / where[1]).exists() and "newpaper" not in where[1]] == []

@@ -31,7 +31,7 @@ from mrsynth.sampling import Mode
 
 
 class FrequencyConfig(Plain):
-    """Guidance by frequency (section 2 of the specification).
+    """Guidance by frequency.
 
     mode    c2f: low-pass while coarse, high-pass while fine; plain: the low-frequency source, unfiltered;
             none: zeros; lf_only, hf_only, swapped; soft: a learnt cross-fade of the two

@@ -1,8 +1,8 @@
 """What any synthesis must beat: the best of the available contrasts taken as it is, and a regression voxel by voxel.
 
-Both are fitted on training subjects, never on those they are scored on. The regression is that of
-`tools/voxel_baseline.py`: gradient boosting from the same voxel of the available contrasts to the voxel of the missing
-one, brought to [0, 1] as the protocols bring the truth.
+Both are fitted on training subjects, never on those they are scored on. The regression is gradient
+boosting from the same voxel of the available contrasts to the voxel of the missing one, brought to [0, 1] as the
+protocols bring the truth.
 """
 
 from collections.abc import Iterable, Sequence

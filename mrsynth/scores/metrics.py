@@ -1,7 +1,7 @@
 """How close a synthetic image is to the true one: errors, SSIM, how evenly it errs between slices, how sharp it is.
 
 Formulas only; what is compared, where and after which scaling is in `protocols`. `to_unit` brings a truth to [0, 1] as
-all of them do, and as `tools/voxel_baseline.py` does.
+all of them do.
 """
 
 from typing import Any, NamedTuple

@@ -11,7 +11,7 @@ from mrsynth.diffusion.schedules import levels
 from mrsynth.errors import UsageError
 
 SCHEDULE = exponential()
-# Section 2 of the specification: sqrt(eta), eta, alpha, from x_t, from x_0, variance / kappa^2, pixel and latent scale.
+# As in docs/methods/dfbk.md: sqrt(eta), eta, alpha, from x_t, from x_0, variance / kappa^2, pixel and latent scale.
 TABLE = [
     (0.100000, 0.010000, 0.010000, 0.000000, 1.000000, 0.000000, 1.6000, 1.0198),
     (0.520096, 0.270500, 0.260500, 0.036969, 0.963031, 0.009630, 4.1206, 1.4429),

@@ -54,8 +54,8 @@ def test_plain_linear_over_200_levels_is_refused_because_signal_is_left():
     assert require_noise(cosine(200)).length == 200
 
 
-def test_values_of_the_specification():
-    """fgc2f, section 4: how much signal is left at the end and at the switch from coarse to fine."""
+def test_values_that_docs_and_presets_rest_on():
+    """Of fgc2f: how much signal is left at the end and at the switch from coarse to fine."""
     assert float(cosine(200).abar[-1]) == pytest.approx(6e-8, rel=0.1)
     assert float(cosine(200).abar[99]) == pytest.approx(0.49, abs=0.01)
     assert float(linear_scaled(200).abar[-1]) == pytest.approx(3.0e-5, rel=0.02)

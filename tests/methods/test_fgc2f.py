@@ -1,4 +1,4 @@
-"""FgC2F-UDiff: the checks of its specification, and that every switch of the configuration does what it says."""
+"""FgC2F-UDiff: what its paper claims, and that every switch of the configuration does what it says."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,7 @@ from mrsynth.scans.preparation import PreparationConfig, prepare
 T1, T1CE, T2, FLAIR = STANDARD
 ALL_PATTERNS = patterns()
 RANKED = ("flair", "t1", "t1ce", "t2")  # another order than the default
-TABLE = {  # section 2 of the specification: available -> (low from, high from)
+TABLE = {  # available -> (low from, high from)
     "t1": (T1, T1),
     "t1ce": (T1CE, T1CE),
     "t2": (T2, T2),

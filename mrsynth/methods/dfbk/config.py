@@ -16,7 +16,7 @@ from mrsynth.methods.patterns import Shares
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
-# The contrast to begin from: the first of these that is available (section 7 of the specification).
+# The contrast to begin from: the first of these that is available.
 ANCHORS: Mapping[Contrast, tuple[Contrast, ...]] = {
     Contrast.T1: (Contrast.T1CE, Contrast.FLAIR, Contrast.T2),
     Contrast.T1CE: (Contrast.T1, Contrast.FLAIR, Contrast.T2),

@@ -17,7 +17,7 @@ from mrsynth.plain import Plain
 
 
 class LossConfig(Plain):
-    """Weights and forms of the losses (section 4 of the specification); a weight of 0 leaves the term out.
+    """Weights and forms of the losses; a weight of 0 leaves the term out.
 
     The first stage minimises the image error + w_latent price of the latents + w_gan adversarial loss; the structure
     stage w_sa (w_rec image error + w_freq spectra) + w_seg regions + w_sc style consistency + w_kl pull at the heads.
@@ -44,7 +44,7 @@ class LossConfig(Plain):
 
 
 class MsgLdmConfig(ChainConfig):
-    """Every choice and ablation of the method; defaults are those of the specification.
+    """Every choice and ablation of the method; defaults are the paper's where it is known.
 
     decode     diffusion; or direct: the images of the structure network's own decoders, and no diffusion model at all.
                A model with diffusion gives them too: sampler "direct"

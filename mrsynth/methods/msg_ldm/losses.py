@@ -1,4 +1,4 @@
-"""What the stages of MSG-LDM minimise: tensors in, means out; section 4 of the specification.
+"""What the stages of MSG-LDM minimise: tensors in, means out.
 
 Everything is computed in float32 at least, also under autocast.
 """

@@ -24,7 +24,7 @@ GROUPS = 8
 
 
 class StructureConfig(Plain):
-    """Sizes and ablations of the structure-style network; defaults follow the specification.
+    """Sizes and ablations of the structure-style network; defaults are the paper's where it is known.
 
     hfib           residual: C + (C - G*C), the paper's; conv: the public code's; none: C
     sigma          adaptive: width of G, 0.3 to 1.5 pixels, from the spread and roughness of each channel before its

@@ -1,4 +1,4 @@
-"""DFBK: the checks of its specification, and that every switch of the configuration does what it says."""
+"""DFBK: what its paper claims, and that every switch of the configuration does what it says."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ t1: t1ce<t1 t2<t1 flair<t1 | t1ce: t1<t1ce t2<t1ce flair<t1ce | t2: t1<t2 t1ce<t
 flair: t1<flair t1ce<flair t2<flair | t1+t1ce: t2<t1 flair<t1 | t1+t2: t1ce<t1 flair<t2 | t1+flair: t1ce<t1 t2<flair
 t1ce+t2: t1<t1ce flair<t2 | t1ce+flair: t1<t1ce t2<flair | t2+flair: t1<flair t1ce<flair | t1+t1ce+t2: flair<t2
 t1+t1ce+flair: t2<flair | t1+t2+flair: t1ce<t1 | t1ce+t2+flair: t1<t1ce
-"""  # section 7 of the specification: available: target<anchor ...
+"""  # available: target<anchor ...
 CASES = [
     (row.split(":")[0].strip(), *case.split("<"))
     for row in TABLE.replace("\n", "|").split("|")

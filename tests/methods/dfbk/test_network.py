@@ -121,7 +121,7 @@ def test_any_size_that_halves_evenly_runs_and_windows_see_the_same_where_they_di
 
 
 def test_the_backbone_of_the_paper_has_its_size():
-    """About 190 million by the estimate of the specification, without attention on bands."""
+    """About 190 million, without attention on bands."""
     with torch.device("meta"):
         network = SwinUNet(SwinUNetConfig(), 2, 1)
     count = sum(p.numel() for p in network.parameters())

@@ -1,4 +1,4 @@
-"""MSG-LDM: the checks of its specification that its networks alone cannot show, and what every switch does."""
+"""MSG-LDM: what its paper claims that its networks alone cannot show, and what every switch does."""
 
 import copy
 import math
