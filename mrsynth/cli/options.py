@@ -37,7 +37,7 @@ Threads = Annotated[
         "--threads", min=1, max=MOST_THREADS, metavar="N", help="Processor threads to use.", show_default="one per core"
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", envvar="MRSYNTH_DEVICE", callback=lowered)]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", callback=lowered)]
 Noise = Annotated[
     str | None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mrsynth.cli.console import Quiet, Verbose, print_result, say, speak
+from mrsynth.cli.options import lowered
 from mrsynth.contrasts import Contrast
 
 
@@ -19,19 +20,27 @@ class Align(StrEnum):
 
 
 AlignOption = Annotated[
-    Align, typer.Option(help="Scans on different grids: register, refuse, or register whatever the doubts.")
+    Align,
+    typer.Option(
+        case_sensitive=False, help="Scans on different grids: register, refuse, or register whatever the doubts."
+    ),
 ]
 OntoOption = Annotated[
     Contrast | None,
     typer.Option(
         "--reference-contrast",
+        case_sensitive=False,
         help="Whose grid is kept, and results are written on.",
         show_default="where grids differ T1ce, T1, FLAIR, T2",
     ),
 ]
 StripOption = Annotated[
     str,
-    typer.Option(metavar="auto|off|TOOL", help="Whole heads: find the brain (by hd-bet or mri_synthstrip, if named)."),
+    typer.Option(
+        metavar="auto|off|TOOL",
+        help="Whole heads: find the brain (by hd-bet or mri_synthstrip, if named).",
+        callback=lowered,
+    ),
 ]
 N4Option = Annotated[bool, typer.Option("--n4", help="Correct slow changes of brightness first.")]
 

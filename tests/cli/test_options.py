@@ -5,9 +5,11 @@ import os
 
 import pytest
 import torch
+import typer
 import yaml
 
 from mrsynth import __version__
+from mrsynth.cli.app import app
 from mrsynth.cli.options import contrasts_listed
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import UsageError
@@ -43,6 +45,39 @@ def test_names_are_read_in_any_letter_case_and_the_folder_in_two_ways(run_cli, f
     assert (status, err) == (0, "") and out.count("Would write") == 2 and "Judged by headers only" in out
     assert run_cli("complete", folder, *options)[:2] == (status, out.replace("-i ", ""))
     assert run_cli("complete", folder, "-i", folder, *options)[0] == run_cli("complete", *options)[0] == 2
+
+
+NAMES = {
+    **{
+        "method": "fgc2f",
+        "device": "cuda:1",
+        "precision": "fp32",
+        "mode": "mean",
+        "sampler": "ddim",
+        "variance": "beta",
+    },
+    **{
+        "noise": "v1",
+        "strip": "hd-bet",
+        "align": "force",
+        "reference-contrast": "t1ce",
+        "crop": "full",
+        "lesion": "ms",
+    },
+}
+
+
+def test_every_option_that_takes_a_name_takes_it_in_any_letter_case():
+    seen = set()
+    for name, command in typer.main.get_command(app).commands.items():
+        known = NAMES.keys() - ({"noise"} if name == "phantom" else set())  # there it is a number
+        options = {p.name: p.opts[0][2:] for p in command.params if p.opts[0][2:] in known}
+        words = [word for option in options.values() for word in (f"--{option}", NAMES[option].upper())]
+        found = command.make_context(name, words, resilient_parsing=True).params
+        assert {option: str(found[key]) for key, option in options.items()} == {o: NAMES[o] for o in options.values()}
+        seen |= set(options.values())
+
+    assert seen == set(NAMES)
 
 
 @pytest.mark.usefixtures("only_tiny")
