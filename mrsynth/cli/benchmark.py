@@ -43,7 +43,7 @@ from mrsynth.errors import UsageError
 
 def benchmark(
     dataset: Annotated[
-        str | None, typer.Option(help="Data set by name; --list shows them.", show_default=False)
+        str | None, typer.Option(help="Data set by name; --list shows them.", callback=lowered, show_default=False)
     ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Your copy of the data set.", show_default=False)
@@ -62,10 +62,13 @@ def benchmark(
         typer.Option(metavar="NAME|PATH", help="Checkpoint; repeatable.", show_default="the best at hand"),
     ] = None,
     patterns: Annotated[
-        str, typer.Option(help="one-missing, all, brasyn, or AVAILABLE:TARGETS as in t1+t2:t1ce,t2:t1+flair.")
+        str,
+        typer.Option(
+            help="one-missing, all, brasyn, or AVAILABLE:TARGETS as in t1+t2:t1ce,t2:t1+flair.", callback=lowered
+        ),
     ] = "one-missing",
     protocol: Annotated[
-        str, typer.Option(metavar="P[,P...]", help="Protocols, or all; docs/protocols.md.")
+        str, typer.Option(metavar="P[,P...]", help="Protocols, or all; docs/protocols.md.", callback=lowered)
     ] = "full3d,brain3d",
     question: Annotated[
         str | None,
@@ -112,7 +115,9 @@ def benchmark(
     list_: Annotated[bool, typer.Option("--list", help="List the data sets, and stop.")] = False,
     describe: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Say what a data set must look like, and stop.", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Say what a data set must look like, and stop.", callback=lowered, show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
     quiet: Quiet = False,

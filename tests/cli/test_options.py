@@ -48,22 +48,22 @@ def test_names_are_read_in_any_letter_case_and_the_folder_in_two_ways(run_cli, f
 
 
 NAMES = {
-    **{
-        "method": "fgc2f",
-        "device": "cuda:1",
-        "precision": "fp32",
-        "mode": "mean",
-        "sampler": "ddim",
-        "variance": "beta",
-    },
-    **{
-        "noise": "v1",
-        "strip": "hd-bet",
-        "align": "force",
-        "reference-contrast": "t1ce",
-        "crop": "full",
-        "lesion": "ms",
-    },
+    "method": "fgc2f",
+    "device": "cuda:1",
+    "precision": "fp32",
+    "mode": "mean",
+    "sampler": "ddim",
+    "variance": "beta",
+    "noise": "v1",
+    "strip": "hd-bet",
+    "align": "force",
+    "reference-contrast": "t1ce",
+    "crop": "full",
+    "lesion": "ms",
+    "dataset": "brats21",
+    "describe": "ixi",
+    "protocol": "brain3d,cwdm",
+    "patterns": "t1+t2:t1ce",
 }
 
 
