@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -33,10 +33,11 @@ from mrsynth.cli.stopping import Stop
 from mrsynth.cli.subject import complete, inspect
 from mrsynth.cli.train import train
 from mrsynth.cli.weights import weights_app
+from mrsynth.cli.words import Commands
 from mrsynth.errors import Interrupted, MemoryExhausted, MrsynthError, UsageError
 from mrsynth.texts import visible
 
-app = typer.Typer(
+app = Commands(
     help="Synthesise the missing contrasts of a brain MRI study. Synthetic images are for research, not for diagnosis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -66,6 +67,9 @@ def options_of_the_program(
     ] = False,
 ) -> None:
     """Synthesise the missing contrasts of a brain MRI study. Synthetic images are for research, not for diagnosis."""
+
+
+Own = Callable[[str], str]
 
 
 class Lesion(StrEnum):
@@ -137,10 +141,11 @@ def rank_contrasts(
         print_result(f"{contrast.value:6} {share:.4f} of the energy below 0.054 cycles/pixel, {subjects} subjects")
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None, own: Own | None = None) -> None:
     """Run the program and end it with the exit status of what happened.
 
     words   what was typed; None for the command line of this process
+    own     of another program that calls this one: its words for ours
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that spin slow others five-fold
     stop = Stop()
@@ -152,22 +157,25 @@ def main(words: Sequence[str] | None = None) -> None:
         if status == Interrupted.exit_code:  # typer makes this of KeyboardInterrupt, and says nothing
             raise KeyboardInterrupt
     except MrsynthError as error:
-        status = failed(str(error), error.exit_code)
+        status = failed(own(str(error)) if own else str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         status = failed("Interrupted.", Interrupted.exit_code)
     except MemoryError:
         status = failed("Memory ran out. Close other programs, or use a machine with more.", MemoryExhausted.exit_code)
     except Exception as error:  # libraries in other languages make errors of their own of a KeyboardInterrupt
-        status = failed("Interrupted.", Interrupted.exit_code) if stop.asked else unexpected(error)
+        status = failed("Interrupted.", Interrupted.exit_code) if stop.asked else unexpected(error, own)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def unexpected(error: Exception) -> int:
+def unexpected(error: Exception, own: Own | None = None) -> int:
     """Usage errors of the parser print themselves; anything else is our mistake, told in one line."""
-    show = getattr(error, "show", None)
-    if callable(show):
+    show, message = getattr(error, "show", None), getattr(error, "format_message", None)
+    if callable(show) and callable(message):
+        status = int(getattr(error, "exit_code", UsageError.exit_code))
+        if own:  # what it shows besides is the usage of ours
+            return failed(own(message()), status)
         show()
-        return int(getattr(error, "exit_code", UsageError.exit_code))
+        return status
     if Verbosity.verbose:
         logging.getLogger(__name__).error("unexpected error", exc_info=error)
     return failed(f"Unexpected {type(error).__name__}: {error}\nRun again with -v for the traceback.", 1)

@@ -8,10 +8,11 @@ import typer
 
 from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_json, print_result, progress_bar, say, speak
 from mrsynth.cli.options import Json, contrasts_listed, lowered
+from mrsynth.cli.words import Commands
 from mrsynth.contrasts import STANDARD, contrasts_named
 from mrsynth.errors import UsageError
 
-weights_app = typer.Typer(
+weights_app = Commands(
     help="Checkpoints: list, show, fetch, import, verify, clear; tokens of a text encoder.", no_args_is_help=True
 )
 

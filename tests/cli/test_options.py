@@ -7,6 +7,7 @@ import pytest
 import torch
 import typer
 import yaml
+from typer.main import get_command
 
 from mrsynth import __version__
 from mrsynth.cli.app import app
@@ -35,6 +36,50 @@ def test_an_unknown_contrast_is_named():
     with pytest.raises(UsageError, match=r"--target t3: there is no such contrast\. Known: t1, t1ce"):
         contrasts_listed("--target", ["t1,t3"])
     assert contrasts_listed("--target", None) == ()
+
+
+def commands(command, *above):
+    """(words that call it, command) of every command."""
+    if inner := getattr(command, "commands", None):
+        for name, one in inner.items():
+            yield from commands(one, *above, name)
+    else:
+        yield above, command
+
+
+EVERY = [
+    pytest.param(words, command, taken, id=f"{' '.join(words)} {taken.name}")
+    for words, command in commands(get_command(app))
+    for taken in command.params
+    if not getattr(taken, "is_flag", False)
+]
+
+
+@pytest.mark.parametrize(("words", "command", "taken"), EVERY)
+def test_an_empty_word_is_refused_wherever_one_is_taken(run_cli, tmp_path, monkeypatch, words, command, taken):
+    """Read as the default, as the folder we are in, or as all, it would do what nobody asked for."""
+    monkeypatch.chdir(tmp_path)
+    typed = [*words]
+    for one in command.params:
+        if one is taken or one.required:
+            option = [max(one.opts, key=len)] if one.param_type_name == "option" else []
+            typed += [*option, *(["" if one is taken else "1"] * max(1, one.nargs))]
+
+    status, _, err = run_cli(*typed)
+    name = max(taken.opts, key=len) if taken.param_type_name == "option" else taken.name.upper()
+    shown = (getattr(taken, "metavar", None) or name).strip("[.]") if taken.param_type_name == "argument" else name
+    assert status == 2 and shown in err and ("is empty: give a value" in err or "Invalid value for" in err), err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--target", " , "], ["--target=\t"], ["--", " "], ["-i", ""]])
+def test_a_list_of_nothing_and_blanks_are_empty_too(run_cli, words):
+    status, _, err = run_cli("complete", *words)
+    assert status == 2 and "is empty: give a value, or leave it out" in err, err
+
+
+def test_help_answers_whatever_else_is_typed(run_cli):
+    assert run_cli("inspect", "", "--help")[0] == 0
 
 
 @pytest.mark.usefixtures("only_tiny")

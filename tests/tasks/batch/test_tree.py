@@ -267,6 +267,28 @@ def test_a_summary_of_nothing_is_an_error(study, tmp_path, app):
     assert status == 4 and "holds no journal" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["STUDY", "out", "participant", "--participant-label", "99"], "--participant-label 99: found no such subject"),
+        (["STUDY", "out", "participant", "--participant-label", ""], "--participant-label is empty"),
+        (["STUDY", "", "participant"], "OUT is empty"),
+        (["", "out", "participant"], "IN is empty"),
+        (["STUDY", "STUDY/sub-01", "participant"], "Give OUT a folder in"),
+        (["STUDY", "out", "participant", "--fst"], "No such option: --fst"),
+        (["ROOT--out", "out", "participant"], "ROOT--out is no BIDS data set"),
+    ],
+)
+def test_the_app_speaks_of_its_own_options(study, tmp_path, app, monkeypatch, words, said):
+    """What it hands to `mrsynth batch` comes back in words of that; paths stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ROOT--out").mkdir()
+    status, printed = app(*words, *QUICK)
+
+    assert status in (2, 4) and said in " ".join(printed.split()), printed
+    assert not re.search(r"--participants\b|mrsynth batch|(?<!ROOT)--out\b|ROOT(?!--out)", printed), printed
+
+
 def test_options_of_batch_hold_for_the_app(study, tmp_path, app):
     assert app(study, tmp_path / "out", "participant", "--participant-label", "01", *QUICK, "--seed", "5")[0] == 0
     assert json.loads((tmp_path / "out" / "batch.json").read_text())["seed"] == 5
