@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from mrsynth.contrasts import STANDARD
+from mrsynth.errors import InputError
 from tests.helpers import content, raising
 
 T1, T1CE, T2, FLAIR = STANDARD
@@ -65,6 +66,9 @@ def test_nothing_missing(run_cli, write_subject_folder, tmp_path):
         (["--steps", "0"], "--steps"),
         (["--steps", "9"], r"Cannot take 9 sampling steps from a chain of 8 levels"),
         (["--samples", "many"], "--samples"),
+        (["--sampler", "residual_shift"], "has no sampler 'residual_shift'"),
+        (["--mode", "mean", "--steps", "2"], "--steps with mode mean"),
+        (["--variance", "beta"], "--variance is an option of the sampler ddpm"),
         (["--weights", "tiny", "--method", "cwdm"], "tiny is a checkpoint of fgc2f, not of cwdm"),
         (["--colour"], "No such option"),
         (["second"], "unexpected extra argument"),
@@ -72,11 +76,13 @@ def test_nothing_missing(run_cli, write_subject_folder, tmp_path):
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
-def test_usage(run_cli, folder, monkeypatch, arguments, said):
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_usage(run_cli, folder, monkeypatch, arguments, said, dry):
+    """A dry run refuses what the run would refuse."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     before = content(folder)
 
-    status, out, err = run_cli("complete", folder, *(a.format(folder=folder) for a in arguments))
+    status, out, err = run_cli("complete", folder, *(a.format(folder=folder) for a in arguments), *dry)
     assert status == 2 and re.search(said, err, flags=re.DOTALL | re.IGNORECASE), err
     assert "Traceback" not in out + err
     assert content(folder) == before
@@ -188,6 +194,13 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(run_cli, folder, mon
     status, out, _ = run_cli("complete", folder, "--dry-run")
     assert status == 0 and f"Would write {folder / 'mrsynth' / 'p1_t1ce.nii.gz'}" in out and "tiny: makes t1ce" in out
     assert content(folder) == before
+
+
+def test_a_dry_run_asks_the_segmenter_too(run_cli, folder, monkeypatch):
+    monkeypatch.setattr("mrsynth.tasks.complete.run.segmenter_for", raising(InputError("it reads none of these")))
+
+    assert run_cli("complete", folder, "--dry-run")[0] == 0
+    assert run_cli("complete", folder, "--dry-run", "--segment")[0] == 4
 
 
 def test_spaces_relative_paths_and_links(run_cli, folder, tmp_path, monkeypatch):

@@ -126,12 +126,15 @@ def make(
     network: AbstractContextManager[Any],
 ) -> tuple[Plan, Saved | None]:
     """What `complete` does once it knows what to do; begun at `time.perf_counter()` = began."""
-    look = todo.selection is not None and options.dry_run
-    if look and (problems := header_problems(todo.files, options.align, options.onto)):
-        raise InputError("\n".join(problems))
-    if todo.selection is None or options.dry_run:
+    if todo.selection is None:
         return todo, None
+    if options.dry_run and (problems := header_problems(todo.files, options.align, options.onto)):
+        raise InputError("\n".join(problems))
     segmenter = segmenter_for(todo, options.device) if options.segment else None
+    if options.dry_run:
+        if todo.checkpoint is not None:
+            models(todo.checkpoint).estimator(options.sampling)  # what it refuses, a dry run refuses
+        return todo, None
     command = todo.places.command(options.command or "complete")
     began_as = (f"mrsynth {__version__}: {command}", todo.selection.reason)
     with (
@@ -302,7 +305,7 @@ def check_on_itself(
     know the hidden contrast. Of a committee those take part that can do with what is left; the rows name them. Of
     several planes axial slices alone are made, which are a little worse than what is delivered.
     """
-    contrasts, progress = trained.contrasts, progress or silent
+    contrasts, progress = trained.contrasts, progress or (lambda *_: None)
     present = [c for c in contrasts if c in subject.available]
     delivered = replace(how, samples=1) if how.mode == "sample" else how  # of several samples the first is delivered
     rows: list[Score] = []
@@ -394,7 +397,3 @@ def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
     filled = np.flatnonzero(mask.any(axis=(0, 1)))
     places = np.linspace(0.1, 0.9, count) * (len(filled) - 1)
     return sorted({int(filled[round(p)]) for p in places})
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
