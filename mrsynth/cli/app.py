@@ -98,7 +98,7 @@ def phantom(
         tuple[int, int, int] | None, typer.Option(metavar="I J K", help="Voxels.", show_default="around the brain")
     ] = None,
     lesion: Annotated[Lesion, typer.Option(case_sensitive=False, help="Kind of lesion.")] = Lesion.GLIOMA,
-    noise: Annotated[float, typer.Option(min=0, help="Rician noise, fraction of the brightest tissue.")] = 0.02,
+    noise: Annotated[float, typer.Option(min=0, max=1, help="Rician noise, fraction of white matter.")] = 0.02,
     quiet: Quiet = False,
     verbose: Verbose = False,
     no_progress: NoProgress = False,

@@ -21,9 +21,10 @@ from mrsynth.scans.grid import is_axis_code
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(gt=0, le=32767)]  # what NIfTI-1 can say
 
+MOST_POINTS = 2**27  # at which one phantom samples the maps: half a millimetre in each direction needs half of it
 MARGIN_MM = 12.0  # around the template's brain: room for the deformation, and background as a scan has it
 KNOTS_MM = 32.0  # between control points of the deformation
 BIAS_KNOTS_MM = 70.0
@@ -51,9 +52,13 @@ class PhantomConfig(Plain):
     shape: tuple[Count, Count, Count] | None = Field(default=None, description="voxels; None: the brain and a margin")
     axes: str = Field(default="LPS", description="where each voxel axis points, as in BraTS")
     lesion: Literal["glioma", "ms", "none"] = "glioma"
-    deformation_mm: float = Field(default=4.0, ge=0, description="largest displacement of the smooth nonlinear part")
+    deformation_mm: float = Field(
+        default=4.0, ge=0, le=50, description="largest displacement of the smooth nonlinear part"
+    )
     bias: float = Field(default=0.2, ge=0, lt=1, description="bias field, peak to peak, its own for each contrast")
-    noise: float = Field(default=0.02, ge=0, description="standard deviation per channel, relative to white matter")
+    noise: float = Field(
+        default=0.02, ge=0, le=1, description="standard deviation per channel, relative to white matter"
+    )
 
     @field_validator("axes")
     @classmethod
@@ -201,16 +206,31 @@ def inside(depth: Array, softness: float) -> Array:
 
 
 def target_grid(tissues: Tissues, config: PhantomConfig) -> tuple[Real, tuple[int, int, int]]:
-    """Affine and shape of the scan, centred on the template's brain."""
+    """Affine and shape of the scan, centred on the template's brain.
+
+    Raises UsageError for a grid that takes more than MOST_POINTS samples of the maps.
+    """
     direction = np.zeros((3, 3))
     for axis, letter in enumerate(config.axes):
         direction["RLAPSI".index(letter) // 2, axis] = 1 if letter in "RAS" else -1
     extent = np.abs(direction.T @ tissues.affine[:3, :3]) @ np.array(tissues.gm.shape) + 2 * MARGIN_MM
-    i, j, k = config.shape or np.ceil(extent / config.spacing).astype(int).tolist()
+    counts = np.ceil(extent / config.spacing) if config.shape is None else np.array(config.shape, float)
+    if (points := np.prod(counts * sampling(tissues.affine, np.array(config.spacing)))) > MOST_POINTS:
+        voxels, sides = (" x ".join(f"{n:g}" for n in each) for each in (counts, config.spacing))
+        raise UsageError(
+            f"{voxels} voxels of {sides} mm take {points:.2g} samples of the tissue maps, expected at most "
+            f"{MOST_POINTS:.2g}. Give a --spacing of 0.5 to 10 mm, or a smaller --shape."
+        )
+    i, j, k = counts.astype(int).tolist()
     affine = np.eye(4)
     affine[:3, :3] = direction * config.spacing
     affine[:3, 3] = centre_of(tissues.affine, tissues.gm.shape) - affine[:3, :3] @ ((np.array([i, j, k]) - 1) / 2)
     return affine, (i, j, k)
+
+
+def sampling(source: Real, spacing: Real) -> Real:
+    """Samples per voxel along each axis (3,), whole numbers: no further apart than 1.5 voxels of the maps."""
+    return np.asarray(np.ceil(spacing / (1.5 * spacing_of(source).max())))
 
 
 def warped(
@@ -218,11 +238,11 @@ def warped(
 ) -> Array:
     """(*maps, C) on the grid `source` -> (*shape, C) on `target`, turned, scaled and smoothly deformed.
 
-    Each voxel is the mean of samples no further apart than 1.5 source voxels, so thick slices blur as in a scanner.
+    Each voxel is the mean of samples (`sampling`), so thick slices blur as in a scanner.
     Voxels less than half in the brain become 0, the others sum to 1.
     """
     centre, spacing = centre_of(source, maps.shape), spacing_of(target)
-    samples = np.ceil(spacing / (1.5 * spacing_of(source).max())).astype(int)
+    samples = sampling(source, spacing).astype(int)
     fine = np.array(shape) * samples
     knots = [spline(n, KNOTS_MM * s / d) for n, s, d in zip(fine, samples, spacing, strict=True)]
     control = rng.standard_normal((*(b.shape[1] for b in knots), 3))

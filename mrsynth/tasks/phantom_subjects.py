@@ -23,7 +23,7 @@ class PhantomOptions(PhantomConfig):
     """What `mrsynth phantom` makes: subject i has the seed `seed` + i and the name phantom-00i."""
 
     out: Path
-    subjects: int = Field(default=1, ge=1)
+    subjects: int = Field(default=1, ge=1, le=10_000)
     without: tuple[Contrast, ...] = Field(default=(), description="contrasts to leave out")
 
     def of_subject(self, index: int) -> PhantomConfig:
@@ -37,8 +37,13 @@ def make_phantoms(options: PhantomOptions, progress: Progress | None = None) -> 
 
     Phantoms of the same names are replaced, and nothing else. There is no segmentation where there is no lesion.
     Raises UsageError when nilearn is missing, when nothing would be left, or when a contrast to be left out is already
-    there: the folder would not be what was asked for. Also when something else has the name of a phantom.
+    there: the folder would not be what was asked for. Also for one that no phantom has, and when something else has the
+    name of a phantom.
     """
+    if strangers := [c for c in options.without if c not in STANDARD]:
+        raise UsageError(
+            f"--without {','.join(strangers)}: no phantom has that; there are {', '.join(STANDARD)} to leave out."
+        )
     kept = [c for c in STANDARD if c not in options.without]
     if not kept:
         raise UsageError("every contrast is left out; keep at least one of T1, T1ce, T2, FLAIR.")

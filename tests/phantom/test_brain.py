@@ -16,6 +16,7 @@ from mrsynth.phantom.brain import (
     rotation,
     smooth_field,
     spline,
+    target_grid,
     trilinear,
     warped,
     with_lesion,
@@ -284,11 +285,30 @@ def test_splines_sum_to_one_and_rotations_keep_lengths():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"axes": "LPX"}, {"axes": "LRS"}, {"spacing": (1, 0, 1)}, {"lesion": "stroke"}, {"spaceing": 1}]
+    "wrong",
+    [
+        *({"axes": "LPX"}, {"axes": "LRS"}, {"spacing": (1, 0, 1)}, {"lesion": "stroke"}, {"spaceing": 1}),
+        *({name: value} for name in ("noise", "bias", "deformation_mm") for value in (-1, np.inf, np.nan, 1e9)),
+        *({"spacing": (1, value, 1)} for value in (np.inf, np.nan)),
+        {"shape": (40_000, 1, 1)},
+    ],
 )
 def test_a_wrong_configuration_is_refused(wrong):
     with pytest.raises(ValidationError):
         PhantomConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"spacing": (mm, mm, mm)} for mm in (0.01, 1e5, 1e-90, 1e90)),
+        {"shape": (30_000, 30_000, 2)},
+        {"shape": (30, 30, 30), "spacing": (300, 300, 300)},
+    ],
+)
+def test_a_grid_that_would_never_be_filled_is_refused_at_once(spheres, asked):
+    with pytest.raises(UsageError, match=r"samples of the tissue maps, expected at most .* Give a --spacing"):
+        target_grid(spheres, config(**asked))
 
 
 def test_impossible_phantoms_say_why(spheres):

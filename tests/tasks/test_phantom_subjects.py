@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import UsageError
@@ -67,6 +68,10 @@ def test_contrasts_can_be_left_out(tmp_path, coarse_head):
 def test_something_must_be_left(tmp_path):
     with pytest.raises(UsageError, match="at least one"):
         make_phantoms(PhantomOptions(out=tmp_path, without=STANDARD))
+    with pytest.raises(UsageError, match="--without ct,pd: no phantom has that; there are t1, t1ce, t2, flair"):
+        make_phantoms(PhantomOptions(out=tmp_path, without=(Contrast.CT, Contrast.T1, Contrast.PD)))
+    with pytest.raises(ValidationError, match="less than or equal to 10000"):
+        PhantomOptions(out=tmp_path, subjects=10**9)
 
 
 def test_without_nilearn_the_message_says_what_to_install(tmp_path, monkeypatch):
