@@ -1,10 +1,11 @@
 """The contrasts, and the patterns in which they can be missing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import combinations
 
 from mrsynth.errors import UsageError
+from mrsynth.texts import meant
 
 
 class Contrast(StrEnum):
@@ -25,6 +26,12 @@ class Contrast(StrEnum):
         return "T1ce" if self is Contrast.T1CE else self.value.upper()
 
 
+SPELLINGS: Mapping[str, str] = {  # what a name that is no contrast may have meant
+    **{contrast.value: contrast.value for contrast in Contrast},
+    **dict.fromkeys(("t1n", "t1w", "mprage"), "t1"),
+    **dict.fromkeys(("t1c", "t1gd", "t1post", "t1_ce"), "t1ce"),
+    **{"t2w": "t2", "t2f": "flair", "t2flair": "flair"},
+}
 STANDARD: tuple[Contrast, ...] = (Contrast.T1, Contrast.T1CE, Contrast.T2, Contrast.FLAIR)
 
 T1CE_WARNING = (
@@ -69,7 +76,10 @@ def contrasts_named(text: str) -> tuple[Contrast, ...]:
     """The contrasts of `ct,mr`. Raises UsageError for unknown names, one twice, and one alone."""
     names = [name.strip().lower() for name in text.split(",")]
     if unknown := [name for name in names if name not in set(Contrast)]:
-        raise UsageError(f"--contrasts {text}: no contrast is named {unknown[0]!r}; known are {', '.join(Contrast)}.")
+        hint = meant(unknown[0], SPELLINGS)
+        raise UsageError(
+            f"--contrasts {text}: no contrast is named {unknown[0]!r}; known are {', '.join(Contrast)}.{hint}"
+        )
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--contrasts {text}: expected two or more different contrasts, as in ct,mr.")
     return tuple(Contrast(name) for name in names)

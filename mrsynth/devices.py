@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from mrsynth.errors import MrsynthError, UsageError
+from mrsynth.texts import meant
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 BLOCK, KEPT = 2**25, 2**27  # bytes: of one request that is mapped by itself; of freed memory that is kept
@@ -19,7 +20,8 @@ def choose_device(wanted: str) -> str:
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, number = wanted.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
-        raise UsageError(f"Unknown device '{wanted}'. Give auto, cpu, cuda, cuda:N or mps.")
+        hint = meant(kind, ("auto", "cpu", "cuda", "mps"))
+        raise UsageError(f"Unknown device '{wanted}'. Give auto, cpu, cuda, cuda:N or mps.{hint}")
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(number or 0) >= there:
         seen = f"{there} CUDA device(s)" if kind == "cuda" else f"no {kind.upper()} device"
@@ -32,7 +34,8 @@ def choose_precision(wanted: str, device: str) -> str:
     if wanted in ("fp32", "bf16"):
         return wanted
     if wanted != "auto":
-        raise UsageError(f"Unknown precision '{wanted}'. Give auto, fp32 or bf16.")
+        hint = meant(wanted, ("auto", "fp32", "bf16"))
+        raise UsageError(f"Unknown precision '{wanted}'. Give auto, fp32 or bf16.{hint}")
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: False where torch has them no more

@@ -24,6 +24,7 @@ from mrsynth.contrasts import STANDARD, Contrast, pattern_name
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.preference import AS_ALWAYS, AUTO, Circumstances, Preference, in_words, is_at_hand, recorded_for, sentence
 from mrsynth.sampling import Sampling
+from mrsynth.texts import meant
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def select(
     targets = check_targets(available, targets)
     known = sorted({*methods, *(e.method for e in entries)})
     if method != AUTO and known and method not in known:
-        raise UsageError(f"There is no method '{method}'. Known: {', '.join(known)}; {AUTO} takes the best at hand.")
+        hint = meant(method, known)
+        raise UsageError(f"There is no method '{method}'. Known: {', '.join(known)}; {AUTO} takes the best.{hint}")
     at_hand = [e for e in entries if is_at_hand(e)]
     able = [e for e in at_hand if _can(e, available, targets)]
     candidates = [e for e in able if method in (AUTO, e.method)]

@@ -7,8 +7,9 @@ from typing import Annotated, get_args
 
 import typer
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import SPELLINGS, Contrast
 from mrsynth.errors import UsageError
+from mrsynth.texts import meant
 
 SOME_FAILED = 3  # exit status: done, but some subjects failed
 
@@ -161,7 +162,8 @@ def planes_listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
     from mrsynth.sampling import Plane
 
     if unknown := [name for name in names if name not in get_args(Plane)]:
-        raise UsageError(f"--planes {unknown[0]}: there is no such plane. Known: {', '.join(get_args(Plane))}.")
+        hint = meant(unknown[0], get_args(Plane))
+        raise UsageError(f"--planes {unknown[0]}: there is no such plane. Known: {', '.join(get_args(Plane))}.{hint}")
     return names
 
 
@@ -169,7 +171,8 @@ def contrasts_listed(option: str, values: Sequence[str] | None) -> tuple[Contras
     """The contrasts of `t1ce,T2`, or of an option given several times; each once. Raises UsageError for other names."""
     names = listed(values)
     if unknown := [name for name in names if name.lower() not in set(Contrast)]:
-        raise UsageError(f"{option} {unknown[0]}: there is no such contrast. Known: {', '.join(Contrast)}.")
+        hint = meant(unknown[0], SPELLINGS)
+        raise UsageError(f"{option} {unknown[0]}: there is no such contrast. Known: {', '.join(Contrast)}.{hint}")
     return tuple(dict.fromkeys(Contrast(name.lower()) for name in names))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.errors import UsageError
+from mrsynth.texts import meant
 
 T1, _, T2, FLAIR = STANDARD
 
@@ -91,7 +92,8 @@ def describe_dataset(name: str) -> str:
 def spec_of(name: str) -> DatasetSpec:
     """The entry of a data set. Raises UsageError for an unknown name."""
     if name not in DATASETS:
-        raise UsageError(f"{name} is no data set of the benchmark; known are {', '.join(DATASETS)}.")
+        hint = meant(name, DATASETS.keys())
+        raise UsageError(f"{name} is no data set of the benchmark; known are {', '.join(DATASETS)}.{hint}")
     return DATASETS[name]
 
 

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import SPELLINGS, Contrast
 from mrsynth.errors import UsageError
 from mrsynth.io.nifti import check_voxels, checked_grid, millimetres
 from mrsynth.io.subjects import refuse_label_map
 from mrsynth.scans.raw import brought_together
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
+from mrsynth.texts import meant
 
 
 def subject_of(images: Mapping[str, Any], affine: NDArray[np.float64] | None = None, name: str = "subject") -> Subject:
@@ -25,7 +26,8 @@ def subject_of(images: Mapping[str, Any], affine: NDArray[np.float64] | None = N
     known and for an array without an affine, InputError for an image that cannot be used or lies on another grid.
     """
     if unknown := [str(key) for key in images if key not in set(Contrast)]:
-        raise UsageError(f"No contrast is named {', '.join(sorted(unknown))}; known are {', '.join(Contrast)}.")
+        named, hint = ", ".join(sorted(unknown)), meant(min(unknown), SPELLINGS)
+        raise UsageError(f"No contrast is named {named}; known are {', '.join(Contrast)}.{hint}")
     volumes = {
         Contrast(key): _volume(image, affine, f"The {Contrast(key).label} given") for key, image in images.items()
     }

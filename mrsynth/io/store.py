@@ -30,6 +30,7 @@ from mrsynth.io.fetched import records
 from mrsynth.io.files import ensure_folder
 from mrsynth.io.yaml_files import read_own_yaml
 from mrsynth.sampling import AXIAL
+from mrsynth.texts import meant
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = "weights_manifest.yaml"
@@ -241,7 +242,7 @@ def resolve(name_or_path: str, entries: Sequence[ManifestEntry] | None = None) -
     known = ", ".join(e.name for e in entries) or "none"
     raise WeightsError(
         f"No checkpoint is called '{name_or_path}'. Known: {known}. "
-        "Give one of these, or the path of a .safetensors file."
+        f"Give one of these, or the path of a .safetensors file.{meant(name_or_path, [e.name for e in entries])}"
     )
 
 

@@ -16,12 +16,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrsynth.contrasts import STANDARD, Contrast
+from mrsynth.contrasts import SPELLINGS, STANDARD, Contrast
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.collecting import Found, read_subjects
 from mrsynth.io.discovery import SubjectFiles, check_mask, check_overrides, subject_among_files, subjects_among_files
 from mrsynth.io.layouts import LAYOUTS, OTHERS, Survey, survey
 from mrsynth.io.vocabulary import contrast_of_word, name_words
+from mrsynth.texts import meant
 
 if TYPE_CHECKING:
     from mrsynth.scans.raw import Align, FindBrain, Raw
@@ -111,7 +112,8 @@ def load_subject(
     Raises InputError when a file cannot be used or does not lie on the grid of the first contrast.
     """
     if unknown := set(overrides) - set(Contrast):
-        raise UsageError(f"No contrast is named {', '.join(sorted(unknown))}; known are {', '.join(Contrast)}.")
+        named, hint = ", ".join(sorted(unknown)), meant(min(unknown), SPELLINGS)
+        raise UsageError(f"No contrast is named {named}; known are {', '.join(Contrast)}.{hint}")
     given = {Contrast(name): Path(path) for name, path in overrides.items()}
     if isinstance(source, SubjectFiles):
         found = source.with_files(check_overrides(given))

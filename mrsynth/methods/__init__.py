@@ -6,6 +6,7 @@ from typing import Any
 
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import Method, MethodConfig
+from mrsynth.texts import meant
 
 METHODS: dict[str, str] = {
     "fgc2f": "mrsynth.methods.fgc2f:FgC2F",
@@ -21,7 +22,7 @@ KINDS = (*METHODS, COMMITTEE)  # of which there are checkpoints
 def method_class(name: str) -> type[Method]:
     """The class of a method by its name."""
     if name not in METHODS:
-        raise UsageError(f"Unknown method {name!r}; there are {', '.join(METHODS)}.")
+        raise UsageError(f"Unknown method {name!r}; there are {', '.join(METHODS)}.{meant(name, METHODS.keys())}")
     module, attribute = METHODS[name].split(":")
     found: type[Method] = getattr(import_module(module), attribute)
     return found

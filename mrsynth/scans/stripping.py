@@ -21,6 +21,7 @@ from mrsynth.scans.alignment import head_of
 from mrsynth.scans.grid import Orientation
 from mrsynth.scans.hounsfield import without_holes
 from mrsynth.scans.volume import Volume
+from mrsynth.texts import meant
 
 # With the fluid around it: brains of adults reach 1.7, phantoms 2.2. Whole heads begin at 2.5, with their neck at 4.9.
 LARGEST_BRAIN_LITRES = 2.3
@@ -105,7 +106,8 @@ def brain_by_program(
 def known_program(name: str) -> str:
     """The path of a program that finds brains. Raises UsageError for one that is not known or not there."""
     if name not in PROGRAMS:
-        raise UsageError(f"--strip {name}: give auto, off, or one of {', '.join(PROGRAMS)}.")
+        hint = meant(name, ("auto", "off", *PROGRAMS))
+        raise UsageError(f"--strip {name}: give auto, off, or one of {', '.join(PROGRAMS)}.{hint}")
     program = shutil.which(name)
     if program is None:
         raise UsageError(f"--strip {name}: there is no program of that name on PATH. Install it, or use --strip auto.")

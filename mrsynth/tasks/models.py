@@ -22,14 +22,16 @@ from mrsynth.tasks.checkpoints.former import import_again, outdated
 from mrsynth.tasks.error_maps import error_map_of
 from mrsynth.tasks.scrutiny import check_card, check_finite, check_settings, no_larger_than
 from mrsynth.tasks.trained import Trained, TrainedCommittee, TrainedMethod
+from mrsynth.texts import meant
 
 log = logging.getLogger(__name__)
 
 
 def check_sampling(asked: Sampling) -> None:
     """Raise UsageError for a sampler that no method knows, a device that is not there, or an unknown precision."""
-    if asked.sampler not in (None, *sampler_names()):
-        raise UsageError(f"There is no sampler '{asked.sampler}'. Give one of {', '.join(sampler_names())}.")
+    if asked.sampler is not None and asked.sampler not in sampler_names():
+        hint = meant(asked.sampler, sampler_names())
+        raise UsageError(f"There is no sampler '{asked.sampler}'. Give one of {', '.join(sampler_names())}.{hint}")
     choose_precision(asked.precision, choose_device(asked.device))
 
 

@@ -33,6 +33,7 @@ from mrsynth.sampling import (
 from mrsynth.scans.preparation import PreparationConfig, Prepared, prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import Synthesis, synthesise_volume
+from mrsynth.texts import meant
 
 View = tuple[PreparationConfig, tuple[Contrast, ...]]  # how a member sees a subject, and what it does not read
 NOT_OF_DIRECT = ("steps", "samples", "noise")  # one call of the decoders has none of them
@@ -147,7 +148,7 @@ class TrainedMethod:
         if sampler not in self.method.samplers:
             raise UsageError(
                 f"{self.card.name} has no sampler {sampler!r}; it has {', '.join(self.method.samplers)}. "
-                "Leave --sampler out."
+                f"Leave --sampler out.{meant(sampler, self.method.samplers)}"
             )
         if sampler == DIRECT:
             if given := [f"--{name}" for name in NOT_OF_DIRECT if getattr(asked, name) is not None]:

@@ -12,8 +12,9 @@ from typer.main import get_command
 from mrsynth import __version__
 from mrsynth.cli.app import app
 from mrsynth.cli.options import contrasts_listed
-from mrsynth.contrasts import STANDARD
+from mrsynth.contrasts import SPELLINGS, STANDARD
 from mrsynth.errors import UsageError
+from mrsynth.texts import meant
 
 T1, T1CE, T2, FLAIR = STANDARD
 
@@ -76,6 +77,52 @@ def test_an_empty_word_is_refused_wherever_one_is_taken(run_cli, tmp_path, monke
 def test_a_list_of_nothing_and_blanks_are_empty_too(run_cli, words):
     status, _, err = run_cli("complete", *words)
     assert status == 2 and "is empty: give a value, or leave it out" in err, err
+
+
+BENCHMARK = ("benchmark", "-o", "run", "--dataset")
+
+
+@pytest.mark.usefixtures("only_tiny")
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["complete", "FOLDER", "--target", "t1c"], "t1ce"),
+        (["complete", "FOLDER", "--replace", "FLARE"], "flair"),
+        (["complete", "FOLDER", "--target", "t2f"], "flair"),
+        (["complete", "FOLDER", "--method", "fgcf2"], "fgc2f"),
+        (["complete", "FOLDER", "--weights", "tinny"], "tiny"),
+        (["complete", "FOLDER", "--sampler", "dimm"], "ddim"),
+        (["complete", "FOLDER", "--planes", "saggital"], "sagittal"),
+        (["complete", "FOLDER", "--device", "cdua"], "cuda"),
+        (["complete", "FOLDER", "--precision", "bf61"], "bf16"),
+        (["complete", "FOLDER", "--strip", "hdbet"], "hd-bet"),
+        (["batch", "HOME", "--participants", "p11"], "p1"),
+        (["weights", "fetch", "tinny"], "tiny"),
+        (["weights", "show", "Tinny"], "tiny"),
+        (["benchmark", "--describe", "brats-21"], "brats21"),
+        ([*BENCHMARK, "phantoms"], "phantom"),
+        ([*BENCHMARK, "phantom", "--protocol", "brian3d"], "brain3d"),
+        ([*BENCHMARK, "phantom", "--patterns", "t1+flare:t2"], "flair"),
+        ([*BENCHMARK, "phantom", "--patterns", "one-mising"], "one-missing"),
+        (["train", "--method", "dfkb", "--data", "HOME", "--out", "run"], "dfbk"),
+        (["train", "--method", "fgc2f", "--data", "HOME", "--out", "run", "--contrasts", "t1,t1-ce"], "t1ce"),
+        (["phantom", "run", "--without", "t1gd"], "t1ce"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else x,
+)
+def test_a_name_that_is_not_known_brings_the_nearest_that_is(run_cli, folder, tmp_path, monkeypatch, words, name):
+    monkeypatch.chdir(tmp_path)
+    typed = [{"FOLDER": folder, "HOME": folder.parent}.get(word, word) for word in words]
+
+    status, _, err = run_cli(*typed)
+    assert status in (2, 5) and " ".join(err.split()).endswith(f" Did you mean {name}?"), err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["t3", "t9", "zebra", "", "t1gdd"])
+def test_nothing_is_suggested_that_is_not_like_it(name):
+    """A T1 after gadolinium is never taken for a T1."""
+    assert meant(name, SPELLINGS) in ("", " Did you mean t1ce?")
 
 
 def test_help_answers_whatever_else_is_typed(run_cli):

@@ -22,6 +22,7 @@ from mrsynth.io.files import write_text
 from mrsynth.io.folders import few
 from mrsynth.io.subjects import SubjectFiles
 from mrsynth.tasks.complete.output import REPORT_FILES
+from mrsynth.texts import meant
 
 PIPELINE = "mrsynth"
 NO_BIDS = ("batch.json", "journal*.jsonl", "summary.csv", "index.html")
@@ -130,10 +131,11 @@ def of_participants(
         for name in {files.name, person, person.removeprefix("sub-")}:
             of.setdefault(name, []).append(files)
     if absent := [name for name in wanted if name not in of]:
-        because = speaking_of(absent, left_out)
+        because = "".join(f"\n{line}" for line in speaking_of(absent, left_out)[:3])
         raise UsageError(
             f"--participants {','.join(absent)}: found no such subject among {len(subjects)}, "
-            f"{few(files.name for files in subjects)}." + "".join(f"\n{line}" for line in because[:3])
+            f"{few(files.name for files in subjects)}.{meant(absent[0], of.keys())}"
+            + "".join(f"\n{line}" for line in because[:3])
         )
     chosen = {files.name for name in wanted for files in of[name]}
     return [files for files in subjects if files.name in chosen]

@@ -6,13 +6,14 @@ from functools import cache
 from itertools import combinations
 
 from mrsynth.card import Card
-from mrsynth.contrasts import Contrast, contrasts_in, pattern_name, patterns
+from mrsynth.contrasts import SPELLINGS, Contrast, contrasts_in, pattern_name, patterns
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.store import available_entries, resolve
 from mrsynth.methods import KINDS, METHODS
 from mrsynth.preference import has_mode, is_at_hand
 from mrsynth.sampling import Sampling
 from mrsynth.selection import select
+from mrsynth.texts import meant
 
 BRASYN = "brasyn"
 USUAL = Sampling()
@@ -84,7 +85,8 @@ def contenders(methods: Sequence[str], weights: Sequence[str], asked: Sampling =
     Raises UsageError for an unknown method or one that none of the weights is of, WeightsError when nothing is at hand.
     """
     if unknown := [m for m in methods if m not in KINDS]:
-        raise UsageError(f"There is no method '{unknown[0]}'. Give one or more of {', '.join(KINDS)}.")
+        hint = meant(unknown[0], KINDS)
+        raise UsageError(f"There is no method '{unknown[0]}'. Give one or more of {', '.join(KINDS)}.{hint}")
     if weights:
         cards = {name: resolve(name).card for name in dict.fromkeys(weights)}
         if others := [m for m in methods if m not in {c.method for c in cards.values()}]:
@@ -169,7 +171,9 @@ def _named(text: str, part: str) -> tuple[Contrast, ...]:
             return found
         raise ValueError("nothing is named")
     except ValueError as error:
+        words = {"one-missing": "one-missing", "all": "all", BRASYN: BRASYN, **SPELLINGS}
+        unknown = [name for name in text.strip().lower().split("+") if name not in words]
         raise UsageError(
             f"--patterns {part}: expected one-missing, all, {BRASYN}, or contrasts as in t1+t2:t1ce; known are "
-            f"{', '.join(Contrast)}."
+            f"{', '.join(Contrast)}.{meant(unknown[0], words) if unknown else ''}"
         ) from error

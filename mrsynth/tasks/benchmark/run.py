@@ -49,6 +49,7 @@ from mrsynth.tasks.benchmark.sharing import part_held, reports_held
 from mrsynth.tasks.models import check_sampling
 from mrsynth.tasks.phantom_subjects import PhantomOptions, make_phantoms
 from mrsynth.tasks.privacy import Places
+from mrsynth.texts import meant
 
 log = logging.getLogger(__name__)
 
@@ -316,7 +317,8 @@ def check_request(options: BenchmarkOptions) -> None:
         raise UsageError(f"--protocol is empty. Give one or more of {', '.join(PROTOCOLS)}.")
     for name in options.protocols:
         if name not in PROTOCOLS:
-            raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.")
+            hint = meant(name, PROTOCOLS.keys())
+            raise UsageError(f"There is no protocol '{name}'. Give one or more of {', '.join(PROTOCOLS)}.{hint}")
     contrasts = spec_of(options.dataset).contrasts
     if options.patterns != BRASYN:
         read_patterns(options.patterns, contrasts)
@@ -374,7 +376,8 @@ def subjects_of(dataset: Dataset, split: Split, options: BenchmarkOptions) -> li
     """The subjects to score on. Raises UsageError for a part that does not exist, InputError for an empty one."""
     names = [f.name for f in dataset.subjects] if options.part == "all" else split.parts.get(options.part)
     if names is None:
-        raise UsageError(f"The split has no part '{options.part}'. It has {', '.join((*split.parts, 'all'))}.")
+        hint = meant(options.part, (*split.parts, "all"))
+        raise UsageError(f"The split has no part '{options.part}'. It has {', '.join((*split.parts, 'all'))}.{hint}")
     chosen = [files for files in dataset.subjects if files.name in set(names)]
     if not chosen:
         sizes = ", ".join(f"{part} {len(ids)}" for part, ids in split.parts.items())

@@ -8,6 +8,7 @@ from mrsynth.errors import OutputError, UsageError
 from mrsynth.io.fetched import records
 from mrsynth.io.hub import snapshots
 from mrsynth.io.store import manifest, store_folder
+from mrsynth.texts import meant
 
 
 def clear(names: Sequence[str], *, dry_run: bool = False) -> tuple[list[Path], int]:
@@ -22,7 +23,7 @@ def clear(names: Sequence[str], *, dry_run: bool = False) -> tuple[list[Path], i
     if unknown := [name for name in names if name not in fetched]:
         raise UsageError(
             f"{unknown[0]} was not fetched, so it could not be fetched again. Fetched: "
-            f"{', '.join(fetched) or 'nothing'}."
+            f"{', '.join(fetched) or 'nothing'}.{meant(unknown[0], fetched.keys())}"
         )
     chosen = list(names) or list(fetched)
     copies = {e.repository for e in manifest() if e.name in chosen and e.repository}

@@ -33,6 +33,7 @@ from mrsynth.preference import is_at_hand
 from mrsynth.reports.model_card import card_facts, card_page
 from mrsynth.sampling import AXIAL, default_in_words
 from mrsynth.tasks.checkpoints.former import outdated
+from mrsynth.texts import meant
 
 NARROWEST = 24  # characters for what a checkpoint makes, however narrow the terminal
 
@@ -175,8 +176,8 @@ def known_entry(name: str) -> ManifestEntry:
     entries = {entry.name: entry for entry in available_entries()}
     if name not in entries:
         raise WeightsError(
-            f"No checkpoint is called '{name}'. Known: {', '.join(entries) or 'none'}. "
-            "A file of your own needs no fetching: give its path to --weights, or run `mrsynth weights import`."
+            f"No checkpoint is called '{name}'. Known: {', '.join(entries) or 'none'}. A file of your own needs no "
+            f"fetching: give its path to --weights, or run `mrsynth weights import`.{meant(name, entries.keys())}"
         )
     return entries[name]
 

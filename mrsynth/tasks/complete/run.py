@@ -52,6 +52,7 @@ from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_pr
 from mrsynth.tasks.complete.regions import region_volumes, segmenter_for
 from mrsynth.tasks.models import check_sampling, load, load_method
 from mrsynth.tasks.trained import Trained
+from mrsynth.texts import meant
 
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
@@ -337,8 +338,8 @@ def check_on_itself(
 
 def check_request(options: CompleteOptions) -> None:
     """Raise UsageError for a method, sampler, device, precision or program that there is not: nothing is read yet."""
-    if options.method not in (AUTO, *KINDS):
-        raise UsageError(f"There is no method '{options.method}'. Give {AUTO} or one of {', '.join(KINDS)}.")
+    if (name := options.method) not in (AUTO, *KINDS):
+        raise UsageError(f"There is no method '{name}'. Give {AUTO} or one of {', '.join(KINDS)}.{meant(name, KINDS)}")
     check_sampling(options)
     brain_finder(options.strip)
 

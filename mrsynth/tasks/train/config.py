@@ -19,6 +19,7 @@ from mrsynth.plain import Plain
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.segmenter.learner import SegmenterLearner
 from mrsynth.segmenter.network import KIND
+from mrsynth.texts import meant
 from mrsynth.training.batches import TrainingConfig
 
 MAY_CHANGE = {  # between a run and its resumption; everything else would make it another run
@@ -252,7 +253,7 @@ def checked_stages(config: RunConfig, known: Sequence[str]) -> tuple[dict[str, d
     wrong: list[str] = []
     for stage, options in config.stages.items():
         if stage not in known:
-            wrong.append(f"  stages.{stage}: unknown stage; there are {', '.join(known)}")
+            wrong.append(f"  stages.{stage}: unknown stage; there are {', '.join(known)}.{meant(stage, known)}")
             continue
         init = options.get("init")
         if init is not None and not isinstance(init, str):
