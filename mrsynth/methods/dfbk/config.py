@@ -16,6 +16,9 @@ from mrsynth.methods.patterns import Shares
 
 BIOMEDCLIP = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
+STORED = ("biomedclip", "shuffled", "same")  # kinds of text that an encoder made
+OF_STORED = ("order", "encoder", "length", "drop", "fallback")  # options of kg that nothing else reads
+
 # The contrast to begin from: the first of these that is available.
 ANCHORS: Mapping[Contrast, tuple[Contrast, ...]] = {
     Contrast.T1: (Contrast.T1CE, Contrast.FLAIR, Contrast.T2),
@@ -39,6 +42,7 @@ class GuidanceConfig(BandAttentionConfig):
           Controls: shuffled: every pair reads the stored tokens of a pair with another target; same: all pairs read
           those of one sentence; none: all pairs read the same learnt tokens. Without effect when mode is off
     swap  a control at test time: trained with its own, each pair then reads the tokens of a pair with another target
+    Where no stored tokens are read, what only they need (OF_STORED) cannot be set.
     """
 
     FORMER: ClassVar[Mapping[str, Any]] = {"order": "input_first", "swap": False}
@@ -60,7 +64,7 @@ class GuidanceConfig(BandAttentionConfig):
     @property
     def stored(self) -> bool:
         """Whether it reads tokens that a text encoder made."""
-        return self.text in ("biomedclip", "shuffled", "same") and bool(self.active)
+        return self.text in STORED and bool(self.active)
 
     @model_validator(mode="after")
     def _fallback_is_trained(self) -> "GuidanceConfig":
@@ -71,6 +75,24 @@ class GuidanceConfig(BandAttentionConfig):
         if self.swap and self.text not in ("biomedclip", "learned"):
             raise ValueError(f"kg.swap with kg.text={self.text} exchanges nothing; use it with biomedclip or learned")
         return self
+
+    @model_validator(mode="after")
+    def _what_is_set_is_read(self) -> "GuidanceConfig":
+        fields = type(self).model_fields
+        unread = OF_STORED if self.active and not self.stored else ("count",) if self.stored and not self.drop else ()
+        if idle := [f"kg.{name}" for name in unread if getattr(self, name) != fields[name].default]:
+            why = "kg.drop=0 leaves no learnt tokens" if self.stored else f"kg.text={self.text} reads no stored tokens"
+            way_out = "drop above 0" if self.stored else "kg.text=biomedclip and --tokens"
+            raise ValueError(f"{' and '.join(idle)} without effect: {why}; leave it out, or give {way_out}")
+        return self
+
+    @classmethod
+    def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Also: what only stored tokens need could be set then where there are none; it is as if it had not been."""
+        whole = super().from_format_1(data)
+        if whole.get("text", cls.model_fields["text"].default) in STORED:
+            return whole
+        return {**whole, **{name: cls.model_fields[name].default for name in OF_STORED if name in whole}}
 
 
 class DfbkConfig(ChainConfig):

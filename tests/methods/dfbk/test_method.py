@@ -19,6 +19,7 @@ from mrsynth.errors import UsageError
 from mrsynth.methods import build_method, preset
 from mrsynth.methods.base import Batch
 from mrsynth.methods.dfbk import DfbkConfig, TokenTable, prompt_key
+from mrsynth.methods.dfbk.config import STORED
 from mrsynth.methods.dfbk.method import part_of
 from mrsynth.methods.dfbk.prompts import prompt
 
@@ -46,6 +47,8 @@ NETWORK = {
     "head_dim": 4,
 }
 
+UNREAD = {"order": "input_first", "encoder": "other", "length": 9, "drop": 0.2, "fallback": True}
+
 
 def config(**options):
     """A network of a few thousand parameters; options for dfb, kg and network are laid on top of its own."""
@@ -53,8 +56,10 @@ def config(**options):
         "method": "dfbk",
         "network": NETWORK,
         "dfb": {"levels": (0,), "head_dim": 8},
-        "kg": {"levels": (1,), "head_dim": 8, "width": 12, "count": 3, "length": 7, "encoder": "small", "drop": 0.5},
+        "kg": {"levels": (1,), "head_dim": 8, "width": 12, "count": 3},
     }
+    if options.get("kg", {}).get("text") in STORED:
+        base["kg"] |= {"length": 7, "encoder": "small", "drop": 0.5}
     inner = {k: {**base[k], **v} for k, v in options.items() if isinstance(v, dict) and k in base}
     return {**base, **options, **inner}
 
@@ -454,7 +459,14 @@ def test_other_samplers_and_more_steps_than_levels_are_refused(wake):
         ({"dfb": {"levels": (1,)}}, r"levels \[1\] have both"),
         ({"kg": {"levels": (2,)}}, "kg.levels"),
         ({"kg": {"head_dim": 32}}, "heads of 32"),
-        ({"kg": {"fallback": True, "drop": 0.0}}, "kg.fallback needs kg.drop"),
+        ({"kg": {"text": "same", "fallback": True, "drop": 0.0}}, "kg.fallback needs kg.drop"),
+        *(
+            ({"kg": {"text": text, name: value}}, rf"kg.{name} without effect: kg.text={text} reads no stored tokens")
+            for text in ("learned", "none")
+            for name, value in UNREAD.items()
+        ),
+        ({"kg": {"fallback": True, "length": 9}}, r"kg.length and kg.fallback without effect"),
+        ({"kg": {"text": "biomedclip", "drop": 0.0}}, r"kg.count without effect: kg.drop=0 leaves no learnt tokens"),
         ({"kg": {"swap": True, "text": "none"}}, "kg.swap with kg.text=none"),
         ({"kg": {"swap": True}, "sources": "single"}, "no pair to exchange with"),
         ({"kg": {"swap": True, "mode": "off"}}, "kg.swap without effect"),
@@ -582,6 +594,12 @@ def test_the_sentence_names_the_output_first_and_the_order_of_0_1_0_can_be_had(w
     assert all(a.index("Output:") < a.index("Input:") for a in first)
     assert all(a.index("Input:") < a.index("Output:") for a in former)
     assert all(sorted(a.split()) == sorted(b.split()) for a, b in zip(first, former, strict=True))
+
+
+def test_a_file_of_format_1_may_set_what_only_stored_tokens_need():
+    for text, length in (("learned", 64), ("biomedclip", 9)):
+        given = {**UNREAD, "text": text}
+        assert DfbkConfig.model_validate(DfbkConfig.from_format_1(config(kg=given))).kg.length == length
 
 
 def test_the_control_without_text_reads_the_same_for_every_pair(wake):
