@@ -1,13 +1,14 @@
 """How what was typed becomes the words of a command, for every command alike: none of them may be empty."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import typer
 from typer.core import TyperCommand
 
 from mrsynth.errors import UsageError
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 BLANK = " \t\r\n,"  # a list of nothing is nothing, too
 
 
@@ -38,7 +39,7 @@ class Command(TyperCommand):
 class Commands(typer.Typer):
     """Commands of this kind."""
 
-    def command(self, name: str | None = None, **settings: Any) -> Any:
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Function], Function]:
         """As `typer.Typer.command`."""
         return super().command(name, cls=Command, **settings)
 

@@ -1,5 +1,6 @@
 """The run file of a training: what it may hold, how it is read, and when two are of the same run."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -150,7 +151,7 @@ def read_run_file(
     wanted = {"method": method, **options}
     if "preset" in wanted:
         wanted = merged(preset(method, str(wanted.pop("preset"))), wanted)
-    wrong: list[str] = []
+    wrong = [f"  {key}: expected a finite number" for key in not_finite({**text, place: wanted})]
     try:
         wanted = kind.Config.model_validate(wanted).model_dump(mode="json")
     except ValidationError as error:
@@ -274,6 +275,16 @@ def complaints(error: ValidationError, *place: str) -> list[str]:
     return [
         f"  {'.'.join(map(str, (*place, *e['loc'])))}: {'unknown key' if e['type'] == 'extra_forbidden' else e['msg']}"
         for e in error.errors()
+    ]
+
+
+def not_finite(text: Any, place: str = "") -> list[str]:
+    """Where in the keys of a run file an infinite number or none (nan) stands: pydantic lets infinity pass."""
+    if isinstance(text, float):
+        return [] if math.isfinite(text) else [place]
+    inner = text if isinstance(text, Mapping) else dict(enumerate(text)) if isinstance(text, list | tuple) else {}
+    return [
+        found for key, value in inner.items() for found in not_finite(value, f"{place}.{key}" if place else str(key))
     ]
 
 

@@ -136,6 +136,8 @@ def test_what_is_written_is_what_is_read(write):
         ({"method": {"sampler": "euler"}}, {}, "method.sampler: "),
         ({"data": {"repeat": {"a": 0}}}, {}, "data.repeat.a: "),
         ({}, {"training.itrations": 3}, "training.itrations: unknown key"),
+        ({}, {"training.learning_rate": float("inf")}, "training.learning_rate: expected a finite number"),
+        ({"method": {"freq": {"sigma": float("nan")}}}, {}, "method.freq.sigma: expected a finite number"),
         ({}, {"training.iterations": "many"}, "training.iterations: "),
         ({"training": {"iterations": 3}}, {"training.iterations.more": 3}, "training.iterations: "),
         ({"training": 3}, {}, "training: "),
