@@ -79,10 +79,16 @@ class GuidanceConfig(BandAttentionConfig):
     @model_validator(mode="after")
     def _what_is_set_is_read(self) -> "GuidanceConfig":
         fields = type(self).model_fields
-        unread = OF_STORED if self.active and not self.stored else ("count",) if self.stored and not self.drop else ()
+        unread: tuple[str, ...] = ()
+        why = way_out = ""
+        if not self.levels and self.mode != "off":  # off says so itself: an ablation turns off what a preset sets
+            unread, why, way_out = ("text", *OF_STORED), "kg.levels is empty, so that guidance is off", "kg.levels"
+        elif self.stored and not self.drop:
+            unread, why, way_out = ("count",), "kg.drop=0 leaves no learnt tokens", "kg.drop above 0"
+        elif self.active and not self.stored:
+            why, way_out = f"kg.text={self.text} reads no stored tokens", "kg.text=biomedclip and --tokens"
+            unread = OF_STORED
         if idle := [f"kg.{name}" for name in unread if getattr(self, name) != fields[name].default]:
-            why = "kg.drop=0 leaves no learnt tokens" if self.stored else f"kg.text={self.text} reads no stored tokens"
-            way_out = "drop above 0" if self.stored else "kg.text=biomedclip and --tokens"
             raise ValueError(f"{' and '.join(idle)} without effect: {why}; leave it out, or give {way_out}")
         return self
 
@@ -90,9 +96,10 @@ class GuidanceConfig(BandAttentionConfig):
     def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
         """Also: what only stored tokens need could be set then where there are none; it is as if it had not been."""
         whole = super().from_format_1(data)
-        if whole.get("text", cls.model_fields["text"].default) in STORED:
+        if whole.get("text", cls.model_fields["text"].default) in STORED and whole.get("levels"):
             return whole
-        return {**whole, **{name: cls.model_fields[name].default for name in OF_STORED if name in whole}}
+        unread = OF_STORED if whole.get("levels") else ("text", *OF_STORED)
+        return {**whole, **{name: cls.model_fields[name].default for name in unread if name in whole}}
 
 
 class DfbkConfig(ChainConfig):

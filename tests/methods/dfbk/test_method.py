@@ -465,6 +465,8 @@ def test_other_samplers_and_more_steps_than_levels_are_refused(wake):
             for text in ("learned", "none")
             for name, value in UNREAD.items()
         ),
+        ({"kg": {"levels": (), "text": "none"}}, "kg.text without effect: kg.levels is empty"),
+        ({"kg": {"levels": (), "encoder": "other"}}, "kg.encoder without effect: kg.levels is empty"),
         ({"kg": {"fallback": True, "length": 9}}, r"kg.length and kg.fallback without effect"),
         ({"kg": {"text": "biomedclip", "drop": 0.0}}, r"kg.count without effect: kg.drop=0 leaves no learnt tokens"),
         ({"kg": {"swap": True, "text": "none"}}, "kg.swap with kg.text=none"),
@@ -597,8 +599,8 @@ def test_the_sentence_names_the_output_first_and_the_order_of_0_1_0_can_be_had(w
 
 
 def test_a_file_of_format_1_may_set_what_only_stored_tokens_need():
-    for text, length in (("learned", 64), ("biomedclip", 9)):
-        given = {**UNREAD, "text": text}
+    for text, levels, length in (("learned", (1,), 64), ("biomedclip", (1,), 9), ("biomedclip", (), 64)):
+        given = {**UNREAD, "text": text, "levels": levels}
         assert DfbkConfig.model_validate(DfbkConfig.from_format_1(config(kg=given))).kg.length == length
 
 
