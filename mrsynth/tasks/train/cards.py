@@ -1,6 +1,6 @@
 """What the checkpoint of a run says of itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,16 @@ from mrsynth.sampling import AXIAL, Plane
 from mrsynth.tasks.train.config import RunConfig
 
 
-def card_of(config: RunConfig, method: Trainable, training: Sequence[CachedSubject]) -> Card:
-    """What the checkpoint will say of itself, with the intensity histograms of its training data."""
+def card_of(
+    config: RunConfig,
+    method: Trainable,
+    training: Sequence[CachedSubject],
+    supplied: Mapping[str, Sequence[Plane]] | None = None,
+) -> Card:
+    """What the checkpoint will say of itself, with the intensity histograms of its training data.
+
+    supplied   as `planes_of` has it
+    """
     intensity: dict[Contrast, tuple[float, ...]] = {}
     for channel, contrast in enumerate(method.contrasts):
         having = [s.histograms[channel] for s in training if s.present[channel]]
@@ -28,15 +36,22 @@ def card_of(config: RunConfig, method: Trainable, training: Sequence[CachedSubje
         licence=config.licence,
         subjects=counts(method.contrasts, training),
         sampling=sampling_of(method) if isinstance(method, Method) else {},
-        planes=planes_of(config, method),
+        planes=planes_of(config, method, supplied or {}),
         training_data=config.data.sources,
         intensity=intensity,
     )
 
 
-def planes_of(config: RunConfig, method: Trainable) -> tuple[Plane, ...]:
-    """The planes whose slices every stage learnt from; a stage that is not trained is known to have seen axial ones."""
-    stages = [AXIAL if stage in config.given else config.training_of(stage).planes for stage in method.stages]
+def planes_of(config: RunConfig, method: Trainable, supplied: Mapping[str, Sequence[Plane]]) -> tuple[Plane, ...]:
+    """The planes whose slices every stage learnt from.
+
+    supplied   stage that is not trained -> planes of the card of the checkpoint that it comes from; where that is not
+               known, axial ones
+    """
+    stages = [
+        supplied.get(stage, AXIAL) if stage in config.given else config.training_of(stage).planes
+        for stage in method.stages
+    ]
     return tuple(plane for plane in stages[-1] if all(plane in planes for planes in stages))
 
 

@@ -28,7 +28,7 @@ import torch
 from mrsynth.contrasts import Contrast
 from mrsynth.devices import choose_device, out_of_memory
 from mrsynth.errors import UsageError, WeightsError
-from mrsynth.io.checkpoint import WRITTEN_BY
+from mrsynth.io.checkpoint import WRITTEN_BY, read_header
 from mrsynth.io.files import ensure_folder, write_text
 from mrsynth.io.locks import locked, sweep_leftovers
 from mrsynth.io.provenance import refuse_others
@@ -37,7 +37,7 @@ from mrsynth.io.tokens import read_tokens
 from mrsynth.io.yaml_files import read_yaml
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.plain import Progress
-from mrsynth.sampling import AXIAL
+from mrsynth.sampling import AXIAL, Plane
 from mrsynth.scans.planes import cannot_be_cut
 from mrsynth.segmenter.network import KIND
 from mrsynth.tasks.models import load_network
@@ -107,9 +107,13 @@ def train(options: TrainOptions, progress: Progress | None = None, *, feed: Feed
     refuse_another_run(saved, config, out)
     method = fresh_method(config)
     plan = StagePlan.of(config, method)
-    if isinstance(method, Method) and not options.resume:
-        for stage, init in ([(None, config.init)] if config.init else []) + list(config.begun.items()):
-            take_over(method, init, config.preparation, stage)
+    if options.resume:
+        plan = replace(plan, supplied=planes_said(out, config))
+    elif isinstance(method, Method):
+        if config.init:
+            take_over(method, config.init, config.preparation)
+        cards = {stage: take_over(method, init, config.preparation, stage) for stage, init in config.begun.items()}
+        plan = replace(plan, supplied={stage: cards[stage].planes for stage in config.given})
         give_text(method, config)
     with ExitStack() as stack:
         stopped = stack.enter_context(stop_signals())
@@ -259,6 +263,15 @@ def read_config(options: TrainOptions) -> RunConfig:
             "training": {"planes": found.card.planes},
         }
     return read_run_file(file, method, overrides, begun=options.resume and options.config is None, base=base)
+
+
+def planes_said(out: Path, config: RunConfig) -> dict[str, tuple[Plane, ...]]:
+    """The planes of the stages that are not trained, by the checkpoint of the run: theirs may be gone by now."""
+    try:
+        planes = read_header(out / "checkpoint.safetensors").card.planes
+    except WeightsError:  # damaged, or killed before it was there
+        return {}
+    return dict.fromkeys(config.given, planes)
 
 
 def give_text(method: Trainable, config: RunConfig) -> None:

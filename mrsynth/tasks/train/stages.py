@@ -1,12 +1,14 @@
 """The stages of a training run: which are trained and for how long, and what a checkpoint supplies in place of one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from mrsynth.card import Card
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.methods.base import Method, Trainable
 from mrsynth.methods.cwdm.official import cwdm_for_target
+from mrsynth.sampling import Plane
 from mrsynth.scans.preparation import PreparationConfig
 from mrsynth.tasks.models import load_network, tensors_misfit
 from mrsynth.tasks.train.config import RunConfig, flat
@@ -26,11 +28,13 @@ class StagePlan:
 
     named        whether there is more than one, so that what people read should name them
     taken_over   those that begin with the weights of a checkpoint
+    supplied     those that are not trained -> planes whose slices their checkpoint learnt from
     """
 
     training: Mapping[str, TrainingConfig]
     named: bool
     taken_over: frozenset[str] = frozenset()
+    supplied: Mapping[str, tuple[Plane, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: RunConfig, method: Trainable) -> "StagePlan":
@@ -96,8 +100,8 @@ class StagePlan:
                 )
 
 
-def take_over(method: Method, init: str, preparation: PreparationConfig, stage: str | None = None) -> None:
-    """Take the weights of a checkpoint: all of them, or those of one stage, which it stands in for.
+def take_over(method: Method, init: str, preparation: PreparationConfig, stage: str | None = None) -> Card:
+    """Take the weights of a checkpoint: all of them, or those of one stage, which it stands in for; give its card.
 
     preparation   of the run
 
@@ -123,6 +127,7 @@ def take_over(method: Method, init: str, preparation: PreparationConfig, stage: 
             f"configuration of that checkpoint (`mrsynth weights show`), or {remedy}."
         )
     method.load_state_dict({**method.state_dict(), **tensors})
+    return found.card
 
 
 def options_of(method: Method) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def work(
     feed: Feed = example_batches,
 ) -> None:
     """Everything is ready: train one stage after the other, and keep the run folder up to date."""
-    card = card_of(config, state.method, cohort.training)
+    card = card_of(config, state.method, cohort.training, plan.supplied)
     judged = state.method.stages if state.method.judged_stages is None else state.method.judged_stages
     judge = judge_of(state.method, cohort.validation, config.preparation.spacing, card.learnt)
     log = RunLog(out, plan.done(state))

@@ -247,21 +247,23 @@ def test_planes_are_known_and_named_once_and_axial_is_among_them(planes, train_o
 
 
 @pytest.mark.parametrize(
-    ("stages", "known"),
+    ("stages", "supplied", "known"),
     [
-        ({}, PLANES),
-        ({"first_stage": {"planes": ["axial"]}}, ("axial",)),
-        ({"structure": {"planes": ["axial", "sagittal"]}}, ("axial", "sagittal")),
-        ({"first_stage": {"init": "msg-ldm-ship"}}, ("axial",)),
-        ({"first_stage": {"init": "msg-ldm-ship", "trained": True}}, PLANES),
+        ({}, {}, PLANES),
+        ({"first_stage": {"planes": ["axial"]}}, {}, ("axial",)),
+        ({"structure": {"planes": ["axial", "sagittal"]}}, {}, ("axial", "sagittal")),
+        ({"first_stage": {"init": "x"}}, {"first_stage": PLANES}, PLANES),
+        ({"first_stage": {"init": "x"}}, {"first_stage": ("axial", "coronal")}, ("axial", "coronal")),
+        ({"first_stage": {"init": "x"}}, {}, ("axial",)),
+        ({"first_stage": {"init": "x", "trained": True}}, {}, PLANES),
     ],
 )
-def test_a_method_of_stages_knows_the_planes_that_all_of_them_saw(stages, known):
+def test_a_method_of_stages_knows_the_planes_that_all_of_them_saw(stages, supplied, known):
     config = RunConfig(
         method={**preset("msg-ldm", "tiny"), "method": "msg-ldm"}, training=TrainingConfig(planes=PLANES), stages=stages
     )
 
-    assert planes_of(config, build_method(config.method)) == known
+    assert planes_of(config, build_method(config.method), supplied) == known
 
 
 def test_a_checkpoint_that_learnt_the_planes_is_chosen_where_they_are_asked_for():

@@ -341,6 +341,21 @@ def test_a_run_with_an_init_is_resumed_without_that_file(options, finished, tmp_
     assert same(saved(tmp_path / "run")["average"]["head.0.weight"], saved(finished)["average"]["head.0.weight"])
 
 
+@pytest.mark.parametrize("learnt", [("axial",), ("axial", "coronal"), ("axial", "coronal", "sagittal")])
+def test_a_stage_that_is_supplied_knows_the_planes_of_its_checkpoint(learnt, options, finished, tmp_path):
+    """Also when the run goes on without that file."""
+    given, file = read_checkpoint(finished / "checkpoint.safetensors"), tmp_path / "given.safetensors"
+    write_checkpoint(file, replace(given, card=given.card.model_copy(update={"planes": learnt})))
+    asked = {"stages__body__init": str(file), "training__planes": ["axial", "coronal"]}
+    common = tuple(plane for plane in ("axial", "coronal") if plane in learnt)
+
+    stopped_at(3, options(tmp_path / "run", **asked))
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").card.planes == common
+    file.unlink()
+    train(options(tmp_path / "run", resume=True, config=None))
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors").card.planes == common
+
+
 def test_a_later_stage_can_be_supplied_too(options, finished, boundary, tmp_path):
     train(options(tmp_path, stages__head__init=str(finished / "checkpoint.safetensors")))
 
