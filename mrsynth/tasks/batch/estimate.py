@@ -21,12 +21,8 @@ from mrsynth.scans.subject import Subject
 from mrsynth.synthesis import synthesise_volume, synthesise_whole
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan
-from mrsynth.tasks.complete.run import (
-    FAST_SELF_CHECK_CONTRASTS,
-    FAST_SELF_CHECK_SLICES,
-    SELF_CHECK_SLICES,
-    brain_finder,
-)
+from mrsynth.tasks.complete.run import brain_finder
+from mrsynth.tasks.complete.self_check import FAST_SELF_CHECK_CONTRASTS, FAST_SELF_CHECK_SLICES, SELF_CHECK_SLICES
 from mrsynth.tasks.memory import peak_memory_mb, reset_peak_memory
 from mrsynth.tasks.trained import Trained, TrainedMethod
 

@@ -22,17 +22,15 @@ from mrsynth.io.subjects import SubjectFiles, load_raw, settle_masks
 from mrsynth.methods import KINDS
 from mrsynth.plain import Array, Progress
 from mrsynth.preference import AUTO
-from mrsynth.sampling import Crop, Estimator, Sampling
+from mrsynth.sampling import Sampling
 from mrsynth.scans.familiarity import unfamiliar
 from mrsynth.scans.headers import exactly_on
-from mrsynth.scans.hounsfield import window_of
 from mrsynth.scans.preparation import Prepared
 from mrsynth.scans.raw import FindBrain
 from mrsynth.scans.stripping import brain_by_deepbet, brain_by_program, known_program
 from mrsynth.scans.subject import Subject, describe_grid
 from mrsynth.scans.volume import Volume
-from mrsynth.scores.metrics import ends
-from mrsynth.scores.protocols import Case, measure, scored_case
+from mrsynth.scores.protocols import measure, scored_case
 from mrsynth.scores.rows import Score
 from mrsynth.selection import named
 from mrsynth.tasks.checkpoints.run import fetch
@@ -50,6 +48,12 @@ from mrsynth.tasks.complete.output import (
 )
 from mrsynth.tasks.complete.plan import CompleteOptions, Plan, choose, header_problems, reference_files
 from mrsynth.tasks.complete.regions import region_volumes, segmenter_for
+from mrsynth.tasks.complete.self_check import (
+    FAST_SELF_CHECK_CONTRASTS,
+    FAST_SELF_CHECK_SLICES,
+    SELF_CHECK_SLICES,
+    check_on_itself,
+)
 from mrsynth.tasks.models import check_sampling, load, load_method
 from mrsynth.tasks.trained import Trained
 from mrsynth.texts import meant
@@ -57,12 +61,9 @@ from mrsynth.texts import meant
 __all__ = ["CompleteOptions", "Completion", "Plan", "complete", "complete_subject", "load_method", "plan"]
 
 
-OF_VOLUMES, OF_SLICES = ("full3d", "brain3d"), ("full2d", "brain2d")  # protocols of reference and self-check
+OF_VOLUMES = ("full3d", "brain3d")  # protocols of reference
 DEFAULT = Sampling()
 ALWAYS = nullcontext()
-SELF_CHECK_SLICES = 5
-FAST_SELF_CHECK_SLICES = 2
-FAST_SELF_CHECK_CONTRASTS = 1
 
 
 def plan(options: CompleteOptions, files: SubjectFiles | None = None, stock: Stock | None = None) -> Plan:
@@ -289,53 +290,6 @@ def differences(u: Array, prepared: Prepared, target: Contrast) -> Volume:
     return Volume(over.voxels * np.float32(spread(target, prepared.hounsfield)), over.affine)
 
 
-def check_on_itself(
-    trained: Trained,
-    subject: Subject,
-    how: Estimator,
-    crop: Crop | None,
-    count: int,
-    progress: Progress | None,
-    most: int | None = None,
-) -> list[Score]:
-    """Hide each available contrast, make it from the rest on `count` slices, and compare. Empty with one contrast.
-
-    most   so many contrasts, the first that can be made; None for all
-
-    What is scored is what is delivered: the same estimator with the same draws, in a crop and a foreground that do not
-    know the hidden contrast. Of a committee those take part that can do with what is left; the rows name them. Of
-    several planes axial slices alone are made, which are a little worse than what is delivered.
-    """
-    contrasts, progress = trained.contrasts, progress or (lambda *_: None)
-    present = [c for c in contrasts if c in subject.available]
-    delivered = replace(how, samples=1) if how.mode == "sample" else how  # of several samples the first is delivered
-    rows: list[Score] = []
-    checked: list[Contrast] = []
-    for number, hidden in enumerate(present):
-        others = [c for c in present if c is not hidden]
-        if len(checked) == most or not trained.card.supports(set(others), hidden):
-            continue
-        checked.append(hidden)
-        progress("self-check", number, len(present))
-        began = time.perf_counter()
-        given = subject.without(hidden)
-        prepared = trained.prepare(given, crop)
-        slices = spread_slices(prepared.mask, count)
-        made = trained.synthesise(given, prepared, delivered, targets=[hidden], slices=slices)
-        seconds = time.perf_counter() - began
-        truth = prepared.brought(subject.volumes[hidden].voxels)  # not `images`, which are clipped for the network
-        case = Case(
-            prediction=in_standard_u(hidden, made.image[contrasts.index(hidden)][..., slices], prepared.hounsfield),
-            truth=truth[..., slices],
-            mask=prepared.mask[..., slices],
-            window=window_of(hidden) or ends(subject.volumes[hidden].voxels),
-        )
-        able = ", ".join(member.card.name for member in trained.taking_part(others, hidden))
-        about = {"pattern": pattern_name(others), "target": hidden, "kind": "self-check", "weights": able}
-        rows += measure(case, OF_SLICES, **about, slices=tuple(slices), seconds=seconds)
-    return rows
-
-
 def check_request(options: CompleteOptions) -> None:
     """Raise UsageError for a method, sampler, device, precision or program that there is not: nothing is read yet."""
     if (name := options.method) not in (AUTO, *KINDS):
@@ -391,10 +345,3 @@ def against_reference(subject: Subject, done: Completion, target: Contrast, trut
     case = scored_case(replace(subject, volumes={**subject.volumes, target: truth}), target, made)
     about = {"pattern": pattern_name(done.prepared.scales), "target": target, "kind": "reference"}
     return tuple(measure(case, OF_VOLUMES, **about, seconds=done.seconds["synthesis"]))
-
-
-def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
-    """Indices along K, evenly through the middle four fifths of the foreground."""
-    filled = np.flatnonzero(mask.any(axis=(0, 1)))
-    places = np.linspace(0.1, 0.9, count) * (len(filled) - 1)
-    return sorted({int(filled[round(p)]) for p in places})

@@ -35,8 +35,8 @@ from mrsynth.tasks.complete.run import (
     complete_subject,
     load_method,
     plan,
-    spread_slices,
 )
+from mrsynth.tasks.complete.self_check import spread_slices
 from tests.helpers import moved_fields
 
 T1, T1CE, T2, FLAIR = STANDARD
