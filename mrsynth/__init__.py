@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["Completion", "Sampling", "Subject", "complete_subject", "load_method", "load_subject"]
+__all__ = ["Completion", "Sampling", "Subject", "Volume", "complete_subject", "load_method", "load_subject"]
 
 if TYPE_CHECKING:
     from mrsynth.io.subjects import load_subject
     from mrsynth.sampling import Sampling
     from mrsynth.scans.subject import Subject
+    from mrsynth.scans.volume import Volume
     from mrsynth.tasks.complete.notebook import Completion
     from mrsynth.tasks.complete.run import complete_subject, load_method
 
@@ -16,6 +17,7 @@ _HOMES = {
     "Completion": "mrsynth.tasks.complete.notebook",
     "Sampling": "mrsynth.sampling",
     "Subject": "mrsynth.scans.subject",
+    "Volume": "mrsynth.scans.volume",
     "load_subject": "mrsynth.io.subjects",
     "load_method": "mrsynth.tasks.complete.run",
     "complete_subject": "mrsynth.tasks.complete.run",

@@ -45,6 +45,16 @@ CT_WARNING = (
 WARNINGS: dict[Contrast, str] = {Contrast.T1CE: T1CE_WARNING, Contrast.CT: CT_WARNING}
 
 
+def contrast_of(name: object) -> Contrast:
+    """The contrast of a name in any letter case: `T1ce`. Raises UsageError for anything else."""
+    if isinstance(name, str) and name.lower() in set(Contrast):
+        return Contrast(name.lower())
+    said, hint = f"an object of type {type(name).__name__}", ""
+    if isinstance(name, str):
+        said, hint = repr(name), meant(name, SPELLINGS)
+    raise UsageError(f"No contrast is named {said}; known are {', '.join(Contrast)}.{hint}")
+
+
 def patterns(contrasts: Sequence[Contrast] = STANDARD) -> list[tuple[Contrast, ...]]:
     """Every set of available contrasts that is neither empty nor complete; 14 of them for four contrasts.
 

@@ -13,9 +13,9 @@ of so many short chains.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from mrsynth.errors import UsageError
 from mrsynth.plain import Plain
@@ -48,7 +48,11 @@ FAST_STEPS = 10  # of mode sample with --fast, at most
 
 
 class Sampling(Plain):
-    """The request of a user; None leaves it to the checkpoint."""
+    """The request of a user; None leaves it to the checkpoint.
+
+    Raises UsageError for an option that there is not, and for a value that it cannot have; whether options go together,
+    and with the checkpoint, is told where they are used. There messages name them as the command line does.
+    """
 
     mode: Mode | None = Field(None, description="mean: the conditional mean, in one call; sample: the paper's chain")
     sampler: str | None = Field(None, description="of mode sample")
@@ -69,10 +73,28 @@ class Sampling(Plain):
     )
     crop: Crop | None = Field(None, description="the part of the volume the network sees")
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _told(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            if cls is not Sampling:  # a command tells them by its own options
+                raise
+            raise UsageError(f"Sampling: {'; '.join(map(_complaint, error.errors()))}.") from error
+
     @property
     def sampling(self) -> "Sampling":
         """The same without what a request of a command adds to it."""
         return Sampling(**{name: getattr(self, name) for name in Sampling.model_fields})
+
+
+def _complaint(wrong: Mapping[str, Any]) -> str:
+    """One thing that pydantic did not accept: `mode='Mean': input should be 'mean' or 'sample'`."""
+    name = str(wrong["loc"][0]) if wrong["loc"] else ""
+    if name not in Sampling.model_fields:
+        return f"there is no option {name!r}; there are {', '.join(Sampling.model_fields)}"
+    return f"{name}={wrong['input']!r}: {wrong['msg'][:1].lower()}{wrong['msg'][1:]}"
 
 
 @dataclass(frozen=True)

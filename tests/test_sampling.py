@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import modes_of
 from mrsynth.sampling import Estimator, Sampling, check_chain, default_in_words, in_words, mode_of
+from mrsynth.tasks.complete.plan import CompleteOptions
 
 BOTH = {"mode": "mean", "modes": ["mean", "sample"], "sampler": "ddpm", "steps": 50}
 CHAIN = {"mode": "sample", "modes": ["sample"], "sampler": "ddpm", "steps": 10}
@@ -68,14 +69,33 @@ def test_that_is_known_before_a_checkpoint_is_read():
 
 @pytest.mark.parametrize("wrong", [{"eta": -0.1}, {"eta": 1.1}, {"eta": float("nan")}, {"variance": "auto"}], ids=str)
 def test_what_no_chain_can_take_is_refused(wrong):
-    with pytest.raises(ValidationError):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=rf"Sampling: {name}="):
         Sampling(**wrong)
+
+
+def test_what_is_no_option_or_value_is_told_with_those_that_are():
+    wrong = [
+        ({"sede": 3}, "no option 'sede'; there are mode, sampler"),
+        ({"mode": "Mean"}, "mode='Mean': input should be 'mean' or 'sample'"),
+        ({"steps": 0}, "steps=0: input should be greater than 0"),
+        ({"seed": 1.5}, "seed=1.5: .*integer"),
+        ({"planes": "axial"}, "planes='axial': .*tuple"),
+        ({"planes": ["axial", "axial"]}, "planes=.*each once"),
+        ({"planes": ["Axial"]}, "planes='Axial': .*'axial'"),
+        ({"seed": None, "crop": "all"}, "seed=None: .*; crop='all': "),
+    ]
+    for options, words in wrong:
+        with pytest.raises(UsageError, match=words):
+            Sampling(**options)
+    with pytest.raises(ValidationError):  # the command line tells them by its own options
+        CompleteOptions(folder=".", mode="Mean")
 
 
 def test_a_mode_that_the_checkpoint_cannot_do_is_refused():
     with pytest.raises(UsageError, match="official has no mode mean: it does sample"):
         mode_of(CHAIN, Sampling(mode="mean"), "official")
-    with pytest.raises(ValidationError):
+    with pytest.raises(UsageError, match="mode='median'"):
         Sampling(mode="median")
 
 

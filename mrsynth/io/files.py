@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mrsynth.errors import NotWritable, OutputError
+from mrsynth.errors import NotWritable, OutputError, UsageError
 
 OUT = "choose another output folder with --out"
 WHY = {  # {elsewhere}: what to do to write to another place
@@ -24,6 +24,18 @@ WHY = {  # {elsewhere}: what to do to write to another place
 }
 NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS}
 NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EROFS}
+
+
+def path_of(what: str, given: object) -> Path:
+    """A path that a program gave, `~` read as the home folder. Raises UsageError for what is none; `what` names it."""
+    if not isinstance(given, str | os.PathLike) or not isinstance(name := os.fspath(given), str):
+        raise UsageError(f"{what} is of type {type(given).__name__}; expected a path: str or Path.")
+    if not name or "\0" in name:
+        raise UsageError(f"{what} is {name!r}; expected a path.")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:  # of whose home nothing is known
+        raise UsageError(f"{what} is {name!r}: there is no such user, so no home folder. Write it out.") from error
 
 
 @contextmanager

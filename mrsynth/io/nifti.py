@@ -168,8 +168,8 @@ def write_volume(
 
 
 def as_nibabel(volume: Volume, description: str = "", *, whole: bool = False) -> Any:
-    """The image that `write_volume` writes of a volume that comes from no file, as nibabel has it."""
-    voxels = np.rint(volume.voxels).astype(np.int16) if whole else volume.voxels
+    """The image that `write_volume` writes of a volume that comes from no file; its voxels are a copy."""
+    voxels = np.rint(volume.voxels).astype(np.int16) if whole else volume.voxels.copy()
     return nib.Nifti1Image(voxels, volume.affine, _header_for(nib.Nifti1Header, volume, description, whole))
 
 

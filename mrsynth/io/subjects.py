@@ -16,13 +16,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrsynth.contrasts import SPELLINGS, STANDARD, Contrast
+from mrsynth.contrasts import STANDARD, Contrast, contrast_of
 from mrsynth.errors import InputError, UsageError
 from mrsynth.io.collecting import Found, read_subjects
 from mrsynth.io.discovery import SubjectFiles, check_mask, check_overrides, subject_among_files, subjects_among_files
+from mrsynth.io.files import path_of
 from mrsynth.io.layouts import LAYOUTS, OTHERS, Survey, survey
 from mrsynth.io.vocabulary import contrast_of_word, name_words
-from mrsynth.texts import meant
 
 if TYPE_CHECKING:
     from mrsynth.scans.raw import Align, FindBrain, Raw
@@ -109,18 +109,18 @@ def load_subject(
     segmentation  whether to read the segmentation, if there is one
     mask          whether to read the brain mask, if there is one; or the file to read as that
     overrides     t1=, t1ce=, t2=, flair=, ...: files to take instead of those found
-    Raises InputError when a file cannot be used or does not lie on the grid of the first contrast.
+    Volumes are float32 (I, J, K) in the units of the files, with their affine in mm. Raises InputError when a file
+    cannot be used or does not lie on the grid of the first contrast; UsageError for what is no path and no contrast.
     """
-    if unknown := set(overrides) - set(Contrast):
-        named, hint = ", ".join(sorted(unknown)), meant(min(unknown), SPELLINGS)
-        raise UsageError(f"No contrast is named {named}; known are {', '.join(Contrast)}.{hint}")
-    given = {Contrast(name): Path(path) for name, path in overrides.items()}
+    if not isinstance(segmentation, bool):
+        raise UsageError(f"segmentation={segmentation!r}: expected True to read the one in the folder, or False.")
+    given = {contrast_of(name): path_of(f"{name}=", path) for name, path in overrides.items()}
     if isinstance(source, SubjectFiles):
         found = source.with_files(check_overrides(given))
     else:
-        found = find_subject(source, given)
+        found = find_subject(path_of("The folder of the subject", source), given)
     if not isinstance(mask, bool):
-        found = found.with_mask(check_mask(Path(mask)))
+        found = found.with_mask(check_mask(path_of("mask=", mask)))
     return load_raw(found, align="off", segmentation=segmentation, mask=bool(mask)).subject
 
 
@@ -313,7 +313,12 @@ def refuse_label_map(path: Path | str, volume: "Volume") -> None:
 
 def _kept_otherwise(root: Path) -> tuple[str, Path, Survey]:
     """The data set a folder is of, if its subjects are spread over folders, else ""; and what was seen."""
-    home = Path(os.path.abspath(root))  # a subject's folder tells its name, also where it is "."
+    try:
+        home = Path(os.path.abspath(root))  # a subject's folder tells its name, also where it is "."
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{root}: the working directory was deleted. Go to another, or give the whole path."
+        ) from error
     seen = survey(home) if home.is_dir() else Survey()
     named = Counter({name: votes for name, votes in seen.votes.items() if name})
     dataset, most = named.most_common(1)[0] if named else ("", 0)

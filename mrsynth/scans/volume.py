@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrsynth.errors import UsageError
 from mrsynth.plain import Mask
 
 GRID_TOLERANCE_MM = 1e-3
@@ -18,16 +19,24 @@ class Volume:
 
     voxels  (I, J, K) float32, in the units of the file it came from
     affine  (4, 4) float64, voxel index -> millimetres in RAS+
+    Raises UsageError for what is no array of such a shape; what the arrays hold is not looked at.
     """
 
     voxels: NDArray[np.float32]
     affine: NDArray[np.float64]
 
     def __post_init__(self) -> None:
+        for what, given, wanted in (("voxels", self.voxels, "(I, J, K)"), ("affine", self.affine, "(4, 4)")):
+            if not isinstance(given, np.ndarray):
+                raise UsageError(f"Volume: {what} is a {type(given).__name__}; expected an array of numpy, {wanted}.")
         if self.voxels.ndim != 3:
-            raise ValueError(f"a volume has three axes, not {self.voxels.shape}")
+            raise UsageError(f"Volume: voxels has the shape {self.voxels.shape}; expected three axes, (I, J, K).")
         if self.affine.shape != (4, 4):
-            raise ValueError(f"an affine is 4x4, not {self.affine.shape}")
+            raise UsageError(f"Volume: affine has the shape {self.affine.shape}; expected (4, 4).")
+
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{x:.3g}" for x in self.spacing)
+        return f"<Volume of {'x'.join(map(str, self.shape))} voxels, {spacing} mm>"
 
     @property
     def shape(self) -> tuple[int, int, int]:

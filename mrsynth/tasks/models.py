@@ -13,6 +13,7 @@ from mrsynth.contrasts import patterns
 from mrsynth.devices import choose_device, choose_precision
 from mrsynth.errors import UsageError, WeightsError
 from mrsynth.io.checkpoint import Checkpoint, Header, read_checkpoint, read_header
+from mrsynth.io.files import path_of
 from mrsynth.io.store import Resolved, located, members_of, resolve
 from mrsynth.methods import build_method, config_of_format_1, sampler_names
 from mrsynth.methods.base import Method
@@ -39,9 +40,11 @@ def load_method(name_or_path: str | Path) -> Trained:
     """A trained method by its name in the manifest or by the path of a .safetensors file, on the CPU in float32; or a
     committee of several, by its name.
 
-    Raises WeightsError when the checkpoint is unknown, damaged, or does not fit the network it names.
+    Raises WeightsError when the checkpoint is unknown, damaged, or does not fit the network it names; UsageError for
+    what is neither a name nor a path.
     """
-    return load(resolve(str(name_or_path)))
+    path_of("The name or path of a checkpoint", name_or_path)
+    return load(resolve(str(name_or_path)))  # `./x` is a path, `x` a name
 
 
 def load_network(name_or_path: str | Path) -> TrainedMethod:

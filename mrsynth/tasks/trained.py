@@ -39,7 +39,7 @@ View = tuple[PreparationConfig, tuple[Contrast, ...]]  # how a member sees a sub
 NOT_OF_DIRECT = ("steps", "samples", "noise")  # one call of the decoders has none of them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedMethod:
     """A method with its trained weights, and all that the checkpoint says of itself.
 
@@ -51,6 +51,9 @@ class TrainedMethod:
     preparation: PreparationConfig
     sha256: str
     noise: Draws = "v2"
+
+    def __repr__(self) -> str:
+        return f"<TrainedMethod {self.card.name}, {self.card.method}: {self.card.ability}>"
 
     @property
     def network(self) -> Any:
@@ -162,7 +165,7 @@ class TrainedMethod:
         return self.card.sampling.get(name) or getattr(self.method.config, name, None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainedCommittee:
     """Several trained methods and the rule by which the mean of their images is made (mrsynth/methods/committee.py).
 
@@ -180,6 +183,10 @@ class TrainedCommittee:
     leader: PreparationConfig
     load: Callable[[Resolved], TrainedMethod]
     errors: ErrorMap | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(member.card.name for member in self.members)
+        return f"<TrainedCommittee {self.card.name} of {names}: {self.card.ability}>"
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:

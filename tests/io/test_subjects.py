@@ -520,7 +520,7 @@ def test_load_subject_with_mask_and_overrides(tmp_path: Path) -> None:
     assert load_subject(tmp_path / "p", mask=False).mask is None
     assert load_subject(tmp_path / "p", flair=other).available == (T1, FLAIR)
     assert load_subject(find_subject(tmp_path / "p"), flair=str(other)).available == (T1, FLAIR)
-    with pytest.raises(UsageError, match="No contrast is named flare"):
+    with pytest.raises(UsageError, match="No contrast is named 'flare'"):
         load_subject(tmp_path / "p", flare=other)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mrsynth.errors import UsageError
 from mrsynth.scans.volume import Volume, extent, same_grid
 
 
@@ -37,10 +38,18 @@ def test_a_small_tilt_counts_where_it_moves_the_far_corner() -> None:
 
 
 def test_only_three_axes_and_a_four_by_four_affine() -> None:
-    with pytest.raises(ValueError, match="three axes"):
+    with pytest.raises(UsageError, match=r"\(3, 4\); expected three axes"):
         volume((3, 4))
-    with pytest.raises(ValueError, match="4x4"):
+    with pytest.raises(UsageError, match=r"\(3, 3\); expected \(4, 4\)"):
         volume(affine=np.eye(3))
+    with pytest.raises(UsageError, match="voxels is a list; expected an array"):
+        Volume([[[1.0]]], np.eye(4))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="affine is a NoneType"):
+        Volume(np.zeros((3, 4, 5), np.float32), None)  # type: ignore[arg-type]
+
+
+def test_it_shows_its_grid_and_not_its_voxels() -> None:
+    assert repr(volume((30, 40, 5), np.diag([1, 1, 2.5, 1]))) == "<Volume of 30x40x5 voxels, 1 x 1 x 2.5 mm>"
 
 
 def test_extent_finds_ends_and_stays_inside() -> None:

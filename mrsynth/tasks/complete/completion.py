@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrsynth.card import Card
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import Contrast, contrast_of
+from mrsynth.errors import UsageError
 from mrsynth.io.store import Resolved
 from mrsynth.sampling import Estimator, Plane
 from mrsynth.scans.hounsfield import HOUNSFIELD, Window, to_window, window_of
@@ -19,13 +20,14 @@ from mrsynth.scores.rows import Score
 SCALE = 1000.0  # output volumes are 1000 u, but CT is in Hounsfield units
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Completed:
     """Synthetic volumes on the subject's own grid, and how they came about.
 
     subject     what they were made from
     card        of the checkpoint, and the SHA-256 of its file
-    volumes     intensities 0..1000; of CT Hounsfield units, whole numbers, the low end of the window outside the head
+    volumes     float32 (I, J, K), intensities 0..1000; of CT Hounsfield units, whole numbers, the low end of the window
+                outside the head
     means       over the samples, where a volume is the first of several
     spreads     voxel-wise standard deviation over the samples, in the same units; empty for one sample
     errors      voxel-wise absolute error to expect after the straight-line fit, in the same units, where it can be said
@@ -51,9 +53,22 @@ class Completed:
     errors: Mapping[Contrast, Volume] = field(default_factory=dict)
     brightness: Mapping[Contrast, float] = field(default_factory=dict)
 
-    def in_u(self, contrast: Contrast) -> NDArray[np.float32]:
-        """A synthetic volume as u in [0, 1]."""
-        return in_u(contrast, self.volumes[contrast].voxels, self.prepared.hounsfield)
+    def __repr__(self) -> str:
+        made, grid = ", ".join(self.volumes), self.subject.reference
+        return f"<{type(self).__name__} of {self.subject.name} by {self.card.name}: {made}; {grid!r}>"
+
+    def in_u(self, contrast: Contrast | str) -> NDArray[np.float32]:
+        """A synthetic volume, (I, J, K), as u in [0, 1]. Raises UsageError for what was not made."""
+        target = contrast_of(contrast)
+        return in_u(target, made(self.volumes, target).voxels, self.prepared.hounsfield)
+
+
+def made(volumes: Mapping[Contrast, Volume], contrast: Contrast, what: str = "image") -> Volume:
+    """One of what was made. Raises UsageError when it was not; `what` names its kind."""
+    if contrast not in volumes:
+        there = ", ".join(volumes) or "none of any contrast"
+        raise UsageError(f"No {what} of {contrast} was made; there is {there}.")
+    return volumes[contrast]
 
 
 def in_file_units(contrast: Contrast, volume: Volume, window: Window = HOUNSFIELD) -> Volume:

@@ -5,15 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from mrsynth import __version__
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import Contrast, contrast_of
 from mrsynth.errors import UsageError
+from mrsynth.io.files import path_of
+from mrsynth.io.images import check_name
 from mrsynth.io.nifti import as_nibabel
 from mrsynth.io.subjects import SubjectFiles
 from mrsynth.reports.record import MAPS, Content
 from mrsynth.reports.subject_page import notebook_html
 from mrsynth.reports.viewer import viewer_data
 from mrsynth.scans.raw import Raw
-from mrsynth.tasks.complete.completion import Completed
+from mrsynth.tasks.complete.completion import Completed, made
 from mrsynth.tasks.complete.output import DESCRIPTION, Saved, result_names, results_folder, write_results
 from mrsynth.tasks.complete.pictures import panels
 from mrsynth.tasks.complete.plan import Plan
@@ -26,17 +28,18 @@ class Completion(Completed):
         """A synthetic volume as an image of nibabel, whose header says that it is synthetic.
 
         content   the image; of several samples their mean or spread; or the error to expect
-        Raises UsageError for what was not made.
+        float32 (I, J, K), 0 to 1000, of a CT int16 in Hounsfield units; a copy. Raises UsageError for what was not
+        made.
         """
-        held = {"image": self.volumes, "mean": self.means, "spread": self.spreads, "error": self.errors}[content]
-        target = next((c for c in held if c == contrast), None)
-        if target is None:
-            raise UsageError(
-                f"No {content} of {contrast} was made; there is {', '.join(held) or 'none of any contrast'}."
-            )
+        kinds = {"image": self.volumes, "mean": self.means, "spread": self.spreads, "error": self.errors}
+        held = kinds.get(content) if isinstance(content, str) else None
+        if held is None:
+            raise UsageError(f"There is no content {content!r} of a completion; there are {', '.join(kinds)}.")
+        target = contrast_of(contrast)
+        volume = made(held, target, content)
         what = target.label if content == "image" else f"{target.label} {content}"
         whole = target is Contrast.CT and content not in MAPS
-        return as_nibabel(held[target], DESCRIPTION.format(what, __version__, self.card.name), whole=whole)
+        return as_nibabel(volume, DESCRIPTION.format(what, __version__, self.card.name), whole=whole)
 
     def save(self, folder: Path | str, *, viewer: bool = True, overwrite: bool = False) -> Saved:
         """Write what `mrsynth complete` writes: images with their sidecars, and the report.
@@ -44,9 +47,11 @@ class Completion(Completed):
         viewer     put the volumes into report.html, to scroll through
         overwrite  replace results of an earlier run, never anything else
         The images lie where their affine says; codes of a file that they came from are not known here. Raises
-        OutputError, and UsageError when something is in the way; then nothing is left behind.
+        OutputError, and UsageError when something is in the way or the name of the subject cannot name files; then
+        nothing is left behind.
         """
-        out = Path(folder).expanduser()
+        check_name(self.subject.name)
+        out = path_of("The folder for the results", folder)
         files = SubjectFiles(self.subject.name, out, "in memory", {})
         todo = Plan(files, tuple(self.volumes), None, out)
         with results_folder(out, result_names(todo), overwrite=overwrite) as place:

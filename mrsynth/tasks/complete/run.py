@@ -1,17 +1,17 @@
 """`mrsynth complete`: find a subject, make what it lacks, write it with a report. The Python API lives here too."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from mrsynth import __version__
-from mrsynth.contrasts import Contrast, pattern_name
+from mrsynth.contrasts import Contrast, contrast_of, pattern_name
 from mrsynth.devices import out_of_memory
 from mrsynth.errors import InputError, MemoryExhausted, UsageError
 from mrsynth.io.files import write_text
@@ -202,12 +202,12 @@ def brain_finder(strip: str) -> FindBrain | None:
 
 
 def complete_subject(
-    subject: Subject | Mapping[str, Any],
+    subject: Subject | Mapping[Contrast, Any] | Mapping[str, Any],
     trained: Trained,
-    targets: Collection[Contrast | str] | None = None,
+    targets: Contrast | str | Collection[Contrast | str] | None = None,
     *,
-    affine: NDArray[np.float64] | None = None,
-    name: str = "subject",
+    affine: ArrayLike | None = None,
+    name: str | None = None,
     sampling: Sampling = DEFAULT,
     self_check: bool = False,
     progress: Progress | None = None,
@@ -215,16 +215,26 @@ def complete_subject(
     """Make the missing contrasts of a subject in memory.
 
     subject     as `load_subject` reads it; or images by contrast, `{"t1": ..., "flair": ...}`, each of nibabel or an
-                array (I, J, K); `affine` says where arrays lie, `name` what to call the subject (`io.images`)
-    targets     None for all that the subject lacks among the method's contrasts
+                array (I, J, K) of any unit, 0 outside the brain or the head; `affine` (4, 4) says where arrays lie, in
+                mm, `name` what to call the subject (`io.images`)
+    trained     from `load_method`
+    targets     a contrast or several, in any letter case; None for all that the subject lacks among the method's
     sampling    steps, seed, device and so on; what it leaves open is the checkpoint's choice
     self_check  also hide each available contrast on a few slices, make it from the rest, and score it
-    Raises InputError or UsageError when the subject or the request cannot be used, MemoryExhausted.
+    progress    called with what is being done, how much is done, and how much there is
+    Raises InputError or UsageError when the subject or the request cannot be used, WeightsError when a member of a
+    committee cannot be read, MemoryExhausted.
     """
-    card = trained.card
-    if not isinstance(subject, Subject):
-        subject = subject_of(subject, affine, name)
-    wanted = subject.missing(card.learnt) if targets is None else tuple(Contrast(target) for target in targets)
+    if not isinstance(trained, Trained):
+        raise UsageError(f"trained is of type {type(trained).__name__}; expected what load_method(NAME) gives.")
+    if not isinstance(sampling, Sampling):
+        raise UsageError(
+            f"sampling is {sampling!r}; expected options in a Sampling, as in Sampling(mode='mean', seed=1)."
+        )
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress is {progress!r}; expected a function of (what, done, total), or None.")
+    card, subject = trained.card, subject_of(subject, affine, name)
+    wanted = subject.missing(card.learnt) if targets is None else named_targets(targets)
     if not wanted:
         raise UsageError(f"{subject.name} lacks none of the contrasts that {card.name} makes.")
     named(card, subject.available, wanted)
@@ -282,6 +292,17 @@ def complete_subject(
         errors=errors,
         brightness=brightness,
     )
+
+
+def named_targets(targets: object) -> tuple[Contrast, ...]:
+    """The contrasts of a name or of several. Raises UsageError for no name, and for one that is not known."""
+    if isinstance(targets, str):
+        return (contrast_of(targets),)
+    if not isinstance(targets, Iterable) or isinstance(targets, bytes):
+        raise UsageError(f"targets is of type {type(targets).__name__}; expected contrasts, as in ['t1ce'].")
+    if not (wanted := tuple(contrast_of(target) for target in targets)):
+        raise UsageError("targets names no contrast; leave it out for all that are missing.")
+    return wanted
 
 
 def differences(u: Array, prepared: Prepared, target: Contrast) -> Volume:

@@ -82,7 +82,7 @@ def test_what_cannot_be_used_is_told_by_its_contrast(images, trained):
     wrong = [
         ({"flair": flair}, {}, UsageError, "FLAIR given is an array.*affine="),
         ({"flair": flair}, {"affine": np.eye(3)}, UsageError, "4 x 4, not 3 x 3"),
-        ({"t3": flair}, {"affine": affine}, UsageError, "No contrast is named t3"),
+        ({"t3": flair}, {"affine": affine}, UsageError, "No contrast is named 't3'"),
         ({}, {}, UsageError, "no image"),
         ({"flair": bad}, {"affine": affine}, InputError, "FLAIR given: 1 voxels are NaN"),
         ({"flair": flair > 0}, {"affine": affine}, InputError, "FLAIR given holds bool"),
