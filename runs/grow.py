@@ -1,11 +1,13 @@
-"""A larger FgC2F-UDiff that makes what a checkpoint makes: a start for training it on.
+"""A larger FgC2F-UDiff, or one that predicts v, that makes what a checkpoint makes: a start for training it on.
 
-usage: python -m runs.grow CHECKPOINT OUT [--blocks N] [--neighbours N]
+usage: python -m runs.grow CHECKPOINT OUT [--blocks N] [--neighbours N] [--param v]
 
 CHECKPOINT     name or path of a checkpoint of fgc2f
 --blocks       residual blocks per level on the way down
 --neighbours   slices below and above that the network reads
-OUT            receives the larger checkpoint; its card is that of the smaller
+--param        v: what the network predicts, of a checkpoint that predicts x_0. At the last level, where the mean is
+               made, v is -x_0 to five digits, so that only the sign of the output changes; below it has to learn
+OUT            receives the new checkpoint; its card is that of the old
 
 What is new adds nothing yet: the last convolution of every new block and attention is zero (Goyal et al. 2017, section
 5.1), and so are the weights of new input channels. `--init OUT` and a run file with these sizes train it on.
@@ -22,6 +24,7 @@ from mrsynth.methods.fgc2f import FgC2F, FgC2FConfig
 from mrsynth.tasks.models import load_network
 
 BY_CHANNEL = ("network.stem.weight", "network.input_head.weight")  # (out, channels x fold^2, 3, 3)
+OUTPUT = ("network.head.", "network.input_head.")
 GATE = ("network.input_gate.weight", "network.input_gate.bias")  # (channels, ...)
 
 
@@ -32,11 +35,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--neighbours", type=int)
+    parser.add_argument("--param", choices=("v",))
     args = parser.parse_args()
     found = load_network(args.checkpoint)
     if not isinstance(found.method, FgC2F):
         parser.error(f"{args.checkpoint} is a checkpoint of {found.card.method}, not of fgc2f")
     larger = grown(found.method, args.blocks, args.neighbours)
+    larger = predicting_v(larger) if args.param else larger
     config = larger.config.model_dump(mode="json")
     write_checkpoint(
         args.out, Checkpoint(found.card, config, found.preparation.model_dump(mode="json"), larger.saved_state())
@@ -67,6 +72,16 @@ def grown(method: FgC2F, blocks: int | None = None, neighbours: int | None = Non
             state[name] = tensor
     larger.load_state_dict(state)
     return larger
+
+
+def predicting_v(method: FgC2F) -> FgC2F:
+    """The same mean from a network that predicts v. Raises ValueError for one that does not predict x_0."""
+    if method.config.param != "x0":
+        raise ValueError(f"a network that predicts {method.config.param}, expected x0")
+    other = FgC2F(FgC2FConfig.model_validate(method.config.model_copy(update={"param": "v"})))
+    state = method.state_dict()
+    other.load_state_dict({name: -tensor if name.startswith(OUTPUT) else tensor for name, tensor in state.items()})
+    return other
 
 
 def input_channels(contrasts: int, had: int, neighbours: int) -> list[int]:

@@ -6,17 +6,17 @@ import torch
 from mrsynth.methods.base import Batch
 from mrsynth.methods.fgc2f import FgC2F, FgC2FConfig
 from mrsynth.tasks.models import load_network
-from runs.grow import grown
+from runs.grow import grown, predicting_v
 
 NEIGHBOURS = 3
 
 
-def small(neighbours=1, blocks=1, **network):
+def small(neighbours=1, blocks=1, T=10, param="x0", **network):
     """With weights that are nowhere zero."""
     torch.manual_seed(0)
     size = {"width": 8, "multipliers": (1, 2), "groups": 4, "head_dim": 8, "fold": 2, "attention": (1,), "up_blocks": 1}
     network = {**size, "input_skip": True, "blocks": blocks, **network}
-    config = FgC2FConfig(network=network, neighbours=neighbours, T=10)
+    config = FgC2FConfig(network=network, neighbours=neighbours, T=T, param=param)
     method = FgC2F(config).eval()
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -76,3 +76,20 @@ def test_it_does_not_shrink(less):
 def test_where_the_way_up_takes_more_there_are_no_more_blocks():
     with pytest.raises(ValueError, match="up_blocks 1, found 2"):
         grown(small(up_blocks=None), blocks=2)
+
+
+@pytest.mark.parametrize("input_skip", [True, False])
+def test_a_network_that_predicts_v_makes_the_same_mean(input_skip):
+    method = small(input_skip=input_skip, T=200)
+    other = predicting_v(method).eval()
+    x, available = torch.rand(2, 4, 16, 24) * 2 - 1, torch.tensor([[True, False, True, True]] * 2)
+    context = torch.rand(2, 4, 2, 16, 24)
+    with torch.inference_mode():
+        one, two = (m.synthesise(x, available, context=context, noise=None, mode="mean") for m in (method, other))
+    assert (other.config.param, method.config.param) == ("v", "x0")
+    assert torch.allclose(one, two, atol=1e-3) and not torch.equal(one, x)
+
+
+def test_what_predicts_something_else_stays():
+    with pytest.raises(ValueError, match="predicts eps, expected x0"):
+        predicting_v(small(param="eps"))

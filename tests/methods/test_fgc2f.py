@@ -392,20 +392,23 @@ def test_the_gradient_term_is_added_with_its_weight(make_batch):
     assert weighted - plain == pytest.approx(0.5 * float(gradient_error(truth).sum()), rel=1e-4)
 
 
+@pytest.mark.parametrize("param", ["x0", "v"])
 @pytest.mark.parametrize("cap", [5.0, 1000.0])
-def test_examples_of_the_chain_weigh_as_their_signal_to_noise_ratio(make_batch, cap):
-    """Untrained: the loss of an example that weighs 1 is the mean square of what is missing."""
-    method, batch = build_method(config(param="x0", mean_share=0.3, snr_cap=cap)), make_batch([(T1, T2, FLAIR)])
-    square = float(batch.images[0, 1].square().mean())
-    weights, wanted = [], []
+def test_examples_of_the_chain_weigh_as_their_signal_to_noise_ratio(make_batch, cap, param):
+    """Untrained, the output is 0, so that the error of x_0 is known: all of it, or what is not in x_t."""
+    method, batch = build_method(config(param=param, mean_share=0.3, snr_cap=cap)), make_batch([(T1, T2, FLAIR)])
+    truth, weights, wanted = batch.images[:, 1].double(), [], []
     for seed in range(60):
         random = torch.Generator().manual_seed(seed)
         level = method.draw_levels(1, random)
-        torch.randn(batch.images.shape, generator=random)
+        eps = torch.randn(batch.images.shape, generator=random)[:, 1].double()
         level, mean = method.config.draw_mean(level, random)
         abar = float(method.schedule.abar[level])
+        x_t = math.sqrt(abar) * truth + math.sqrt(1 - abar) * eps
+        made = math.sqrt(abar) * x_t if param == "v" and not mean else torch.zeros_like(truth)
         wanted.append(1.0 if mean else min(max(abar / (1 - abar), 1.0), cap))
-        weights.append(float(method.loss(batch, torch.Generator().manual_seed(seed))["loss"].detach()) / square)
+        loss = method.loss(batch, torch.Generator().manual_seed(seed))["loss"].detach()
+        weights.append(float(loss / (made - truth).square().mean()))
 
     assert weights == pytest.approx(wanted, rel=1e-4)
     assert min(wanted) == 1.0 and 5.0 <= max(wanted) <= cap
@@ -765,7 +768,7 @@ def test_the_page_names_every_switch_and_every_value():
         ({"level_bias": 0.5}, "level_bias"),
         ({"mean_share": 0.5, "param": "eps"}, "eps is undefined"),
         ({"gradient_weight": 0.5, "param": "eps"}, "gradient_weight needs param x0 or v"),
-        ({"snr_cap": 5, "param": "v"}, "snr_cap needs param x0"),
+        ({"snr_cap": 5, "param": "eps"}, "snr_cap needs param x0 or v"),
         ({"snr_cap": 5, "param": "x0", "mean_share": 1}, "snr_cap without effect"),
         ({"snr_cap": 0.5}, "snr_cap"),
         ({"phases": (0.5, 0.3, 0.6)}, "no phase ends before the one before it"),
