@@ -84,7 +84,10 @@ class FrequencyConfig(Plain):
 class FgC2FConfig(ChainConfig):
     """Every choice and ablation of the method; defaults are the paper's where it states one."""
 
-    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "loss": "mse", "gradient_weight": 0.0, "eta": 0.0}
+    FORMER: ClassVar[Mapping[str, Any]] = {
+        **ChainConfig.FORMER,
+        **{"loss": "mse", "gradient_weight": 0.0, "snr_cap": 1.0, "eta": 0.0},
+    }
 
     method: Literal["fgc2f"] = "fgc2f"
     network: UNetConfig = UNetConfig()

@@ -41,7 +41,7 @@ def test_the_commands_of_the_page_run_in_order(
         status, _, err = run_cli(*smaller(command))
         assert status == 0, f"{command}\n{err}"
     for run in ("run", "tuned"):
-        named = re.findall(r"^\| `([\w.]+)`", PAGE.split("## What is refused")[0], flags=re.MULTILINE)
+        named = re.findall(r"^\| `([\w.]+)`", PAGE.split("## The keys of a run file")[0], flags=re.MULTILINE)
         assert len(named) == 7 and all((tmp_path / run / name.rstrip("/")).exists() for name in named)
     assert (tmp_path / "before" / "sub-10_t2.nii.gz").is_file() and (tmp_path / "after" / "sub-10_t2.nii.gz").is_file()
 
