@@ -27,12 +27,13 @@ def in_utf8(value: Any) -> Any:
     return type(value)(map(in_utf8, value)) if type(value) in (list, tuple) else value
 
 
-def meant(name: str, known: Iterable[str] | Mapping[str, str]) -> str:
+def meant(name: object, known: Iterable[str] | Mapping[str, str]) -> str:
     """` Did you mean fgc2f?`, the end of what is said of a name that is not known; empty where none is like it.
 
+    name    as it was given, in a file perhaps no text
     known   names; or spellings, and the name that each stands for
     """
     names = known if isinstance(known, Mapping) else {name: name for name in known}
     spellings = {spelling.lower(): str(found) for spelling, found in names.items()}
-    close = get_close_matches(name.lower(), spellings, n=1, cutoff=ALIKE)
+    close = get_close_matches(str(name).lower(), spellings, n=1, cutoff=ALIKE)
     return f" Did you mean {spellings[close[0]]}?" if close else ""

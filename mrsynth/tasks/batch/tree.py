@@ -134,8 +134,7 @@ def of_participants(
         because = "".join(f"\n{line}" for line in speaking_of(absent, left_out)[:3])
         raise UsageError(
             f"--participants {','.join(absent)}: found no such subject among {len(subjects)}, "
-            f"{few(files.name for files in subjects)}.{meant(absent[0], of.keys())}"
-            + "".join(f"\n{line}" for line in because[:3])
+            f"{few(files.name for files in subjects)}.{meant(absent[0], of.keys())}{because}"
         )
     chosen = {files.name for name in wanted for files in of[name]}
     return [files for files in subjects if files.name in chosen]

@@ -274,7 +274,7 @@ def test_the_card_says_what_each_target_needs():
     assert requirements(build_method(tiny("fgc2f"))) is None
     assert requirements(build_method(tiny("cwdm"))) == {T1CE: others[T1CE]}
     assert requirements(build_method(tiny("cwdm", target="any"))) == others
-    pair = {"sources": "single", "unified": False, "source": "flair", "target": "t2", "kg": {"text": "none"}}
+    pair = {"sources": "single", "unified": False, "source": "flair", "target": "t2"}
     assert requirements(build_method(tiny("dfbk", **pair))) == {T2: (FLAIR,)}
     assert requirements(build_method(tiny("dfbk", unified=False, target="t2"))) == {T2: ()}, "any of the others"
 
