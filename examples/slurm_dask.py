@@ -37,14 +37,14 @@ def main() -> int:
     asked, options = parser.parse_known_args()
     hours, minutes, seconds = map(int, asked.walltime.split(":"))
     lifetime = max(60, 3600 * hours + 60 * minutes + seconds - 300)
+    python = dask.config.get("jobqueue.slurm.python", None) or shlex.quote(sys.executable)  # in a line of a shell
     with SLURMCluster(
         cores=asked.cores,
         processes=1,
         memory=asked.memory,
         walltime=asked.walltime,
         interface=asked.interface,
-        python=dask.config.get("jobqueue.slurm.python", None)
-        or shlex.quote(sys.executable),  # a line of a shell script
+        python=python,
         job_extra_directives=asked.sbatch,
         worker_extra_args=["--lifetime", f"{lifetime}s", "--lifetime-stagger", "60s"],
     ) as cluster:

@@ -15,9 +15,9 @@ What is new adds nothing yet: the last convolution of every new block and attent
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
 from mrsynth.methods.fgc2f import FgC2F, FgC2FConfig
@@ -40,12 +40,13 @@ def main() -> None:
     found = load_network(args.checkpoint)
     if not isinstance(found.method, FgC2F):
         parser.error(f"{args.checkpoint} is a checkpoint of {found.card.method}, not of fgc2f")
-    larger = grown(found.method, args.blocks, args.neighbours)
-    larger = predicting_v(larger) if args.param else larger
-    config = larger.config.model_dump(mode="json")
-    write_checkpoint(
-        args.out, Checkpoint(found.card, config, found.preparation.model_dump(mode="json"), larger.saved_state())
-    )
+    try:
+        larger = grown(found.method, args.blocks, args.neighbours)
+        larger = predicting_v(larger) if args.param else larger
+    except ValueError as error:
+        parser.error(str(error))
+    config, preparation = (said.model_dump(mode="json") for said in (larger.config, found.preparation))
+    write_checkpoint(args.out, Checkpoint(found.card, config, preparation, larger.saved_state()))
 
 
 def grown(method: FgC2F, blocks: int | None = None, neighbours: int | None = None) -> FgC2F:
@@ -54,20 +55,22 @@ def grown(method: FgC2F, blocks: int | None = None, neighbours: int | None = Non
     Raises ValueError for fewer of either than there are, and for more blocks where the way up takes more from a level
     than what the last of them made (`up_blocks`): what was its second input would be its third.
     """
-    config = method.config
-    had, blocks = config.network.blocks, blocks or config.network.blocks
-    n, neighbours = config.neighbours, config.neighbours if neighbours is None else neighbours
+    config, had, n = method.config, method.config.network.blocks, method.neighbours
+    blocks, neighbours = had if blocks is None else blocks, n if neighbours is None else neighbours
     if blocks < had or neighbours < n:
         raise ValueError(f"a network of {had} blocks and {n} neighbours does not shrink")
     if blocks > had and config.network.ascending > 1:
         raise ValueError(f"more blocks need up_blocks 1, found {config.network.ascending}")
-    network = config.network.model_copy(update={"blocks": blocks, "up_blocks": config.network.ascending})
-    larger = FgC2F(FgC2FConfig.model_validate(config.model_copy(update={"network": network, "neighbours": neighbours})))
-    state = larger.state_dict()
-    places = input_channels(len(method.contrasts), n, neighbours)
+    network = {"blocks": blocks, "up_blocks": config.network.ascending}
+    larger = FgC2F(changed(config, network={**config.network.model_dump(), **network}, neighbours=neighbours))
+    state, places = larger.state_dict(), input_channels(len(method.contrasts), n, neighbours)
+    pixels = config.network.fold**2
+    folded = [place * pixels + pixel for place in places for pixel in range(pixels)]
     for name, tensor in method.state_dict().items():
-        if name in (*BY_CHANNEL, *GATE):
-            state[name] = spread(tensor, state[name], places, config.network.fold**2 if name in BY_CHANNEL else 0)
+        if name in BY_CHANNEL:
+            state[name] = torch.zeros_like(state[name]).index_copy(1, torch.tensor(folded), tensor)
+        elif name in GATE:
+            state[name] = torch.zeros_like(state[name]).index_copy(0, torch.tensor(places), tensor)
         else:
             state[name] = tensor
     larger.load_state_dict(state)
@@ -78,10 +81,14 @@ def predicting_v(method: FgC2F) -> FgC2F:
     """The same mean from a network that predicts v. Raises ValueError for one that does not predict x_0."""
     if method.config.param != "x0":
         raise ValueError(f"a network that predicts {method.config.param}, expected x0")
-    other = FgC2F(FgC2FConfig.model_validate(method.config.model_copy(update={"param": "v"})))
-    state = method.state_dict()
+    other, state = FgC2F(changed(method.config, param="v")), method.state_dict()
     other.load_state_dict({name: -tensor if name.startswith(OUTPUT) else tensor for name, tensor in state.items()})
     return other
+
+
+def changed(config: FgC2FConfig, **options: Any) -> FgC2FConfig:
+    """A configuration with other options, checked as any."""
+    return FgC2FConfig.model_validate({**config.model_dump(), **options})
 
 
 def input_channels(contrasts: int, had: int, neighbours: int) -> list[int]:
@@ -89,25 +96,8 @@ def input_channels(contrasts: int, had: int, neighbours: int) -> list[int]:
 
     Contrasts and guidance come first, then for each contrast the slices from the lowest to the highest.
     """
-    added = neighbours - had
-    below = [range(added, neighbours), range(neighbours, neighbours + had)]
-    around = [
-        contrasts + 1 + 2 * neighbours * c + place for c in range(contrasts) for places in below for place in places
-    ]
-    return [*range(contrasts + 1), *around]
-
-
-def spread(tensor: Tensor, like: Tensor, places: list[int], pixels: int) -> Tensor:
-    """The weights of input channels at their new places, those of the others 0.
-
-    pixels   folded into each channel along the second axis; 0: channels are along the first
-    """
-    whole = torch.zeros_like(like)
-    if pixels:
-        whole[:, [place * pixels + pixel for place in places for pixel in range(pixels)]] = tensor
-    else:
-        whole[places] = tensor
-    return whole
+    kept = [*range(neighbours - had, neighbours + had)]  # the offsets in between: nearer slices
+    return [*range(contrasts + 1), *(contrasts + 1 + 2 * neighbours * c + k for c in range(contrasts) for k in kept)]
 
 
 if __name__ == "__main__":

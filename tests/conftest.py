@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mrsynth import Completion, complete_subject, load_method
 from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
+from mrsynth.tasks.trained import Trained
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHARED_DATA = Path(os.environ.get("MRSYNTH_TEST_DATA") or CHECKOUT.parent / "shared")
@@ -507,3 +509,26 @@ def dicom_series(
 def write_series() -> Callable[..., None]:
     """write_series(folder, number, description, tr, te, ti, agent, *, voxels, skip, twice, image_type, axes)."""
     return dicom_series
+
+
+# A completion in memory ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_checkpoint: Path) -> Trained:
+    return load_method(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def subject(make_subject: Callable[..., Subject]) -> Subject:
+    return make_subject("p1", without=[Contrast.T1CE], shape=(24, 28, 6))
+
+
+@pytest.fixture(scope="module")
+def images(subject: Subject) -> dict[str, Any]:
+    return {c.value: nib.Nifti1Image(v.voxels, v.affine) for c, v in subject.volumes.items()}
+
+
+@pytest.fixture(scope="module")
+def completion(subject: Subject, trained: Trained) -> Completion:
+    return complete_subject(subject, trained)

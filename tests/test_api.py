@@ -116,26 +116,6 @@ def test_type_checkers_are_told_of_every_public_name():
 # What is asked wrongly -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_checkpoint):
-    return load_method(tiny_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def subject(make_subject):
-    return make_subject("p1", without=[T1CE], shape=(24, 28, 6))
-
-
-@pytest.fixture(scope="module")
-def images(subject):
-    return {c.value: nib.Nifti1Image(v.voxels, v.affine) for c, v in subject.volumes.items()}
-
-
-@pytest.fixture(scope="module")
-def completion(subject, trained):
-    return complete_subject(subject, trained)
-
-
 def same(one, other):
     return np.array_equal(one.volumes[T1CE].voxels, other.volumes[T1CE].voxels)
 

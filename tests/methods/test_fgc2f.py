@@ -393,10 +393,11 @@ def test_the_gradient_term_is_added_with_its_weight(make_batch):
 
 
 @pytest.mark.parametrize("param", ["x0", "v"])
-@pytest.mark.parametrize("cap", [5.0, 1000.0])
-def test_examples_of_the_chain_weigh_as_their_signal_to_noise_ratio(make_batch, cap, param):
+@pytest.mark.parametrize(("cap", "loss"), [(5.0, {}), (1000.0, {"loss": "charbonnier", "gradient_weight": 0.5})])
+def test_examples_of_the_chain_weigh_as_their_signal_to_noise_ratio(make_batch, cap, loss, param):
     """Untrained, the output is 0, so that the error of x_0 is known: all of it, or what is not in x_t."""
-    method, batch = build_method(config(param=param, mean_share=0.3, snr_cap=cap)), make_batch([(T1, T2, FLAIR)])
+    method = build_method(config(param=param, mean_share=0.3, snr_cap=cap, **loss))
+    batch, slope = make_batch([(T1, T2, FLAIR)]), method.config.gradient_weight
     truth, weights, wanted = batch.images[:, 1].double(), [], []
     for seed in range(60):
         random = torch.Generator().manual_seed(seed)
@@ -407,8 +408,9 @@ def test_examples_of_the_chain_weigh_as_their_signal_to_noise_ratio(make_batch, 
         x_t = math.sqrt(abar) * truth + math.sqrt(1 - abar) * eps
         made = math.sqrt(abar) * x_t if param == "v" and not mean else torch.zeros_like(truth)
         wanted.append(1.0 if mean else min(max(abar / (1 - abar), 1.0), cap))
-        loss = method.loss(batch, torch.Generator().manual_seed(seed))["loss"].detach()
-        weights.append(float(loss / (made - truth).square().mean()))
+        off = made - truth
+        plain = method.distance(off).mean() + slope * gradient_error(off[:, None]).mean()
+        weights.append(float(method.loss(batch, torch.Generator().manual_seed(seed))["loss"].detach() / plain))
 
     assert weights == pytest.approx(wanted, rel=1e-4)
     assert min(wanted) == 1.0 and 5.0 <= max(wanted) <= cap

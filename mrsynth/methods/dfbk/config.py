@@ -1,6 +1,6 @@
 """The choices and ablations of DFBK, its presets, and which contrast is shifted into which."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -78,28 +78,29 @@ class GuidanceConfig(BandAttentionConfig):
 
     @model_validator(mode="after")
     def _what_is_set_is_read(self) -> "GuidanceConfig":
+        unread, why, way_out = self.idle(self.text, self.mode, self.levels, self.drop)
         fields = type(self).model_fields
-        unread: tuple[str, ...] = ()
-        why = way_out = ""
-        if not self.levels and self.mode != "off":  # off says so itself: an ablation turns off what a preset sets
-            unread, why, way_out = ("text", *OF_STORED), "kg.levels is empty, so that guidance is off", "kg.levels"
-        elif self.stored and not self.drop:
-            unread, why, way_out = ("count",), "kg.drop=0 leaves no learnt tokens", "kg.drop above 0"
-        elif self.active and not self.stored:
-            why, way_out = f"kg.text={self.text} reads no stored tokens", "kg.text=biomedclip and --tokens"
-            unread = OF_STORED
-        if idle := [f"kg.{name}" for name in unread if getattr(self, name) != fields[name].default]:
-            raise ValueError(f"{' and '.join(idle)} without effect: {why}; leave it out, or give {way_out}")
+        if given := [f"kg.{name}" for name in unread if getattr(self, name) != fields[name].default]:
+            raise ValueError(f"{' and '.join(given)} without effect: {why}; leave it out, or give {way_out}")
         return self
 
     @classmethod
+    def idle(cls, text: str, mode: str, levels: Sequence[int], drop: float) -> tuple[tuple[str, ...], str, str]:
+        """The options of the text that have no effect with these, why, and what would give them one."""
+        if mode == "off":  # says so itself: an ablation turns off what a preset sets
+            return (), "", ""
+        if not levels:
+            return ("text", *OF_STORED), "kg.levels is empty, so that guidance is off", "kg.levels"
+        if text not in STORED:
+            return OF_STORED, f"kg.text={text} reads no stored tokens", "kg.text=biomedclip and --tokens"
+        return () if drop else ("count",), "kg.drop=0 leaves no learnt tokens", "kg.drop above 0"
+
+    @classmethod
     def from_format_1(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Also: what only stored tokens need could be set then where there are none; it is as if it had not been."""
-        whole = super().from_format_1(data)
-        if whole.get("text", cls.model_fields["text"].default) in STORED and whole.get("levels"):
-            return whole
-        unread = OF_STORED if whole.get("levels") else ("text", *OF_STORED)
-        return {**whole, **{name: cls.model_fields[name].default for name in unread if name in whole}}
+        """Also: what had no effect could be set then; it is as if it had not been."""
+        whole, fields = super().from_format_1(data), cls.model_fields
+        said = (whole.get(name, fields[name].default) for name in ("text", "mode", "levels", "drop"))
+        return {**whole, **{name: fields[name].default for name in cls.idle(*said)[0] if name in whole}}
 
 
 class DfbkConfig(ChainConfig):

@@ -86,7 +86,10 @@ class FgC2FConfig(ChainConfig):
 
     FORMER: ClassVar[Mapping[str, Any]] = {
         **ChainConfig.FORMER,
-        **{"loss": "mse", "gradient_weight": 0.0, "snr_cap": 1.0, "eta": 0.0},
+        "loss": "mse",
+        "gradient_weight": 0.0,
+        "snr_cap": 1.0,
+        "eta": 0.0,
     }
 
     method: Literal["fgc2f"] = "fgc2f"

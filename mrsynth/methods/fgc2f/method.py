@@ -153,16 +153,15 @@ class FgC2F(Method):
         truth = where_available(batch.images, batch.present)
         x_t = torch.where(mean[:, None, None, None], 0.0, noised(truth, eps, abar))
         output = self.predict(x_t, level, batch, self.guidance(batch.images, batch.available))
-        error = self.distance(output - training_target(self.config.param, truth, eps, abar)).mean((2, 3))
-        if self.config.gradient_weight:
-            x_0 = to_x0(self.config.param, output, x_t, abar)
-            error = error + self.config.gradient_weight * gradient_error(x_0 - truth)
+        by_ratio, slope = self.config.snr_cap > 1, self.config.gradient_weight
+        off = to_x0(self.config.param, output, x_t, abar) - truth if by_ratio or slope else output
+        target = training_target(self.config.param, truth, eps, abar)
+        error = self.distance(off if by_ratio else output - target).mean((2, 3))
+        if slope:
+            error = error + slope * gradient_error(off)
         per_example = torch.where(wanted, error, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
-        if self.config.snr_cap > 1:
-            weight = (abar / (1 - abar)).clamp(1, self.config.snr_cap)
-            if self.config.param == "v":
-                weight = weight * (1 - abar)  # x_0 = sqrt(abar) x_t - sqrt(1 - abar) v
-            ratio = weight.flatten().to(per_example)
+        if by_ratio:
+            ratio = (abar / (1 - abar)).clamp(1, self.config.snr_cap).flatten().to(per_example)
             per_example = torch.where(mean, per_example, ratio * per_example)
         return {"loss": per_example.mean()}
 

@@ -40,7 +40,7 @@ def check_on_itself(
     know the hidden contrast. Of a committee those take part that can do with what is left; the rows name them. Of
     several planes axial slices alone are made, which are a little worse than what is delivered.
     """
-    contrasts, progress = trained.contrasts, progress or silent
+    contrasts, progress = trained.contrasts, progress or (lambda *_: None)
     present = [c for c in contrasts if c in subject.available]
     delivered = replace(how, samples=1) if how.mode == "sample" else how  # of several samples the first is delivered
     rows: list[Score] = []
@@ -75,7 +75,3 @@ def spread_slices(mask: NDArray[np.bool_], count: int) -> list[int]:
     filled = np.flatnonzero(mask.any(axis=(0, 1)))
     places = np.linspace(0.1, 0.9, count) * (len(filled) - 1)
     return sorted({int(filled[round(p)]) for p in places})
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""

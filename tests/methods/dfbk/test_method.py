@@ -603,6 +603,9 @@ def test_a_file_of_format_1_may_set_what_only_stored_tokens_need():
         given = {**UNREAD, "text": text, "levels": levels}
         assert DfbkConfig.model_validate(DfbkConfig.from_format_1(config(kg=given))).kg.length == length
 
+    counted = {"text": "biomedclip", "levels": (1,), "drop": 0.0, "count": 9}  # of learnt tokens that are never read
+    assert DfbkConfig.model_validate(DfbkConfig.from_format_1(config(kg=counted))).kg.count == 16
+
 
 def test_the_control_without_text_reads_the_same_for_every_pair(wake):
     method = wake(config(kg={"text": "none"}))

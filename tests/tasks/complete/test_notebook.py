@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mrsynth
-from mrsynth import Sampling, complete_subject, load_method
+from mrsynth import Sampling, complete_subject
 from mrsynth.contrasts import STANDARD
 from mrsynth.errors import InputError, UsageError
 from mrsynth.reports.record import Report
@@ -20,26 +20,6 @@ from tests.helpers import content
 
 T1, T1CE, T2, FLAIR = STANDARD
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "notebook.py"
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_checkpoint):
-    return load_method(tiny_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def subject(make_subject):
-    return make_subject("p1", without=[T1CE], shape=(24, 28, 6))
-
-
-@pytest.fixture(scope="module")
-def images(subject):
-    return {c.value: nib.Nifti1Image(v.voxels, v.affine) for c, v in subject.volumes.items()}
-
-
-@pytest.fixture(scope="module")
-def completion(subject, trained):
-    return complete_subject(subject, trained)
 
 
 def alike(one, other):
