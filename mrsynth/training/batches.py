@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from mrsynth.training.augmentation import AugmentationConfig, augment_geometry, 
 
 # What Ctrl-C, a scheduler before its time limit (SLURM: --signal), and a closed terminal send. Not all are on Windows
 STOPS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, n)]
+WINDOW = 16  # batches among whose examples those of like size are put together
 PATIENCE = 2.0  # seconds after which a wait for a worker is interrupted to ask whether to stop
 
 
@@ -98,7 +100,7 @@ class Slab:
 
 
 class ExampleSource(Protocol):
-    """All slices or boxes to train on; where they come from is not our business."""
+    """All slices or boxes to train on; where they come from is not our business. See also `sizes_of`."""
 
     def __len__(self) -> int: ...
 
@@ -122,7 +124,7 @@ def example_batches(
     """
     loader: DataLoader[Any] = DataLoader(
         Examples(source, method, config, processes),
-        batch_sampler=PositionSampler(len(source), config, iteration, process, processes),
+        batch_sampler=PositionSampler(sizes_of(source), config, iteration, process, processes),
         collate_fn=as_arrays,
         num_workers=config.workers,
         worker_init_fn=leave_signals_to_the_parent,
@@ -226,28 +228,54 @@ class Examples(Dataset[dict[str, Tensor]]):
 class PositionSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (position, index): every epoch is a fresh permutation, a function of the seed and the epoch.
 
+    Of the examples of every WINDOW batches those of like size come together, since a batch is padded to its largest.
     Of n processes each takes every n-th batch; together they see what one with n times the accumulation would see.
     """
 
-    def __init__(self, length: int, config: TrainingConfig, iteration: int, process: int = 0, processes: int = 1):
-        self.length, self.config = length, config
+    def __init__(
+        self,
+        sizes: Sequence[tuple[int, ...]],
+        config: TrainingConfig,
+        iteration: int,
+        process: int = 0,
+        processes: int = 1,
+    ):
+        self.sizes, self.config = sizes, config
         self.process, self.processes = process, processes
         self.first = iteration * config.accumulation
+        self._order = lru_cache(2)(self._permuted)
+        self._window = lru_cache(1)(self._batches)
 
     def __len__(self) -> int:
         return self.config.iterations * self.config.accumulation - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, order = -1, np.arange(0)
         for own in range(self.first, self.first + len(self)):
-            batch = own * self.processes + self.process
-            keys = []
-            for position in range(batch * self.config.batch_size, (batch + 1) * self.config.batch_size):
-                if position // self.length != epoch:
-                    epoch = position // self.length
-                    order = np.random.default_rng([self.config.seed, epoch, 1]).permutation(self.length)
-                keys.append((position, int(order[position % self.length])))
-            yield keys
+            window, place = divmod(own * self.processes + self.process, WINDOW)
+            yield self._window(window)[place]
+
+    def _batches(self, window: int) -> list[list[tuple[int, int]]]:
+        """The batches of a window, in the order in which they are seen."""
+        size = self.config.batch_size
+        keys = [self._key(position) for position in range(window * WINDOW * size, (window + 1) * WINDOW * size)]
+        kinds = {self.sizes[index] for _, index in keys}
+        if size == 1 or len(kinds) == 1:
+            return [keys[start : start + size] for start in range(0, len(keys), size)]
+        keys.sort(key=lambda key: self.sizes[key[1]])
+        order = np.random.default_rng([self.config.seed, window, 2]).permutation(WINDOW)
+        return [keys[place * size : (place + 1) * size] for place in order.tolist()]
+
+    def _key(self, position: int) -> tuple[int, int]:
+        epoch, place = divmod(position, len(self.sizes))
+        return position, int(self._order(epoch)[place])
+
+    def _permuted(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.config.seed, epoch, 1]).permutation(len(self.sizes))
+
+
+def sizes_of(source: ExampleSource) -> Sequence[tuple[int, ...]]:
+    """(H, W) or (D, H, W) of each example, of a source that has `sizes`; of others all count as alike."""
+    return getattr(source, "sizes", None) or [()] * len(source)
 
 
 def collate(examples: Sequence[Mapping[str, Tensor]]) -> Batch:

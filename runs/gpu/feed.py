@@ -71,7 +71,7 @@ class DeviceFeed:
             raise UsageError(
                 f"augmentation.{unknown[0]} is not made here: train this on a processor, with mrsynth train."
             )
-        order = PositionSampler(len(source), config, iteration, process, processes)
+        order = PositionSampler(source.sizes, config, iteration, process, processes)
         yield self.batches(source, Examples(source, method, config, processes), order, stopped)
 
     def batches(

@@ -8,7 +8,7 @@ import torch
 
 from mrsynth.methods.base import Batch, Method, MethodConfig
 from mrsynth.training.augmentation import AugmentationConfig
-from mrsynth.training.batches import Examples, PositionSampler, Slab, TrainingConfig, collate
+from mrsynth.training.batches import WINDOW, Examples, PositionSampler, Slab, TrainingConfig, collate
 
 EVERYTHING = AugmentationConfig(affine=0.5, gamma=0.2, gain=0.1, bias_field=0.1)
 
@@ -53,6 +53,16 @@ def config(**options):
     return TrainingConfig(**{**usual, **options})
 
 
+def alike(count):
+    """Sizes of as many slices, all the same."""
+    return [(16, 16)] * count
+
+
+def mixed(count):
+    """Sizes of as many slices, by turns of three planes."""
+    return [((16, 24), (16, 16), (24, 16))[index % 3] for index in range(count)]
+
+
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
@@ -81,7 +91,7 @@ def test_an_example_has_the_slice_and_its_neighbours():
 
 def test_every_epoch_is_another_permutation():
     settings = config(iterations=15, batch_size=2)
-    keys = [key for batch in PositionSampler(10, settings, 0) for key in batch]
+    keys = [key for batch in PositionSampler(alike(10), settings, 0) for key in batch]
 
     assert [position for position, _ in keys] == list(range(30))
     epochs = [[index for _, index in keys[i : i + 10]] for i in (0, 10, 20)]
@@ -90,16 +100,33 @@ def test_every_epoch_is_another_permutation():
 
 
 @pytest.mark.parametrize("length", [3, 7, 100])
-def test_the_order_goes_on_where_it_was(length):
-    settings = config(accumulation=2, batch_size=4)
+@pytest.mark.parametrize("sizes", [alike, mixed])
+def test_the_order_goes_on_where_it_was(sizes, length):
+    settings = config(accumulation=2, batch_size=4, iterations=20)
 
-    assert list(PositionSampler(length, settings, 0))[8:] == list(PositionSampler(length, settings, 4))
+    assert list(PositionSampler(sizes(length), settings, 0))[18:] == list(PositionSampler(sizes(length), settings, 9))
+
+
+def test_slices_of_like_size_come_together():
+    settings = config(iterations=2 * WINDOW)
+    batches, others = (list(PositionSampler(sizes(500), settings, 0)) for sizes in (mixed, alike))
+    for first in (0, WINDOW):
+        part, as_drawn = batches[first : first + WINDOW], others[first : first + WINDOW]
+        assert sorted(key for batch in part for key in batch) == sorted(key for batch in as_drawn for key in batch)
+        planes = [{index % 3 for _, index in batch} for batch in part]
+        assert sum(len(found) > 1 for found in planes) <= 2  # where one size ends and the next begins
+        assert [min(found) for found in planes] != sorted(min(found) for found in planes)  # by turns
+
+
+def test_batches_of_one_stay_in_their_order():
+    settings = config(batch_size=1, iterations=20)
+    assert list(PositionSampler(mixed(9), settings, 0)) == list(PositionSampler(alike(9), settings, 0))
 
 
 def test_processes_share_the_data():
     """What three processes see together is what one sees with three times the accumulation."""
-    alone = list(PositionSampler(10, config(accumulation=6), 1))
-    shared = [list(PositionSampler(10, config(accumulation=2), 1, process, 3)) for process in range(3)]
+    alone = list(PositionSampler(mixed(10), config(accumulation=6), 1))
+    shared = [list(PositionSampler(mixed(10), config(accumulation=2), 1, process, 3)) for process in range(3)]
 
     assert [batch for group in zip(*shared, strict=True) for batch in group] == alone
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from mrsynth.io.cache import FOREGROUND, CachedSubject
 from mrsynth.methods.base import Trainable
 from mrsynth.sampling import AXIAL, Plane
-from mrsynth.scans.planes import padded
+from mrsynth.scans.planes import ORDER, padded
 from mrsynth.training.batches import ExampleSource, Slab
 
 EMPTY = 0.1  # boxes with less brain than this share of their voxels are not worth training on
@@ -57,6 +58,17 @@ class Slices:
             for plane in planes
             for n in spread(with_brain(subject, plane), count)
         ]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Rows and columns of each."""
+        size = cache(lambda s, plane: self._size(self.subjects[s], plane))
+        return [size(s, plane) for s, plane, _ in self.places]
+
+    def _size(self, subject: CachedSubject, plane: Plane) -> tuple[int, int]:
+        rows, columns = (subject.shape[axis] for axis in ORDER[plane][:2])
+        multiple = 1 if plane == "axial" else self.multiple
+        return rows + -rows % multiple, columns + -columns % multiple
 
     def __len__(self) -> int:
         return len(self.places)
@@ -108,6 +120,11 @@ class Boxes:
                 part = tuple(slice(c // 4, math.ceil((c + n) / 4)) for c, n in zip(corner, size, strict=True))
                 if brain[part].mean() > EMPTY:
                     self.places.append((s, corner, tuple(size)))
+
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Of each box."""
+        return [size for _, _, size in self.places]
 
     def __len__(self) -> int:
         return len(self.places)

@@ -112,6 +112,7 @@ def test_examples_are_slices_with_their_neighbours_and_labels(plane, subject, me
         )
         assert all(side % method.multiple == 0 for side in slab.images.shape[2:])
         assert (named, slab.across) == (plane, plane == "sagittal")
+        assert source.sizes[index] == slab.images.shape[2:], "what batches are put together by"
 
 
 def test_nothing_is_known_of_any_pixel_where_there_is_no_segmentation(subject, method):
