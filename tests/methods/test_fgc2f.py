@@ -773,6 +773,8 @@ def test_the_page_names_every_switch_and_every_value():
         ({"snr_cap": 5, "param": "eps"}, "snr_cap needs param x0 or v"),
         ({"snr_cap": 5, "param": "x0", "mean_share": 1}, "snr_cap without effect"),
         ({"snr_cap": 0.5}, "snr_cap"),
+        ({"brightness_weight": 0.5, "param": "eps"}, "brightness_weight is of the error of x_0"),
+        ({"brightness_weight": 0.5, "param": "v"}, "v with an snr_cap above 1"),
         ({"phases": (0.5, 0.3, 0.6)}, "no phase ends before the one before it"),
         ({"shares": (-1, 1, 1)}, "greater than or equal to 0"),
         ({"shares": (0, 0, 0)}, "one above 0"),

@@ -19,6 +19,7 @@ from mrsynth.diffusion.prediction import noised
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler, levels_of
 from mrsynth.diffusion.schedules import SolverLevels, Spacing, draw_levels, make_schedule
 from mrsynth.methods.base import Batch, ChainConfig, Method, Objective, Wish, modes_of
+from mrsynth.methods.brightness import BrightnessWeight, brain_of, fitted
 from mrsynth.methods.cwdm.fast import FastWaveletUNet
 from mrsynth.methods.cwdm.kernels import clip_haar
 from mrsynth.methods.cwdm.network import WaveletUNet, WaveletUNetConfig
@@ -39,7 +40,7 @@ class CwdmConfig(ChainConfig):
                1000 / T (the latter two are fast-cwdm's, for short chains that are trained short)
     """
 
-    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "eta": 0.0}
+    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "eta": 0.0, "brightness_weight": 1.0}
 
     method: Literal["cwdm"] = "cwdm"
     target: Contrast | Literal["any"]
@@ -55,6 +56,7 @@ class CwdmConfig(ChainConfig):
     weighting: Literal["bands", "image"] = Field(
         "bands", description="bands: all weigh alike, as stored; image: as in the squared error of the image"
     )
+    brightness_weight: BrightnessWeight = 1.0
     noisy_input: Literal["as_is", "signal"] = Field(
         "as_is", description="signal: the network sees sqrt(abar_t) x_t, whose noise does not drown the conditions"
     )
@@ -249,6 +251,9 @@ class Cwdm(Method):
         conditions = self.conditions(batch.images, batch.available)
         made = self.predict(x_t, level.to(device), conditions, batch.available)
         errors: Tensor = (made - x_0).square().mean((0, 2, 3, 4))
+        if (weight := self.config.brightness_weight) < 1:
+            line = fitted(self.decode(made), self.truth(batch), brain_of(batch.images, batch.present))
+            errors = weight * errors + (1 - weight) * (self.encode(line) - x_0).square().mean((0, 2, 3, 4))
         if self.config.weighting == "image":
             errors = errors * self.band_scales(x_0[:, :1]).flatten() ** 2
         return errors

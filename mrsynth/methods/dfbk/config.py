@@ -10,6 +10,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.residual_shift import InputScale, exponential
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import ChainConfig
+from mrsynth.methods.brightness import BrightnessWeight
 from mrsynth.methods.dfbk.attention import BandAttentionConfig
 from mrsynth.methods.dfbk.network import SwinUNetConfig
 from mrsynth.methods.patterns import Shares
@@ -118,7 +119,7 @@ class DfbkConfig(ChainConfig):
     predict  what the network's output is: x0, or the residual that is added to the image it begins from
     """
 
-    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "own_share": 0.0}
+    FORMER: ClassVar[Mapping[str, Any]] = {**ChainConfig.FORMER, "own_share": 0.0, "brightness_weight": 1.0}
 
     method: Literal["dfbk"] = "dfbk"
     network: SwinUNetConfig = SwinUNetConfig()
@@ -138,6 +139,7 @@ class DfbkConfig(ChainConfig):
     m: float = Field(0.2, gt=0, description="sqrt(eta) begins at min(m / kappa, m)")
     E: float = Field(0.99, gt=0, le=1, description="sqrt(eta) ends here")
     inscale: InputScale = Field("pixel", description="what x_t is divided by: 1 + 3 kappa sqrt(eta), or by variance")
+    brightness_weight: BrightnessWeight = 1.0
     weighted: bool = Field(False, description="weigh the levels as in eq. 4, the infinite weight as the next")
     predict: Literal["x0", "residual"] = "x0"
     own_share: float = Field(

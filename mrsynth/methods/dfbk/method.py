@@ -19,6 +19,7 @@ from mrsynth.diffusion.residual_shift import SAMPLER, exponential, residual_shif
 from mrsynth.diffusion.schedules import draw_levels, levels
 from mrsynth.errors import UsageError
 from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, modes_of
+from mrsynth.methods.brightness import blended, brain_of
 from mrsynth.methods.dfbk.config import DfbkConfig
 from mrsynth.methods.dfbk.network import SwinUNet
 from mrsynth.methods.dfbk.text import GuidanceText
@@ -220,7 +221,8 @@ class Dfbk(Method):
             noise = [field[own] for field in steps]
             x_t[own] = self.revisited(part_of(given, own.to(device)), level[own], *noise)
         x_t = torch.where(mean.to(device)[:, None, None, None], given.y_0, x_t)
-        error = (self.predict(x_t, level.to(device), given) - x_0).square().mean((1, 2, 3))
+        brain = brain_of(batch.images, batch.present)
+        error = blended(self.predict(x_t, level.to(device), given), x_0, brain, self.config.brightness_weight)[:, 0]
         if self.config.weighted:
             error = error * self.schedule.loss_weights()[level].to(error.dtype).to(device)
         return {"loss": torch.where(wanted.any(1), error, 0.0).mean()}

@@ -10,6 +10,7 @@ from mrsynth.contrasts import Contrast
 from mrsynth.diffusion.prediction import Kind
 from mrsynth.diffusion.schedules import SolverLevels
 from mrsynth.methods.base import ChainConfig
+from mrsynth.methods.brightness import BrightnessWeight
 from mrsynth.methods.patterns import Share, Shares
 from mrsynth.networks.unet import UNetConfig
 from mrsynth.plain import Plain
@@ -89,6 +90,7 @@ class FgC2FConfig(ChainConfig):
         "loss": "mse",
         "gradient_weight": 0.0,
         "snr_cap": 1.0,
+        "brightness_weight": 1.0,
         "eta": 0.0,
     }
 
@@ -119,6 +121,7 @@ class FgC2FConfig(ChainConfig):
         ge=1,
         description="x_0's error in examples of the chain weighs as the signal-to-noise ratio, from 1 to this; 1: off",
     )
+    brightness_weight: BrightnessWeight = 1.0
     noise: Literal["independent", "shared"] = Field("independent", description="noise fields per slice or per volume")
     sampler: Literal["ddpm", "ddim", "dpm_solver_pp"] = "ddpm"
     eta: float = Field(0.0, ge=0, le=1, description="of ddim; 0 is deterministic, 1 as noisy as ddpm")
@@ -144,6 +147,10 @@ class FgC2FConfig(ChainConfig):
         if self.snr_cap > 1 and self.param == "eps":
             raise ValueError(
                 "snr_cap needs param x0 or v: it weighs errors of x_0, which eps tells nothing of at high noise"
+            )
+        if self.brightness_weight < 1 and self.param != "x0" and self.snr_cap == 1:
+            raise ValueError(
+                "brightness_weight is of the error of x_0: it needs param x0, or v with an snr_cap above 1"
             )
         if self.snr_cap > 1 and self.mean_share == 1:
             raise ValueError("snr_cap without effect: with mean_share 1 no example is of the chain")

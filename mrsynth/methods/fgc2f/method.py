@@ -19,6 +19,7 @@ from mrsynth.diffusion.prediction import noised, to_x0, training_target
 from mrsynth.diffusion.samplers import SAMPLERS, known_sampler, levels_of
 from mrsynth.diffusion.schedules import draw_levels, make_schedule
 from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, modes_of
+from mrsynth.methods.brightness import blended, brain_of
 from mrsynth.methods.fgc2f.config import FgC2FConfig
 from mrsynth.methods.patterns import draw_pattern, legal_patterns
 from mrsynth.networks.frequency import low_pass
@@ -153,12 +154,14 @@ class FgC2F(Method):
         truth = where_available(batch.images, batch.present)
         x_t = torch.where(mean[:, None, None, None], 0.0, noised(truth, eps, abar))
         output = self.predict(x_t, level, batch, self.guidance(batch.images, batch.available))
-        by_ratio, slope = self.config.snr_cap > 1, self.config.gradient_weight
-        off = to_x0(self.config.param, output, x_t, abar) - truth if by_ratio or slope else output
-        target = training_target(self.config.param, truth, eps, abar)
-        error = self.distance(off if by_ratio else output - target).mean((2, 3))
+        by_ratio, slope, weight = self.config.snr_cap > 1, self.config.gradient_weight, self.config.brightness_weight
+        made = to_x0(self.config.param, output, x_t, abar) if by_ratio or slope or weight < 1 else output
+        if by_ratio or weight < 1:
+            error = blended(made, truth, brain_of(truth, batch.present), weight, self.distance)
+        else:
+            error = self.distance(output - training_target(self.config.param, truth, eps, abar)).mean((2, 3))
         if slope:
-            error = error + slope * gradient_error(off)
+            error = error + slope * gradient_error(made - truth)
         per_example = torch.where(wanted, error, 0.0).sum(1) / wanted.sum(1).clamp(min=1)
         if by_ratio:
             ratio = (abar / (1 - abar)).clamp(1, self.config.snr_cap).flatten().to(per_example)
