@@ -128,6 +128,8 @@ def benchmark(
     speak(quiet, verbose)
     if as_json and not list_:
         raise UsageError("--json goes with --list; a run writes summary.json.")
+    if list_ and describe:
+        raise UsageError("--list and --describe NAME each show something and stop: give one of them.")
     if list_ and as_json:
         from mrsynth.tasks.benchmark.datasets import dataset_facts
 

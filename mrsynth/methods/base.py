@@ -33,6 +33,16 @@ class MethodConfig(Plain):
     method: str
     contrasts: tuple[Contrast, ...] = STANDARD
 
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_keep_what_is_not_said(cls, data: Any) -> Any:
+        """A part that is given some options keeps this method's defaults of the others, not those of its own class."""
+        if not isinstance(data, Mapping):
+            return data
+        parts = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Plain)}
+        given = {n: part for n, part in parts.items() if isinstance(data.get(n), Mapping)}
+        return {**data, **{n: {**part.model_dump(exclude_unset=True), **data[n]} for n, part in given.items()}}
+
     @field_validator("contrasts")
     @classmethod
     def _contrasts_differ(cls, contrasts: tuple[Contrast, ...]) -> tuple[Contrast, ...]:

@@ -202,6 +202,11 @@ def test_waiting_threads_sleep_unless_the_user_says_other(run_cli, monkeypatch, 
     assert os.environ["OMP_WAIT_POLICY"] == used
 
 
+def test_two_that_show_something_and_stop_are_refused(run_cli):
+    code, _, said = run_cli("benchmark", "--list", "--describe", "brats21")
+    assert code == 2 and "give one of them" in said
+
+
 @pytest.mark.usefixtures("only_tiny")
 def test_lists_as_json(run_cli):
     listed = json.loads(run_cli("weights", "list", "--json")[1])

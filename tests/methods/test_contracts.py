@@ -13,6 +13,7 @@ from mrsynth.contrasts import STANDARD, Contrast, patterns
 from mrsynth.diffusion.noise import SeededNoise
 from mrsynth.errors import MrsynthError, UsageError
 from mrsynth.methods import METHODS, build_method, method_class, preset
+from mrsynth.plain import Plain
 from mrsynth.training.loop import train_only_what_is_listed
 
 # A preset small enough to train here, in the manner of what ships: few steps, no division by a vanishing signal.
@@ -468,3 +469,17 @@ def test_unknown_methods_are_refused_with_those_there_are():
         build_method({"method": "gan"})
     with pytest.raises(UsageError, match=r"'gan'.*fgc2f"):
         preset("gan", "tiny")
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_part_that_is_given_one_option_keeps_the_method_s_defaults_of_the_others(name):
+    """`--set method.kg.mode=H` without a preset left DFBK's attention without levels, and said nothing."""
+    kind = method_class(name).Config
+    needed = {"target": "t1"} if name == "cwdm" else {}
+    usual = kind(method=name, **needed)
+    parts = {n: f.default for n, f in kind.model_fields.items() if isinstance(f.default, Plain)}
+    assert parts
+    for part, default in parts.items():
+        option = next(iter(type(default).model_fields))
+        given = {part: {option: getattr(default, option)}}
+        assert kind(method=name, **needed, **given) == usual, f"{part}.{option}"
