@@ -79,20 +79,21 @@ def synthesise_volume(
         mean_cut = torch.from_numpy(cut(mean.numpy(), plane))  # the same memory
         spread_cut = None if spread is None else torch.from_numpy(cut(spread.numpy(), plane))
         rows, columns = mean_cut.shape[1:3]
+        u = torch.zeros((mean_cut.shape[-1], len(mean_cut), rows, columns))
         for where, whole_slices in parts(method, images, mask, flags, targets, slices, noise, how, tell):
-            made = whole_slices[:, :rows, :columns]
-            brain = torch.from_numpy(mask[:rows, :columns, where])
-            if not bool(made[missing][:, brain].isfinite().all()):
+            made = whole_slices[:, missing, :rows, :columns]
+            brain = torch.from_numpy(mask[:rows, :columns, where]).permute(2, 0, 1)
+            if not bool(made.isfinite().all(1)[brain].all()):
                 raise WeightsError(
                     f"What the network makes of {subject} is not finite, so nothing was kept. "
                     "Its weights may be damaged, or too large for the precision: try --precision fp32."
                 )
-            u = ((made[missing] + 1) / 2).clamp(0, 1)
-            # running mean and sum of squared deviations: Welford 1962
-            change = u - mean_cut[..., where]
-            mean_cut[..., where] += change / (turn + 1)
-            if spread_cut is not None:
-                spread_cut[..., where] += change * (u - mean_cut[..., where])
+            u[where] = ((made + 1) / 2).clamp(0, 1)
+        # running mean and sum of squared deviations: Welford 1962
+        change = u.permute(1, 2, 3, 0) - mean_cut
+        mean_cut += change / (turn + 1)
+        if spread_cut is not None:
+            spread_cut += change * (u.permute(1, 2, 3, 0) - mean_cut)
         if turn == 0 and how.mode == "sample" and how.samples > 1:
             first = mean.clone()
 
@@ -121,18 +122,19 @@ def parts(
     how: Estimator,
     tell: Progress,
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """One sample of the volume, piece by piece: indices along K, and (C, I, J, K') in [-1, 1] on the CPU.
+    """One sample of the volume, piece by piece: indices along K, and (K', C, I, J) in [-1, 1] on the CPU.
 
     images   (C, I, J, K) u in [0, 1], and the mask (I, J, K), both as slices of a plane are seen
     Where memory runs out for a batch of slices, half of them are tried, down to one.
     """
-    read = torch.from_numpy(np.ascontiguousarray(images)) * 2 - 1
     if method.dimensions == 3:
+        read = torch.from_numpy(np.ascontiguousarray(images)) * 2 - 1
         assert slices is None, "a method of three dimensions makes whole volumes"
         release_cache(how.device)  # of the preparation: a volume's layers are too large for what is left there
         whole = synthesise_whole(method, read, available, noise, how, lambda n, of: tell("the volume", n, of))
-        yield list(range(read.shape[-1])), whole
+        yield list(range(read.shape[-1])), whole.permute(3, 0, 1, 2)
         return
+    read = torch.from_numpy(np.ascontiguousarray(images.transpose(3, 0, 1, 2))) * 2 - 1  # slice by slice in memory
     if slices is None:
         slices = np.flatnonzero(mask.any(axis=(0, 1))).tolist()
     start, size = 0, how.batch_size
@@ -149,7 +151,7 @@ def parts(
             log.warning("Memory ran out for %d slices at once; going on with %d.", len(batch), size)
             release_cache(how.device)
             continue
-        yield batch, made.permute(1, 2, 3, 0)
+        yield batch, made
         start += len(batch)
         tell("slices", start, len(slices))
 
@@ -185,15 +187,15 @@ def synthesise_slices(
     how: Estimator,
     targets: Collection[Contrast] | None = None,
 ) -> torch.Tensor:
-    """Slices `indices` of images (C, I, J, K) in [-1, 1], made on the device: (B, C, I, J) float32 on the CPU."""
+    """Slices `indices` of images (K, C, I, J) in [-1, 1], made on the device: (B, C, I, J) float32 on the CPU."""
     device = torch.device(how.device)
-    depth, n = images.shape[-1], method.neighbours
-    stack = images[..., list(indices)].permute(3, 0, 1, 2)
-    around = torch.full((len(indices), len(images), 2 * n, *images.shape[1:3]), -1.0)
+    depth, n = len(images), method.neighbours
+    stack = images[list(indices)]
+    around = torch.full((len(indices), images.shape[1], 2 * n, *images.shape[2:]), -1.0)
     for place, offset in enumerate(o for o in range(-n, n + 1) if o):
         for b, index in enumerate(indices):
             if 0 <= index + offset < depth:
-                around[b, :, place] = images[..., index + offset]
+                around[b, :, place] = images[index + offset]
     flags = torch.from_numpy(available).expand(len(indices), -1)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bf16"):
         made = method.synthesise(

@@ -34,11 +34,10 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = h + self.embed(F.silu(embedding))[:, :, None, None].to(h.dtype)
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
-        out: Tensor = self.skip(x) + h
-        return out
+        h = self.conv1(active(self.norm1(x)))
+        h = added(h, self.embed(F.silu(embedding))[:, :, None, None].to(h.dtype))
+        h = self.conv2(self.dropout(active(self.norm2(h))))
+        return added(h, self.skip(x))
 
 
 class SelfAttention(nn.Module):
@@ -107,7 +106,9 @@ class LevelEmbedding(nn.Module):
 
 def folded(x: Tensor, fold: int) -> Tensor:
     """fold x fold pixels into channels: (B, C, H, W) -> (B, C fold^2, H / fold, W / fold), channels last in memory."""
-    return F.pixel_unshuffle(x, fold).contiguous(memory_format=torch.channels_last)
+    b, c, h, w = x.shape
+    pixels = x.reshape(b, c, h // fold, fold, w // fold, fold).permute(0, 2, 4, 1, 3, 5).contiguous()
+    return pixels.view(b, h // fold, w // fold, c * fold**2).permute(0, 3, 1, 2)
 
 
 def gated(x: Tensor, gate: nn.Module, embedding: Tensor, fold: int) -> Tensor:
@@ -118,6 +119,16 @@ def gated(x: Tensor, gate: nn.Module, embedding: Tensor, fold: int) -> Tensor:
     gates: Tensor = 1 + gate(F.silu(embedding))
     each = gates.repeat_interleave(fold**2, 1)  # pixel folded into channels
     return x * each[:, :, None, None].to(x.dtype)
+
+
+def active(normed: Tensor) -> Tensor:
+    """SiLU of what only it needs: in the same memory, unless gradients need it too."""
+    return F.silu(normed, inplace=not torch.is_grad_enabled())
+
+
+def added(h: Tensor, other: Tensor) -> Tensor:
+    """h + other; without gradients in the memory of h. With them, in place, these would be summed in another order."""
+    return other + h if torch.is_grad_enabled() else h.add_(other)
 
 
 def zeroed(module: M) -> M:

@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from mrsynth.networks.blocks import LevelEmbedding, ResidualBlock, SelfAttention, Upsample, folded, gated, zeroed
+from mrsynth.networks.blocks import (
+    LevelEmbedding,
+    ResidualBlock,
+    SelfAttention,
+    Upsample,
+    active,
+    folded,
+    gated,
+    zeroed,
+)
 from mrsynth.plain import Plain
 
 
@@ -158,7 +167,7 @@ class UNet(nn.Module):
                 h = attention(residual(torch.cat([h, skip], dim=1), embedding))
             if stage.resample is not None:
                 h = stage.resample(h)
-        out = self.head(F.silu(self.head_norm(h)))
+        out = self.head(active(self.head_norm(h)))
         if self.input_gate is not None and self.input_head is not None:
             out = out + self.input_head(gated(inputs, self.input_gate, embedding, self.config.fold))
         return F.pixel_shuffle(out, self.config.fold)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from mrsynth.methods import preset
+from mrsynth.networks.blocks import folded
 from mrsynth.networks.unet import UNet, UNetConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "methods" / "fgc2f.md"
@@ -51,15 +52,15 @@ def test_untrained_it_returns_zeros_of_the_right_shape(config):
 
 def test_folding_is_a_change_of_view():
     """The weights of a folded network give the same from a plain one that is shown folded images."""
-    folded = UNet(UNetConfig(**SMALL, fold=2), 3, 2)
+    by_fold = UNet(UNetConfig(**SMALL, fold=2), 3, 2)
     plain = UNet(UNetConfig(**SMALL), 3 * 4, 2 * 4)
-    torch.nn.init.normal_(folded.head.weight)
-    plain.load_state_dict(folded.state_dict())
+    torch.nn.init.normal_(by_fold.head.weight)
+    plain.load_state_dict(by_fold.state_dict())
     x = images(2, 3, 16, 24)
     expected = F.pixel_shuffle(plain(F.pixel_unshuffle(x, 2), LEVEL), 2)
 
     assert expected.std() > 0.1
-    assert torch.allclose(folded(x, LEVEL), expected, atol=1e-5)
+    assert torch.allclose(by_fold(x, LEVEL), expected, atol=1e-5)
 
 
 def test_examples_of_a_batch_do_not_mix(wake_network):
@@ -181,3 +182,20 @@ def test_names_and_shapes_of_the_shipped_network_stay_as_they_are():
     text = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in network.state_dict().items())
 
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "766e6d6a32d721e4"
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3])
+def test_folding_is_that_of_torch_with_the_channels_last(fold):
+    x = torch.randn(2, 5, 6 * fold, 4 * fold)
+    made = folded(x, fold)
+    assert torch.equal(made, F.pixel_unshuffle(x, fold))
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_without_gradients_work_is_done_in_place_and_gives_the_same(wake_network):
+    network = wake_network(fold=2)
+    x = torch.randn(2, 3, 16, 16)
+    kept = x.clone()
+    with torch.no_grad():
+        made = network(x, LEVEL)
+    assert torch.equal(made, network(x, LEVEL).detach()) and torch.equal(x, kept)

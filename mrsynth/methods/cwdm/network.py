@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from mrsynth.networks.blocks import LevelEmbedding, zeroed
+from mrsynth.networks.blocks import LevelEmbedding, active, added, zeroed
 from mrsynth.plain import Plain
 
 Resample = Literal["keep", "halve", "double"]
@@ -178,16 +178,6 @@ def convolved(convolution: nn.Module, x: Tensor) -> Tensor:
         out[:, :, start:stop] = made
     assert out is not None, "no volume is without planes"
     return out
-
-
-def active(normed: Tensor) -> Tensor:
-    """SiLU of what only it needs: in the same memory, unless gradients need it too."""
-    return F.silu(normed, inplace=not torch.is_grad_enabled())
-
-
-def added(h: Tensor, other: Tensor) -> Tensor:
-    """h + other; without gradients in the memory of h. With them, in place, these would be summed in another order."""
-    return other + h if torch.is_grad_enabled() else h.add_(other)
 
 
 def joined(h: Tensor, skip: Tensor, how: Literal["concat", "additive"]) -> Tensor:

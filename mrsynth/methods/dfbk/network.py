@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mrsynth.methods.dfbk.attention import BandAttention, BandAttentionConfig
 from mrsynth.methods.dfbk.windows import WindowAttention, WindowRule
-from mrsynth.networks.blocks import LevelEmbedding, Upsample, folded, gated, zeroed
+from mrsynth.networks.blocks import LevelEmbedding, Upsample, active, added, folded, gated, zeroed
 from mrsynth.plain import Plain
 
 
@@ -195,7 +195,7 @@ class SwinUNet(nn.Module):
                 h = stage.swin(h) if number == 0 else h
             if stage.resample is not None:
                 h = stage.resample(h)
-        out = self.head(F.silu(self.head_norm(h)))
+        out = self.head(active(self.head_norm(h)))
         if self.config.input_skip:
             out = out + self.input_head(gated(inputs, self.input_gate, embedding, self.config.fold))
         return F.pixel_shuffle(out, self.config.fold)
@@ -235,10 +235,10 @@ class ScaleShiftBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        h = self.norm2(self.conv1(active(self.norm1(x))))
         scale, shift = self.embed(F.silu(embedding))[:, :, None, None].to(h.dtype).chunk(2, 1)
-        out: Tensor = self.skip(x) + self.conv2(F.silu(h * (1 + scale) + shift))
-        return out
+        skipped: Tensor = self.skip(x)
+        return added(self.conv2(active(h * (1 + scale) + shift)), skipped)
 
 
 class SwinBlocks(nn.Module):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from mrsynth.networks.blocks import SelfAttention, Upsample
+from mrsynth.networks.blocks import SelfAttention, Upsample, active, added
 from mrsynth.plain import Plain
 
 
@@ -108,10 +108,9 @@ class PlainBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        out: Tensor = self.skip(x) + h
-        return out
+        h = self.conv1(active(self.norm1(x)))
+        h = self.conv2(active(self.norm2(h)))
+        return added(h, self.skip(x))
 
 
 class Encoder(nn.Module):
