@@ -61,3 +61,19 @@ def __getattr__(name: str) -> Any:
     from numpy.typing import NDArray
 
     return {"Array": NDArray[np.float32], "Doubles": NDArray[np.float64], "Mask": NDArray[np.bool_]}[name]
+
+
+class WithParts(Plain):
+    """Plain data with parts that are plain data of their own.
+
+    A part that is given some options keeps the defaults that it has here of the others, not those of its own class.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_keep_what_is_not_said(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        parts = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Plain)}
+        given = {n: part for n, part in parts.items() if isinstance(data.get(n), Mapping)}
+        return {**data, **{n: {**part.model_dump(exclude_unset=True), **data[n]} for n, part in given.items()}}

@@ -17,14 +17,14 @@ from mrsynth.diffusion.noise import Noise
 from mrsynth.diffusion.samplers import SAMPLERS
 from mrsynth.errors import UsageError
 from mrsynth.methods.patterns import legal_patterns
-from mrsynth.plain import Plain
+from mrsynth.plain import WithParts
 from mrsynth.sampling import Mode, Variance
 from mrsynth.text_tokens import TokenTable
 
 ABSENT = 0.0  # what stands in for a contrast that is not there, where a paper does not say
 
 
-class MethodConfig(Plain):
+class MethodConfig(WithParts):
     """Options of one method; every checkpoint stores the whole of it.
 
     A new option is named in FORMER with the value that does what was done before there was one.
@@ -32,16 +32,6 @@ class MethodConfig(Plain):
 
     method: str
     contrasts: tuple[Contrast, ...] = STANDARD
-
-    @model_validator(mode="before")
-    @classmethod
-    def _parts_keep_what_is_not_said(cls, data: Any) -> Any:
-        """A part that is given some options keeps this method's defaults of the others, not those of its own class."""
-        if not isinstance(data, Mapping):
-            return data
-        parts = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Plain)}
-        given = {n: part for n, part in parts.items() if isinstance(data.get(n), Mapping)}
-        return {**data, **{n: {**part.model_dump(exclude_unset=True), **data[n]} for n, part in given.items()}}
 
     @field_validator("contrasts")
     @classmethod

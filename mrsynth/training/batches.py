@@ -256,13 +256,14 @@ class PositionSampler(Sampler[list[tuple[int, int]]]):
 
     def _batches(self, window: int) -> list[list[tuple[int, int]]]:
         """The batches of a window, in the order in which they are seen."""
-        size = self.config.batch_size
-        keys = [self._key(position) for position in range(window * WINDOW * size, (window + 1) * WINDOW * size)]
+        size, first = self.config.batch_size, window * WINDOW
+        last = min(first + WINDOW, self.config.iterations * self.config.accumulation * self.processes)
+        keys = [self._key(position) for position in range(first * size, last * size)]
         kinds = {self.sizes[index] for _, index in keys}
         if size == 1 or len(kinds) == 1:
             return [keys[start : start + size] for start in range(0, len(keys), size)]
         keys.sort(key=lambda key: self.sizes[key[1]])
-        order = np.random.default_rng([self.config.seed, window, 2]).permutation(WINDOW)
+        order = np.random.default_rng([self.config.seed, window, 2]).permutation(last - first)
         return [keys[place * size : (place + 1) * size] for place in order.tolist()]
 
     def _key(self, position: int) -> tuple[int, int]:

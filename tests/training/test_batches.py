@@ -118,6 +118,14 @@ def test_slices_of_like_size_come_together():
         assert [min(found) for found in planes] != sorted(min(found) for found in planes)  # by turns
 
 
+@pytest.mark.parametrize("count", [10, 36, 70])
+def test_one_pass_sees_every_example(count):
+    """Also where it ends within a window, as what is measured before a stage does."""
+    settings = config(iterations=-(-count // 4))
+    keys = [key for batch in PositionSampler(mixed(count), settings, 0) for key in batch]
+    assert {index for _, index in keys} == set(range(count)) and len({position for position, _ in keys}) == len(keys)
+
+
 def test_batches_of_one_stay_in_their_order():
     settings = config(batch_size=1, iterations=20)
     assert list(PositionSampler(mixed(9), settings, 0)) == list(PositionSampler(alike(9), settings, 0))

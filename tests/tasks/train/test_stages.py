@@ -94,7 +94,7 @@ class Ladder(Method):
         if stage == "head":
             first, second = (batch for _, batch in zip(range(2), batches, strict=False))
             both = [self.body(self.seen(batch.images, batch.available)) for batch in (first, second)]
-            self.scale.copy_(torch.cat(both).std())
+            self.scale.copy_(torch.cat([made.flatten() for made in both]).std())
 
     def stage_tensors(self, stage):
         return ("body.", "aid.") if stage == "body" else ("head.", "scale")
