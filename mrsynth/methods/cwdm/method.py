@@ -237,7 +237,8 @@ class Cwdm(Method):
         return {"loss": self.band_errors(batch, level, noise, mean).mean()}
 
     def band_errors(self, batch: Batch, level: Tensor, noise: Tensor, mean: Tensor | None = None) -> Tensor:
-        """Mean squared error of each band, (8,), low-pass first, weighted as the configuration says.
+        """Mean squared error of each band, (8,), low-pass first, weighted as the configuration says, and with
+        `brightness_weight` less of it where a line through the brain of the whole volume takes it away.
 
         noise   (B, 1, D, H, W) as an image: white noise stays white in the wavelet domain
         mean    (B,) bool: examples that begin from zeros, without noise and without a trace of the truth

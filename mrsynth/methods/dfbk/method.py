@@ -197,7 +197,10 @@ class Dfbk(Method):
         return draw_pattern(legal, present, self.config.shares, random)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Mean squared error of x_0, for one missing contrast per example whose truth is known, at one random level."""
+        """Mean squared error of x_0, for one missing contrast per example whose truth is known, at one random level.
+
+        With `brightness_weight` what a line through the brain takes away of it weighs less: see `blended`.
+        """
         b, c, *space = batch.images.shape
         device = batch.images.device
         draw = torch.rand((b, c), generator=generator)

@@ -139,6 +139,8 @@ class FgC2F(Method):
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared error on the missing contrasts whose truth is known; every example weighs the same.
 
+        With `brightness_weight`, of x_0, with less weight on what a line through the brain takes away: see `blended`.
+
         With `snr_cap`, the error of x_0 in one of the chain weighs min(max(SNR, 1), snr_cap), SNR = abar / (1 - abar):
         between the truncated ratio of Salimans & Ho 2022 (section 4) and the clipped one of Hang et al. 2023 (section
         3.4). Without it, param x0 counts next to nothing at low noise, where errors are small and texture is made, and
