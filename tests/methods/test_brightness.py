@@ -94,6 +94,35 @@ def test_a_loss_hardly_sees_a_brightness_that_weighs_nothing(name, batch_for, mo
     assert losses[0.5] == pytest.approx(losses[1.0] / 2)
 
 
+@pytest.mark.parametrize("pixel", ["l1", "l2"])
+def test_the_structure_stage_hardly_sees_a_brightness_that_weighs_nothing(pixel, batch_for, monkeypatch):
+    losses = {}
+    for weight in (1.0, 0.5, 0.0):
+        chosen = {"pixel": pixel, "w_freq": 0.0, "brightness_weight": weight}
+        method = build_method(preset("msg-ldm", "tiny") | {"losses": chosen})
+        batch = batch_for(method, [(Contrast.T1, Contrast.T1CE, Contrast.T2)])
+        stage, brain = method.structure, brain_of(batch.images, batch.present)[:, 0]
+
+        def darker(found, contrast, rows, codes, batch=batch, brain=brain):
+            truth = batch.images[rows, contrast]
+            return torch.where(brain[rows], SLOPE * truth - SHIFT, truth)
+
+        monkeypatch.setattr(stage, "decoded", darker)
+        losses[weight] = float(stage.loss(batch, torch.Generator().manual_seed(0))["image"])
+
+    assert losses[1.0] > 1e-3 and losses[0.0] < 1e-6
+    assert losses[0.5] == pytest.approx(losses[1.0] / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("left_out", [{"w_rec": 0.0}, {"w_sa": 0.0}])
+def test_a_weight_of_an_error_that_is_left_out_is_refused(left_out):
+    with pytest.raises(Exception, match="brightness_weight is of an image error"):
+        build_method(
+            preset("msg-ldm", "tiny")
+            | {"seg": "on", "structure": {"msse": False}, "losses": {"brightness_weight": 0.2, **left_out}}
+        )
+
+
 def answering(name, method, batch, images):
     """A network that gives these images, as each method has them."""
     rows = torch.arange(len(images))
@@ -109,3 +138,5 @@ def answering(name, method, batch, images):
 def test_a_weight_is_from_0_to_1(name, weight):
     with pytest.raises(Exception, match="brightness_weight"):
         build_method(preset(name, "tiny") | CONFIGS[name] | {"brightness_weight": weight})
+    with pytest.raises(Exception, match="brightness_weight"):
+        build_method(preset("msg-ldm", "tiny") | {"losses": {"brightness_weight": weight}})

@@ -9,9 +9,11 @@ from pydantic import Field, model_validator
 from mrsynth.diffusion.prediction import Kind
 from mrsynth.diffusion.schedules import SolverLevels
 from mrsynth.methods.base import ChainConfig
+from mrsynth.methods.brightness import BrightnessWeight
 from mrsynth.methods.msg_ldm.autoencoder import AutoencoderConfig
 from mrsynth.methods.msg_ldm.discriminator import DiscriminatorConfig
 from mrsynth.methods.msg_ldm.structure_map import StructureConfig
+from mrsynth.methods.patterns import Shares
 from mrsynth.networks.unet import UNetConfig
 from mrsynth.plain import Plain
 
@@ -28,6 +30,7 @@ class LossConfig(Plain):
     w_gan: float = Field(1.0, ge=0, description="adversarial loss of the first stage, times its adaptive weight")
     w_rec: float = Field(1.0, ge=0, description="image error of all contrasts whose truth is known")
     w_available: float = Field(1.0, ge=0, description="of which those that were available weigh so much")
+    brightness_weight: BrightnessWeight = 1.0
     w_freq: float = Field(1.0, ge=0, description="dissimilarity of spectra")
     w_sa: float = Field(
         1.0, ge=0, description="structure-aware loss, which is both; with 0 there are no image decoders either"
@@ -58,7 +61,8 @@ class MsgLdmConfig(ChainConfig):
                otherwise it is that of its true image, which is not there in use
     prototypes learned: by the images decoded with them; running: the running mean of the codes of each contrast
     latent_scaling  channel: each channel of each contrast's latents is brought to variance 1; joint: all by one factor
-    complete   also train on examples with nothing missing: their number of missing contrasts is uniform from 0
+    complete   also train on examples with nothing missing, 1 in n, which is how many contrasts there are
+    shares     of the training examples with 1, 2, and 3 or more missing contrasts; None: every number alike
     seg        auto: segmentations are learnt from where there are any; on: they must be there; off: never
     regions    overlapping regions, and the values of the label file that belong to each; None: those that the catalogue
                names for the data set of the training subjects, and where there are no segmentations none
@@ -82,6 +86,7 @@ class MsgLdmConfig(ChainConfig):
     prototype_decay: float = Field(0.99, ge=0, lt=1, description="of running prototypes")
     latent_scaling: Literal["channel", "joint"] = "channel"
     complete: bool = True
+    shares: Shares | None = None
     neighbours: int = Field(0, ge=0, description="slices below and above that the structure encoders read too")
     seg: Literal["auto", "on", "off"] = "auto"
     regions: dict[str, tuple[int, ...]] | None = None
@@ -119,6 +124,10 @@ class MsgLdmConfig(ChainConfig):
             raise ValueError(
                 "losses.w_sa 0 leaves the image decoders out, and segmentations alone then train the structure map: "
                 f"it does not go with {', '.join(needing)}"
+            )
+        if self.losses.brightness_weight < 1 and not (self.decodes and self.losses.w_rec):
+            raise ValueError(
+                "losses.brightness_weight is of an image error that losses.w_sa or losses.w_rec 0 leaves out"
             )
         if self.decodes and not (self.losses.w_rec or self.losses.w_freq):
             raise ValueError(

@@ -4,7 +4,7 @@ Everything is computed in float32 at least, also under autocast.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mrsynth.errors import InputError
+from mrsynth.methods.brightness import blended
 
 INITIAL_LOG_TEMPERATURE = math.log(1 / 0.07)
 LARGEST_LOG_TEMPERATURE = math.log(100)
@@ -23,10 +24,18 @@ SMALLEST_RANGE = 1e-3  # of a spectrum; only an image of zeros has less
 Terms = dict[str, Tensor]  # of a loss, by name; "loss" is the one to descend
 
 
-def pixel_error(kind: Literal["l1", "l2"], made: Tensor, truth: Tensor) -> Tensor:
+Pixel = Literal["l1", "l2"]
+COSTS: Mapping[Pixel, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
+
+
+def pixel_error(kind: Pixel, made: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute or squared error of each image: (N, ...) -> (N,)."""
-    difference = (made.float() - truth.float()).flatten(1)
-    return difference.abs().mean(1) if kind == "l1" else difference.square().mean(1)
+    return COSTS[kind]((made.float() - truth.float()).flatten(1)).mean(1)
+
+
+def anatomical_error(kind: Pixel, made: Tensor, truth: Tensor, brain: Tensor, weight: float) -> Tensor:
+    """`pixel_error` of images (N, H, W), of which brightness in the brain (N, 1, H, W) has a weight: see `blended`."""
+    return blended(made.float()[:, None], truth.float()[:, None], brain, weight, COSTS[kind])[:, 0]
 
 
 # Spectra -------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from mrsynth.methods.base import ABSENT, Batch, Method, Objective, Wish, modes_o
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
 from mrsynth.methods.msg_ldm.latent_diffusion import LatentDiffusion
 from mrsynth.methods.msg_ldm.structure import Structures, StructureStage
+from mrsynth.methods.patterns import draw_pattern, legal_patterns
 from mrsynth.sampling import DIRECT, Mode
 
 OF_STRUCTURE = tuple(f"structure.{key}" for key in ("style_codes", "head", "heads"))  # what no shape tells
@@ -133,7 +134,9 @@ class MsgLdm(Method):
     def draw_available(
         self, present: NDArray[np.bool_], progress: float, random: np.random.Generator
     ) -> NDArray[np.bool_]:
-        """The number of missing contrasts is uniform, then which ones; `complete` adds none missing, in the loss."""
+        """The number of missing contrasts is uniform or as `shares` say, then which; `complete` adds none missing."""
+        if self.config.shares is not None:
+            return draw_pattern(legal_patterns(present, self.contrasts), present, self.config.shares, random)
         contrasts = np.flatnonzero(present)
         missing = random.permutation(contrasts)[: random.integers(1, len(contrasts))]
         available = present.copy()

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from mrsynth.errors import InputError
 from mrsynth.methods.base import ABSENT, Batch, Objective
+from mrsynth.methods.brightness import brain_of
 from mrsynth.methods.msg_ldm.autoencoder import pull_to_normal
 from mrsynth.methods.msg_ldm.config import MsgLdmConfig
 from mrsynth.methods.msg_ldm.decoders import ReconstructionDecoder, SegmentationDecoder, StyleEncoder
 from mrsynth.methods.msg_ldm.losses import (
     INITIAL_LOG_TEMPERATURE,
     Terms,
-    pixel_error,
+    anatomical_error,
     region_targets,
     segmentation_loss,
     spectral_similarity,
@@ -118,6 +119,7 @@ class StructureStage(nn.Module):
         config, losses = self.config, self.config.losses
         available = seen_in_training(batch, config.complete, generator)
         truth = torch.where(batch.present[:, :, None, None], batch.images, ABSENT)
+        brain = brain_of(batch.images, batch.present)
         found: Structures = self(batch.images, batch.context, available)
         styles = self.styles_of(truth, batch.present)
         prototype = torch.rand(available.shape, generator=generator).to(truth.device) < config.prototype
@@ -133,7 +135,8 @@ class StructureStage(nn.Module):
                 instead = (prototype & ~available)[rows, j, None]
                 codes = torch.where(instead, self.held(self.prototypes[j]), styles[rows, j])
             made = self.decoded(found, j, rows, codes)
-            error, weight = pixel_error(losses.pixel, made, truth[rows, j]), weights[rows]
+            weight = weights[rows]
+            error = anatomical_error(losses.pixel, made, truth[rows, j], brain[rows], losses.brightness_weight)
             terms["image"] = terms["image"] + (weight * error).mean()
             if losses.w_freq:
                 lost = 1 - spectral_similarity(made[:, None], truth[rows, j][:, None], losses.freq)

@@ -381,6 +381,19 @@ def test_check_12_of_an_incomplete_example_only_its_own_contrasts_are_seen():
     assert set(counts) == {0, 1, 2} and all(abs(n - 1000) < 4 * math.sqrt(1000 * 2 / 3) for n in counts.values())
 
 
+@pytest.mark.parametrize("shares", [(0.65, 0.2, 0.15), (0.0, 1.0, 0.0)])
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_numbers_of_missing_contrasts_have_their_shares(shares, lacking):
+    model, random = build_method({**small(), "shares": shares}), np.random.default_rng(0)
+    present = np.arange(4) >= lacking
+    drawn = np.stack([model.draw_available(present, 0.5, random) for _ in range(4000)])
+    wanted = np.array(shares[: 3 - lacking]) / sum(shares[: 3 - lacking])
+
+    assert not drawn[:, ~present].any()
+    counts = (present & ~drawn).sum(1)
+    assert [(counts == k + 1).mean() for k in range(3 - lacking)] == pytest.approx(wanted, abs=0.04)
+
+
 def test_check_12_all_14_patterns_on_the_tiny_preset_fill_in_only_what_is_missing(wake):
     model = wake({**preset("msg-ldm", "tiny"), "steps": 2})
     batch = replace(batch_of(1, 64), present=flags(STANDARD))
