@@ -1,30 +1,39 @@
-"""A larger FgC2F-UDiff, or one that predicts v, that makes what a checkpoint makes: a start for training it on.
+"""A larger FgC2F-UDiff or cWDM, or an FgC2F-UDiff that predicts v, that makes what a checkpoint makes: a start for
+training it on.
 
 usage: python -m runs.grow CHECKPOINT OUT [--blocks N] [--neighbours N] [--param v]
+       python -m runs.grow CHECKPOINT OUT --further N,N,...
 
-CHECKPOINT     name or path of a checkpoint of fgc2f
---blocks       residual blocks per level on the way down
---neighbours   slices below and above that the network reads
---param        v: what the network predicts, of a checkpoint that predicts x_0. At the last level, where the mean is
-               made, v is -x_0 to five digits, so that only the sign of the output changes; below it has to learn
-OUT            receives the new checkpoint; its card is that of the old
+CHECKPOINT     name or path of a checkpoint of fgc2f, or of cwdm
+--blocks       of fgc2f: residual blocks per level on the way down
+--neighbours   of fgc2f: slices below and above that the network reads
+--param        v: what the network of fgc2f predicts, of a checkpoint that predicts x_0. At the last level, where the
+               mean is made, v is -x_0 to five digits, so that only the output's sign changes; below it has to learn
+--further      of cwdm: more blocks on the way down, level by level (`network.further`)
+OUT            receives the new checkpoint, its folder being made where it is missing; its card is that of the old
 
 What is new adds nothing yet: the last convolution of every new block and attention is zero (Goyal et al. 2017, section
 5.1), and so are the weights of new input channels. `--init OUT` and a run file with these sizes train it on.
 """
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from mrsynth.io.checkpoint import Checkpoint, write_checkpoint
+from mrsynth.methods.base import Method
+from mrsynth.methods.cwdm.method import Cwdm, CwdmConfig
+from mrsynth.methods.cwdm.network import ResidualBlock3d, WaveletUNet
 from mrsynth.methods.fgc2f import FgC2F, FgC2FConfig
 from mrsynth.tasks.models import load_network
 
 BY_CHANNEL = ("network.stem.weight", "network.input_head.weight")  # (out, channels x fold^2, 3, 3)
 OUTPUT = ("network.head.", "network.input_head.")
+DOWN = re.compile(r"^network\.down\.\d+\.")
 GATE = ("network.input_gate.weight", "network.input_gate.bias")  # (channels, ...)
 
 
@@ -36,17 +45,55 @@ def main() -> None:
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--neighbours", type=int)
     parser.add_argument("--param", choices=("v",))
+    parser.add_argument("--further", type=lambda text: tuple(map(int, text.split(","))))
     args = parser.parse_args()
     found = load_network(args.checkpoint)
-    if not isinstance(found.method, FgC2F):
-        parser.error(f"{args.checkpoint} is a checkpoint of {found.card.method}, not of fgc2f")
+    options = {"fgc2f": ("blocks", "neighbours", "param"), "cwdm": ("further",)}
+    asked = {name for name in sum(options.values(), ()) if getattr(args, name) is not None}
+    if not asked or not asked <= set(options.get(found.card.method, ())):
+        parser.error(f"{args.checkpoint} is a checkpoint of {found.card.method}; it can grow by {options}")
     try:
-        larger = grown(found.method, args.blocks, args.neighbours)
-        larger = predicting_v(larger) if args.param else larger
+        larger = larger_than(found.method, args)
     except ValueError as error:
         parser.error(str(error))
-    config, preparation = (said.model_dump(mode="json") for said in (larger.config, found.preparation))
+    config, preparation = larger.config.model_dump(mode="json"), found.preparation.model_dump(mode="json")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_checkpoint(args.out, Checkpoint(found.card, config, preparation, larger.saved_state()))
+
+
+def larger_than(method: Method, args: argparse.Namespace) -> Cwdm | FgC2F:
+    """What the command line asks for."""
+    if isinstance(method, Cwdm):
+        return deepened(method, args.further)
+    assert isinstance(method, FgC2F)
+    larger = grown(method, args.blocks, args.neighbours)
+    return predicting_v(larger) if args.param else larger
+
+
+def deepened(method: Cwdm, further: Sequence[int]) -> Cwdm:
+    """The same function in a network of more blocks on the way down. Raises ValueError for fewer than there are."""
+    had, config = method.config.network, method.config.model_dump()
+    if any(more < less for more, less in zip(further, had.further, strict=False)):
+        raise ValueError(f"a network of {had.further} further blocks does not shrink")
+    larger = Cwdm(CwdmConfig.model_validate({**config, "network": {**had.model_dump(), "further": further}}))
+    at = {place: i for i, place in enumerate(places(larger.network))}
+    moved = {f"network.down.{i}.": f"network.down.{at[place]}." for i, place in enumerate(places(method.network))}
+    state = larger.state_dict()
+    for name, tensor in method.state_dict().items():
+        state[DOWN.sub(lambda block: moved[block[0]], name)] = tensor
+    larger.load_state_dict(state)
+    return larger
+
+
+def places(network: WaveletUNet) -> list[tuple[int, str, bool, int]]:
+    """Where each block on the way down stands: its level, what it does there, and how many such come before it."""
+    found: list[tuple[int, str, bool, int]] = []
+    level = 0
+    for block in cast("Sequence[ResidualBlock3d]", network.down):
+        kind = (level, block.resample, block.refines)
+        found.append((*kind, sum(place[:3] == kind for place in found)))
+        level += block.resample == "halve"
+    return found
 
 
 def grown(method: FgC2F, blocks: int | None = None, neighbours: int | None = None) -> FgC2F:

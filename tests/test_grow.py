@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from mrsynth.methods.base import Batch
+from mrsynth.methods.cwdm.fast import FastWaveletUNet
+from mrsynth.methods.cwdm.method import Cwdm, CwdmConfig
 from mrsynth.methods.fgc2f import FgC2F, FgC2FConfig
 from mrsynth.tasks.models import load_network
-from runs.grow import grown, predicting_v
+from runs.grow import deepened, grown, predicting_v
 
 NEIGHBOURS = 3
 
@@ -93,3 +95,48 @@ def test_a_network_that_predicts_v_makes_the_same_mean(input_skip):
 def test_what_predicts_something_else_stays():
     with pytest.raises(ValueError, match="predicts eps, expected x0"):
         predicting_v(small(param="eps"))
+
+
+def wavelet(further=(), **network):
+    """A cWDM with weights that are nowhere zero."""
+    torch.manual_seed(0)
+    network = {"width": 8, "multipliers": (1, 2, 2), "blocks": 1, "groups": 4, "further": further, **network}
+    method = Cwdm(CwdmConfig(target="flair", network=network)).eval()
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return method
+
+
+@pytest.mark.parametrize("had", [(), (0, 1, 0), (1, 0, 2)])
+@pytest.mark.parametrize("options", [{"skips": "additive", "input_skip": True}, {"blocks": 2}])
+def test_a_deeper_wavelet_network_makes_the_same(had, options):
+    smaller = wavelet(had, **options)
+    larger = deepened(smaller, (1, 2, 3)).eval()
+    x, level = torch.rand(2, 32, 8, 8, 12), torch.tensor([3, 7])
+    assert len(larger.network.down) == len(smaller.network.down) + 6 - sum(had)
+    with torch.inference_mode():
+        assert torch.allclose(larger.network(x, level), smaller.network(x, level), atol=1e-5)
+
+
+@pytest.mark.parametrize("skips", ["concat", "additive"])
+def test_a_deeper_wavelet_network_has_its_fast_form(skips):
+    network = wavelet((1, 2, 1), skips=skips).network
+    x, level = torch.rand(1, 32, 8, 8, 12), torch.tensor([3])
+    fast = FastWaveletUNet(network, torch.float32)
+    fast.condition(x[:, 8:])
+    with torch.inference_mode():
+        assert torch.allclose(fast(x[:, :8], level), network(x, level), rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_new_in_a_wavelet_network_learns():
+    network = deepened(wavelet(), (1, 0, 1)).network
+    network(torch.rand(1, 32, 8, 8, 8), torch.tensor([3])).square().mean().backward()
+    new = [block for block in network.down if block.refines]
+    assert len(new) == 2 and all(block.conv2.weight.grad.abs().max() > 0 for block in new)
+
+
+def test_a_wavelet_network_does_not_shrink():
+    with pytest.raises(ValueError, match="does not shrink"):
+        deepened(wavelet((1, 1, 1)), (1, 0, 1))
+    with pytest.raises(ValueError, match="a number for each of 3 levels"):
+        deepened(wavelet(), (1, 1))

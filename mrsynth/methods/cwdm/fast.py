@@ -105,6 +105,8 @@ class FastWaveletUNet:
         skips = [h]
         for block in self.down:
             h = block([h], embedding)
+            if block.refines:
+                skips.pop()
             skips.append(h)
         for block in self.middle:
             h = block([h], embedding)
@@ -139,7 +141,7 @@ class FastBlock:
     """
 
     def __init__(self, plain: ResidualBlock3d, dtype: torch.dtype, how: How):
-        self.resample = plain.resample
+        self.resample, self.refines = plain.resample, plain.refines
         self.norm1, self.norm2 = deepcopy(plain.norm1), deepcopy(plain.norm2)
         self.conv1 = Convolution(plain.conv1.weight, dtype, how, doubling=plain.resample == "double")
         self.conv2 = Convolution(plain.conv2.weight, dtype, how)

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import LevelEmbedding, active, added, zeroed
@@ -29,12 +29,18 @@ class WaveletUNetConfig(Plain):
         (1, 2, 2, 4, 4), min_length=1, description="times width, level by level"
     )
     blocks: int = Field(2, gt=0, description="residual blocks per level on the way down; one more on the way up")
+    further: tuple[NonNegativeInt, ...] = Field(
+        (),
+        description="more blocks on the way down, level by level, without skip connections of their own; empty: none",
+    )
     groups: int = Field(32, gt=0, description="of every GroupNorm")
     skips: Literal["concat", "additive"] = Field("concat", description="how the way up takes up what the way down left")
     input_skip: bool = Field(False, description="add a gated, filtered input to the output: edges pass unblurred")
 
     @model_validator(mode="after")
     def _widths_divide(self) -> "WaveletUNetConfig":
+        if self.further and len(self.further) != len(self.multipliers):
+            raise ValueError(f"further {self.further} must have a number for each of {len(self.multipliers)} levels")
         if self.width % 2:
             raise ValueError(f"width {self.width} must be even: half are cosines of the level, half sines")
         for m in self.multipliers:
@@ -52,11 +58,22 @@ class ResidualBlock3d(nn.Module):
     """norm, SiLU, resample, conv, plus embedding, norm, SiLU, conv; the second convolution starts at zero.
 
     forward(x (B, in, D, H, W), embedding (B, E)) -> (B, out, D', H', W'), sizes kept, halved or doubled
+
+    refines   what it makes takes the place of the skip connection that its input left
     """
 
-    def __init__(self, in_channels: int, out_channels: int, embedding: int, groups: int, resample: Resample = "keep"):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding: int,
+        groups: int,
+        resample: Resample = "keep",
+        refines: bool = False,
+    ):
         super().__init__()
         self.resample = resample
+        self.refines = refines
         self.norm1 = nn.GroupNorm(groups, in_channels)
         self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
         self.embed = nn.Linear(embedding, out_channels)
@@ -91,8 +108,8 @@ class WaveletUNet(nn.Module):
         self.embed_kind = nn.Linear(kinds, embedding) if kinds else None
         self.stem = nn.Conv3d(in_channels, widths[0], 3, padding=1)
 
-        def block(inputs: int, outputs: int, resample: Resample = "keep") -> ResidualBlock3d:
-            return ResidualBlock3d(inputs, outputs, embedding, config.groups, resample)
+        def block(inputs: int, outputs: int, resample: Resample = "keep", refines: bool = False) -> ResidualBlock3d:
+            return ResidualBlock3d(inputs, outputs, embedding, config.groups, resample, refines)
 
         down: list[nn.Module] = []
         skips = [widths[0]]
@@ -100,6 +117,8 @@ class WaveletUNet(nn.Module):
             for _ in range(config.blocks):
                 down.append(block(skips[-1], width))
                 skips.append(width)
+            for _ in range(config.further[level] if config.further else 0):
+                down.append(block(width, width, refines=True))
             if level < len(widths) - 1:
                 down.append(block(width, width, "halve"))
                 skips.append(width)
@@ -132,8 +151,10 @@ class WaveletUNet(nn.Module):
             embedding = embedding + self.embed_kind(kind.to(embedding.dtype))
         h = convolved(self.stem, x)
         skips = [h]
-        for block in self.down:
-            h = block(h, embedding)
+        for step in cast("Sequence[ResidualBlock3d]", self.down):
+            h = step(h, embedding)
+            if step.refines:
+                skips.pop()
             skips.append(h)
         for block in self.middle:
             h = block(h, embedding)
