@@ -18,6 +18,7 @@ from mrsynth.networks.blocks import (
     gated,
     zeroed,
 )
+from mrsynth.networks.norm import GroupNorm
 from mrsynth.plain import Plain
 
 
@@ -137,7 +138,7 @@ class UNet(nn.Module):
             current = entered
         self.up = nn.ModuleList(up)
 
-        self.head_norm = nn.GroupNorm(config.groups, widths[0])
+        self.head_norm = GroupNorm(config.groups, widths[0])
         self.head = zeroed(nn.Conv2d(widths[0], out_channels * pixels, 3, padding=1))
         self.input_gate = nn.Linear(embedding, in_channels) if config.input_skip else None
         self.input_head = (

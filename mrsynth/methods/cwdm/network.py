@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import LevelEmbedding, active, added, zeroed
+from mrsynth.networks.norm import GroupNorm
 from mrsynth.plain import Plain
 
 Resample = Literal["keep", "halve", "double"]
@@ -74,10 +75,10 @@ class ResidualBlock3d(nn.Module):
         super().__init__()
         self.resample = resample
         self.refines = refines
-        self.norm1 = nn.GroupNorm(groups, in_channels)
+        self.norm1 = GroupNorm(groups, in_channels)
         self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
         self.embed = nn.Linear(embedding, out_channels)
-        self.norm2 = nn.GroupNorm(groups, out_channels)
+        self.norm2 = GroupNorm(groups, out_channels)
         self.conv2 = zeroed(nn.Conv3d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
@@ -139,7 +140,7 @@ class WaveletUNet(nn.Module):
                 if last and level > 0:
                     up.append(block(current, current, "double"))
         self.up = nn.ModuleList(up)
-        self.head_norm = nn.GroupNorm(config.groups, current)
+        self.head_norm = GroupNorm(config.groups, current)
         self.head = zeroed(nn.Conv3d(current, out_channels, 3, padding=1))
         self.input_gate = nn.Linear(embedding, in_channels) if config.input_skip else None
         self.input_head = zeroed(nn.Conv3d(in_channels, out_channels, 3, padding=1)) if config.input_skip else None

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import zeroed
+from mrsynth.networks.norm import GroupNorm
 from mrsynth.networks.wavelet import dwt, idwt
 from mrsynth.plain import Plain
 
@@ -132,7 +133,7 @@ class Projections(nn.Module):
     ):
         super().__init__()
         self.sizes = list(sizes)
-        self.norm = nn.GroupNorm(groups, channels) if config.residual else nn.Identity()
+        self.norm = GroupNorm(groups, channels) if config.residual else nn.Identity()
         own = self.sizes[:1] if tokens else self.sizes
         self.from_map = nn.Linear(channels, sum(own))
         self.from_text = nn.Linear(tokens, sum(self.sizes[1:])) if tokens else None

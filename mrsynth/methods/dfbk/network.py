@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mrsynth.methods.dfbk.attention import BandAttention, BandAttentionConfig
 from mrsynth.methods.dfbk.windows import WindowAttention, WindowRule
 from mrsynth.networks.blocks import LevelEmbedding, Upsample, active, added, folded, gated, zeroed
+from mrsynth.networks.norm import GroupNorm
 from mrsynth.plain import Plain
 
 
@@ -153,7 +154,7 @@ class SwinUNet(nn.Module):
             up.append(stage(level, [a + b for a, b in zip(before, level_skips, strict=True)], double))
         self.up, self.bands = nn.ModuleList(up), nn.ModuleList(bands)
 
-        self.head_norm = nn.GroupNorm(config.groups, widths[0])
+        self.head_norm = GroupNorm(config.groups, widths[0])
         self.head = zeroed(nn.Conv2d(widths[0], out_channels * config.fold**2, 3, padding=1))
         if config.input_skip:
             self.input_gate = nn.Linear(embedding, in_channels)
@@ -227,10 +228,10 @@ class ScaleShiftBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, embedding: int, groups: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, in_channels)
+        self.norm1 = GroupNorm(groups, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.embed = nn.Linear(embedding, 2 * out_channels)
-        self.norm2 = nn.GroupNorm(groups, out_channels)
+        self.norm2 = GroupNorm(groups, out_channels)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
@@ -252,7 +253,7 @@ class SwinBlocks(nn.Module):
         width, hidden = config.swin_width, config.swin_width * config.mlp_ratio
         depth = range(config.swin_depth)
         self.enter = nn.Linear(channels, width)
-        self.norms = nn.ModuleList(nn.GroupNorm(config.groups, width) for _ in range(2 * config.swin_depth))
+        self.norms = nn.ModuleList(GroupNorm(config.groups, width) for _ in range(2 * config.swin_depth))
         self.attentions = nn.ModuleList(
             WindowAttention(width, config.head_dim, config.window, n % 2 == 1, config.windows) for n in depth
         )

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from mrsynth.networks.blocks import SelfAttention, Upsample, active, added
+from mrsynth.networks.norm import GroupNorm
 from mrsynth.plain import Plain
 
 
@@ -101,9 +102,9 @@ class PlainBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, groups: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, in_channels)
+        self.norm1 = GroupNorm(groups, in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, out_channels)
+        self.norm2 = GroupNorm(groups, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
@@ -129,7 +130,7 @@ class Encoder(nn.Module):
             if level < len(widths) - 1:
                 layers.append(nn.Conv2d(current, current, 3, stride=2, padding=1))
         layers += middle(current, config)
-        layers += [nn.GroupNorm(config.groups, current), nn.SiLU(), nn.Conv2d(current, outputs, 3, padding=1)]
+        layers += [GroupNorm(config.groups, current), nn.SiLU(), nn.Conv2d(current, outputs, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
         self.to_latent = nn.Conv2d(outputs, outputs, 1)
         self.bypass = nn.Conv2d(1, outputs, config.factor, stride=config.factor) if config.bypass else None
@@ -155,7 +156,7 @@ class Decoder(nn.Module):
                 current = width
             if level > 0:
                 layers.append(Upsample(current, current))
-        layers += [nn.GroupNorm(config.groups, current), nn.SiLU()]
+        layers += [GroupNorm(config.groups, current), nn.SiLU()]
         self.layers = nn.Sequential(*layers)
         self.head = nn.Conv2d(current, config.fold**2, 3, padding=1)
         self.factor = config.factor

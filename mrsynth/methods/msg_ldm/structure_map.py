@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from mrsynth.networks.norm import GroupNorm
 from mrsynth.plain import Plain
 
 Norm = Literal["instance", "group", "none"]
@@ -92,7 +93,7 @@ class StructureConfig(Plain):
 def norm_of(kind: Norm, channels: int) -> nn.Module:
     """The norm of that name; instance has nothing to learn."""
     if kind == "group":
-        return nn.GroupNorm(GROUPS, channels)
+        return GroupNorm(GROUPS, channels)
     return nn.InstanceNorm2d(channels) if kind == "instance" else nn.Identity()
 
 
