@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from mrsynth.card import Card, ManifestEntry
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name
-from mrsynth.sampling import AXIAL, MODES, Sampling, of_another_mode, usual_mode
+from mrsynth.sampling import AXIAL, MODES, OF_WAVELETS, Sampling, of_another_mode, usual_mode
 from mrsynth.scores.rows import Score
 
 AUTO = "auto"
@@ -53,7 +53,8 @@ class Circumstances:
         drawn = (self.asked.mode or card.sampling.get("mode")) == "sample"
         steps = (self.asked.steps or usual) / usual if drawn and usual else 1.0
         chains = (self.asked.samples or 1) if drawn else 1
-        return card.cpu_seconds * steps * chains * len(self.asked.planes or AXIAL) / self.processors
+        turns = len(self.asked.planes or AXIAL) * (2 if self.asked.cycle_spinning else 1)
+        return card.cpu_seconds * steps * chains * turns / self.processors
 
 
 AS_ALWAYS = Circumstances()
@@ -239,10 +240,11 @@ def _is_large(card: Card) -> bool:
 
 
 def has_mode(card: Card, asked: Sampling) -> bool:
-    """Whether a checkpoint can do what is asked: the mode, and the planes of its slices."""
+    """Whether a checkpoint can do what is asked: the mode, the planes of its slices, and cycle spinning."""
     mode = asked.mode or ("sample" if asked.steps or asked.sampler or asked.samples else None)
     able = mode is None or mode in card.sampling.get("modes", MODES)
-    return able and set(asked.planes or ()) <= set(card.planes)
+    spins = not asked.cycle_spinning or card.method in OF_WAVELETS
+    return able and spins and set(asked.planes or ()) <= set(card.planes)
 
 
 def _training(card: Card) -> str:

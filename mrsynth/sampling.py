@@ -44,6 +44,7 @@ ONE_CALL = "one call"  # in place of a sampler's name, in mode mean
 DIRECT = "direct"  # as a sampler of msg-ldm: its decoders' images, without diffusion and without a draw
 EACH_ONE_CALL = "one call of each member"  # the same, of a committee
 OF_A_CHAIN = ("steps", "sampler", "samples", "eta", "variance", "noise")  # what mode mean has no use for
+OF_WAVELETS = ("cwdm",)  # methods whose images depend on where the grid begins that they halve
 FAST_STEPS = 10  # of mode sample with --fast, at most
 
 
@@ -70,6 +71,10 @@ class Sampling(Plain):
     planes: Planes | None = Field(
         None,
         description="of mode mean: the volume is made from slices of each, and the mean taken; None: from axial ones",
+    )
+    cycle_spinning: bool = Field(
+        False,
+        description="of mode mean, by wavelets: the volume is made on two grids, a voxel apart, and the mean taken",
     )
     crop: Crop | None = Field(None, description="the part of the volume the network sees")
 
@@ -109,6 +114,8 @@ class Estimator:
     eta         of ddim, variance of ddpm; None leaves them to the configuration
     planes      of slices: mode mean makes the volume from those of each, and takes the mean. Of a committee () leaves
                 them to the members
+    cycle_spinning  mode mean makes the volume twice, on grids a voxel apart, and takes the mean: halving a grid, as a
+                wavelet transform does, depends on where it begins (Coifman & Donoho 1995)
     """
 
     sampler: str
@@ -123,6 +130,7 @@ class Estimator:
     eta: float | None = None
     variance: Variance | None = None
     planes: tuple[Plane, ...] = AXIAL
+    cycle_spinning: bool = False
 
     @property
     def generator(self) -> str | None:
@@ -132,16 +140,19 @@ class Estimator:
     @property
     def words(self) -> str:
         """What the image is, in a sentence."""
-        return in_words(self.mode, self.sampler, self.steps, self.samples, self.planes)
+        return in_words(self.mode, self.sampler, self.steps, self.samples, self.planes, self.cycle_spinning)
 
 
-def mode_of(said: Mapping[str, Any], asked: Sampling, name: str, planes: Sequence[Plane] = AXIAL) -> Mode | None:
+def mode_of(
+    said: Mapping[str, Any], asked: Sampling, name: str, method: str, planes: Sequence[Plane] = AXIAL
+) -> Mode | None:
     """The mode of a request to the checkpoint `name`; None: it names no mode, and none is asked for.
 
     said     `Card.sampling`
+    method   `Card.method`
     planes   `Card.planes`
     Raises UsageError for a mode that the checkpoint cannot do or planes it did not learn, and for options that have no
-    meaning in the mode or with the sampler.
+    meaning in the mode, with the method or with the sampler.
     """
     modes = said.get("modes", MODES)
     mode: Mode | None = asked.mode or said.get("mode")
@@ -159,8 +170,16 @@ def mode_of(said: Mapping[str, Any], asked: Sampling, name: str, planes: Sequenc
         )
     if mode != "mean" and (sampler := asked.sampler or said.get("sampler")):
         check_chain(sampler, asked)
-    if asked.planes and mode != "mean":
-        raise UsageError(f"--planes is an option of mode mean: a mean of samples is no sample. Leave it out of {name}.")
+    averaged = {"--planes": asked.planes, "--cycle-spinning": asked.cycle_spinning}
+    if mode != "mean" and (options := [option for option, value in averaged.items() if value]):
+        raise UsageError(
+            f"{options[0]} is an option of mode mean: a mean of samples is no sample. Leave it out of {name}."
+        )
+    if asked.cycle_spinning and method not in OF_WAVELETS:
+        raise UsageError(
+            f"--cycle-spinning is for networks on wavelet coefficients ({', '.join(OF_WAVELETS)}), and {name} is of "
+            f"{method}. Leave it out."
+        )
     if unknown := [plane for plane in asked.planes or () if plane not in planes]:
         why = f"{name} learnt from {listed(planes)} slices. Leave it out, or train one with training.planes"
         if said.get("sampler") == EACH_ONE_CALL:
@@ -192,7 +211,14 @@ def check_chain(sampler: str, asked: Sampling) -> None:
             )
 
 
-def in_words(mode: str, sampler: str, steps: int, samples: int, planes: Sequence[Plane] = AXIAL) -> str:
+def in_words(
+    mode: str,
+    sampler: str,
+    steps: int,
+    samples: int,
+    planes: Sequence[Plane] = AXIAL,
+    cycle_spinning: bool = False,
+) -> str:
     """What an image of a mode is, in a sentence; `weights show`, report and sidecar say the same."""
     chain = f"{steps} step{'s' * (steps > 1)} of {sampler}"
     if sampler == EACH_ONE_CALL:
@@ -205,6 +231,7 @@ def in_words(mode: str, sampler: str, steps: int, samples: int, planes: Sequence
     if mode == "mean":
         apart = " apart, averaged" if len(planes) > 1 else ""
         cut = f", for {listed(planes)} slices{apart}" if planes != AXIAL else ""
+        cut += ", on two grids a voxel apart, averaged" if cycle_spinning else ""
         return (
             f"The conditional mean, by one call of the network without noise{cut}: closest to the truth on average, "
             "and smoother than a scan."

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,9 @@ def synthesise_volume(
     spread = torch.zeros_like(mean) if how.samples > 1 else None
     first: torch.Tensor | None = None
     planes = AXIAL if method.dimensions == 3 or slices is not None else how.planes
-    turns = [(sample, plane) for sample in range(how.samples) for plane in planes]
-    for turn, (sample, plane) in enumerate(turns):
+    shifts = (0, 1) if how.cycle_spinning else (0,)
+    turns = list(product(range(how.samples), planes, shifts))
+    for turn, (sample, plane, shift) in enumerate(turns):
         noise = SeededNoise(how.seed, subject, method.targets, sample, method.shared_noise, how.noise)
 
         def tell(what: str, done: int, total: int, turn: int = turn) -> None:
@@ -76,10 +78,11 @@ def synthesise_volume(
         images, mask = prepared.images, prepared.mask
         if plane != "axial":
             images, mask = (padded(cut(x, plane), method.multiple, x.ndim - 3) for x in (images, mask))
-        mean_cut = torch.from_numpy(cut(mean.numpy(), plane))  # the same memory
+        images, mask = (shifted(x, shift) for x in (images, mask))
+        mean_cut = torch.from_numpy(cut(mean.numpy(), plane))[:, shift:, shift:, shift:]  # the same memory
         spread_cut = None if spread is None else torch.from_numpy(cut(spread.numpy(), plane))
-        rows, columns = mean_cut.shape[1:3]
-        u = torch.zeros((mean_cut.shape[-1], len(mean_cut), rows, columns))
+        rows, columns, depth = mean_cut.shape[1:]
+        u = torch.zeros((images.shape[-1], len(mean_cut), rows, columns))
         for where, whole_slices in parts(method, images, mask, flags, targets, slices, noise, how, tell):
             made = whole_slices[:, missing, :rows, :columns]
             brain = torch.from_numpy(mask[:rows, :columns, where]).permute(2, 0, 1)
@@ -89,6 +92,7 @@ def synthesise_volume(
                     "Its weights may be damaged, or too large for the precision: try --precision fp32."
                 )
             u[where] = ((made + 1) / 2).clamp(0, 1)
+        u = u[:depth]
         # running mean and sum of squared deviations: Welford 1962
         change = u.permute(1, 2, 3, 0) - mean_cut
         mean_cut += change / (turn + 1)
@@ -109,6 +113,13 @@ def synthesise_volume(
         mean=None if first is None else whole(mean, images),
         spread=None if deviation is None else whole(deviation, np.zeros_like(images)),
     )
+
+
+def shifted(x: NDArray[Any], voxels: int) -> NDArray[Any]:
+    """A volume (..., I, J, K) moved towards its beginning along every axis; what comes in at the end is background."""
+    if not voxels:
+        return x
+    return np.pad(x[..., voxels:, voxels:, voxels:], [(0, 0)] * (x.ndim - 3) + [(0, voxels)] * 3)
 
 
 def parts(

@@ -25,7 +25,7 @@ OLD = {"sampler": "ddim", "steps": 1, "samples": 4}  # as 0.1.0 wrote it
     ],
 )
 def test_the_mode_is_the_asked_one_else_the_checkpoints(said, asked, mode):
-    assert mode_of(said, Sampling(**asked), "x") == mode
+    assert mode_of(said, Sampling(**asked), "x", "fgc2f") == mode
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_the_mode_is_the_asked_one_else_the_checkpoints(said, asked, mode):
 @pytest.mark.parametrize(("said", "mode"), [(BOTH, None), (BOTH, "mean"), (OLD, "mean")])
 def test_the_mean_takes_no_option_of_a_chain(said, mode, option):
     with pytest.raises(UsageError, match=f"--{next(iter(option))} with mode mean.*--mode sample"):
-        mode_of(said, Sampling(mode=mode, **option), "x")
+        mode_of(said, Sampling(mode=mode, **option), "x", "fgc2f")
 
 
 @pytest.mark.parametrize(
@@ -61,10 +61,10 @@ def test_eta_belongs_to_ddim_and_the_variance_to_ddpm(sampler, option, fits):
 
 def test_that_is_known_before_a_checkpoint_is_read():
     with pytest.raises(UsageError, match="--eta is an option of the sampler ddim"):
-        mode_of(BOTH, Sampling(mode="sample", eta=0.5), "x")
+        mode_of(BOTH, Sampling(mode="sample", eta=0.5), "x", "fgc2f")
     with pytest.raises(UsageError, match="--variance is an option of the sampler ddpm"):
-        mode_of(OLD, Sampling(variance="beta"), "x")
-    assert mode_of(BOTH, Sampling(mode="sample", sampler="ddim", eta=0.5), "x") == "sample"
+        mode_of(OLD, Sampling(variance="beta"), "x", "fgc2f")
+    assert mode_of(BOTH, Sampling(mode="sample", sampler="ddim", eta=0.5), "x", "fgc2f") == "sample"
 
 
 @pytest.mark.parametrize("wrong", [{"eta": -0.1}, {"eta": 1.1}, {"eta": float("nan")}, {"variance": "auto"}], ids=str)
@@ -94,9 +94,20 @@ def test_what_is_no_option_or_value_is_told_with_those_that_are():
 
 def test_a_mode_that_the_checkpoint_cannot_do_is_refused():
     with pytest.raises(UsageError, match="official has no mode mean: it does sample"):
-        mode_of(CHAIN, Sampling(mode="mean"), "official")
+        mode_of(CHAIN, Sampling(mode="mean"), "official", "cwdm")
     with pytest.raises(UsageError, match="mode='median'"):
         Sampling(mode="median")
+
+
+def test_cycle_spinning_is_of_the_mean_and_of_wavelets():
+    spun = Sampling(cycle_spinning=True)
+    assert mode_of(BOTH, spun, "x", "cwdm") == "mean"
+    with pytest.raises(UsageError, match=r"--cycle-spinning is for networks on wavelet .* x is of dfbk"):
+        mode_of(BOTH, spun, "x", "dfbk")
+    with pytest.raises(UsageError, match="--cycle-spinning is an option of mode mean"):
+        mode_of(BOTH, Sampling(cycle_spinning=True, mode="sample"), "x", "cwdm")
+    words = Estimator(sampler="one call", steps=1, mode="mean", cycle_spinning=True).words
+    assert "on two grids a voxel apart, averaged" in words
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,33 @@ def test_mean_and_deviation_of_whole_volumes(prepared):
     assert synthesise_volume(WholeRecorder(noisy), prepared, "s", ONCE).spread is None
 
 
+def test_cycle_spinning_makes_the_volume_on_two_grids_and_each_voxel_stays_where_it_is(prepared):
+    """Every contrast is T1 with a pattern of the grid's own, which two grids a voxel apart cancel."""
+
+    def answer(images, noise):
+        along = [torch.arange(n) % 2 for n in images.shape[2:]]
+        pattern = 0.2 * (1 - 2 * along[0])[:, None, None] + 0.1 * (1 - 2 * along[2])
+        return 0.5 * images[:, :1].expand_as(images) + pattern
+
+    method = WholeRecorder(answer)
+    spun = synthesise_volume(method, prepared, "s", replace(ONCE, mode="mean", cycle_spinning=True)).image
+    plain = synthesise_volume(method, prepared, "s", replace(ONCE, mode="mean")).image
+
+    t1 = np.where(prepared.mask, (0.5 * (prepared.images[0] * 2 - 1) + 1) / 2, 0)
+    assert np.allclose(spun[1, 1:, 1:, 1:], t1[1:, 1:, 1:], atol=1e-6)
+    assert np.abs(plain[1] - t1).max() > 0.1
+    assert np.array_equal(spun[1, 0], plain[1, 0]), "where the second grid has not begun there is one image"
+    assert np.array_equal(spun[0], prepared.images[0])
+    assert [images.shape for images, *_ in method.asked] == [(1, *prepared.images.shape)] * 3
+
+
+def test_progress_of_both_grids_is_one(prepared):
+    seen = []
+    how = replace(ONCE, mode="mean", cycle_spinning=True)
+    synthesise_volume(WholeRecorder(), prepared, "s", how, progress=lambda *step: seen.append(step[1:]))
+    assert seen == [(1, 2), (2, 2)]
+
+
 def test_seed_subject_and_sample_name_the_noise_of_a_volume_and_nothing_else_does(prepared):
     def made(subject="s", flags=None, **changes):
         mean = synthesise_volume(

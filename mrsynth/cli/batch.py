@@ -8,6 +8,7 @@ import typer
 from mrsynth.cli.console import NoProgress, Quiet, Verbose, print_result, progress_bar, say, speak, validated
 from mrsynth.cli.options import (
     SOME_FAILED,
+    CycleSpinning,
     Device,
     Eta,
     Fast,
@@ -56,6 +57,7 @@ def batch(
     steps: Steps = None,
     sampler: Sampler = None,
     planes: Planes = None,
+    cycle_spinning: CycleSpinning = False,
     eta: Eta = None,
     variance: Variance = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Of mode sample.", show_default="1")] = None,
@@ -114,6 +116,7 @@ def batch(
         steps=steps,
         sampler=sampler,
         planes=planes_listed(planes),
+        cycle_spinning=cycle_spinning,
         eta=eta,
         variance=variance,
         samples=samples,

@@ -20,6 +20,7 @@ from mrsynth.cli.console import (
 )
 from mrsynth.cli.options import (
     SOME_FAILED,
+    CycleSpinning,
     Device,
     Eta,
     ModeOption,
@@ -88,6 +89,7 @@ def benchmark(
     steps: Steps = None,
     sampler: Sampler = None,
     planes: Planes = None,
+    cycle_spinning: CycleSpinning = False,
     eta: Eta = None,
     variance: Variance = None,
     fast: Annotated[bool, typer.Option("--fast", help="The mode's cheapest form, as `complete --fast`.")] = False,
@@ -163,6 +165,7 @@ def benchmark(
         steps=steps,
         sampler=sampler,
         planes=planes_listed(planes),
+        cycle_spinning=cycle_spinning,
         eta=eta,
         variance=variance,
         fast=fast,

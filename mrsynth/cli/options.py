@@ -140,6 +140,15 @@ Planes = Annotated[
 ]
 
 
+CycleSpinning = Annotated[
+    bool,
+    typer.Option(
+        "--cycle-spinning",
+        help="Of mode mean, of cwdm: the mean of what it makes on two grids a voxel apart. Nearer, in twice the time.",
+    ),
+]
+
+
 def one_folder(argument: Path | None, option: Path | None) -> Path:
     """The folder that was given, in either way. Raises UsageError for none and for two."""
     if (argument is None) == (option is None):

@@ -24,6 +24,7 @@ from mrsynth.cli.console import (
 from mrsynth.cli.options import (
     T1,
     T2,
+    CycleSpinning,
     Device,
     Eta,
     Fast,
@@ -89,6 +90,7 @@ def complete(
     steps: Steps = None,
     sampler: Sampler = None,
     planes: Planes = None,
+    cycle_spinning: CycleSpinning = False,
     eta: Eta = None,
     variance: Variance = None,
     samples: Annotated[
@@ -164,6 +166,7 @@ def complete(
         steps=steps,
         sampler=sampler,
         planes=planes_listed(planes),
+        cycle_spinning=cycle_spinning,
         eta=eta,
         variance=variance,
         fast=fast,

@@ -147,6 +147,10 @@ class WeightsRecord(Record):
         )
 
 
+# what a sidecar says of a sampler only where it is not as usual
+IF_ASKED = {"eta", "variance", "planes", "cycle_spinning"}
+
+
 class SamplerRecord(Record):
     """How the diffusion process was run backwards."""
 
@@ -162,6 +166,7 @@ class SamplerRecord(Record):
     eta: float | None = Field(None, description="of ddim: noise added at each step, as a share of ddpm's")
     variance: str | None = Field(None, description="of the noise that ddpm adds: posterior or beta")
     planes: tuple[Plane, ...] = Field(AXIAL, description="of the slices; of a committee see its members")
+    cycle_spinning: bool = Field(False, description="the mean of what is made on two grids, a voxel apart")
 
 
 class RegionVolumes(Record):
@@ -328,7 +333,7 @@ def sidecar_json(
                 **({"Members": [_named(member) for member in weights.members]} if weights.members else {}),
                 "Sampler": {
                     **sampler.model_dump(mode="json", include={"mode", "name", "steps", "seed", "samples", "noise"}),
-                    **sampler.model_dump(mode="json", include={"eta", "variance", "planes"}, exclude_defaults=True),
+                    **sampler.model_dump(mode="json", include=IF_ASKED, exclude_defaults=True),
                 },
                 "Device": f"{sampler.device}, {sampler.precision}",
                 "Software": dict(software),

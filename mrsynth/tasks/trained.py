@@ -72,7 +72,7 @@ class TrainedMethod:
         there, and for a precision that does not exist.
         """
         said = {"modes": self.method.modes, **self.card.sampling}
-        mode = mode_of(said, asked, self.card.name, self.card.planes)
+        mode = mode_of(said, asked, self.card.name, self.card.method, self.card.planes)
         if asked.planes and self.method.dimensions == 3:
             raise UsageError(f"--planes: {self.card.name} makes whole volumes, not slices. Leave it out.")
         sampler, steps, samples = ONE_CALL, 1, 1
@@ -102,6 +102,7 @@ class TrainedMethod:
             eta=(self.method.eta if asked.eta is None else asked.eta) if sampler == "ddim" else None,
             variance=(asked.variance or self.method.variance_of(steps)) if sampler == "ddpm" else None,
             planes=asked.planes or AXIAL,
+            cycle_spinning=asked.cycle_spinning,
         )
         return settled(asked, how)
 
@@ -195,7 +196,7 @@ class TrainedCommittee:
 
     def estimator(self, asked: Sampling) -> Estimator:
         """What a request comes to. Raises UsageError as a single method does, and for any mode but mean."""
-        mode_of(self.card.sampling, asked, self.card.name)
+        mode_of(self.card.sampling, asked, self.card.name, self.card.method)
         return settled(asked, Estimator(sampler=EACH_ONE_CALL, steps=1, mode="mean", planes=asked.planes or ()))
 
     def prepare(self, subject: Subject, crop: Crop | None = None) -> Prepared:

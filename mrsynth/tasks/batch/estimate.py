@@ -86,7 +86,8 @@ def estimate(request: CompleteOptions, todo: Plan, models: Models) -> Estimate:
         check = each * slices / how.batch_size if in_2d else each / share
         checks = hidden_by(one, raw.subject) if request.self_check else 0
         checks = min(checks, FAST_SELF_CHECK_CONTRASTS) if request.fast else checks
-        network += preparing + how.samples * each / share + checks * (preparing + checked * check)
+        turns = how.samples * (2 if how.cycle_spinning else 1)
+        network += preparing + turns * each / share + checks * (preparing + checked * check)
     return Estimate(
         reading=reading,
         network=network,

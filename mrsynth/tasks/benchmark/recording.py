@@ -28,6 +28,7 @@ def check_record(dataset: str, protocols: Sequence[str], asked: Sampling) -> Non
         "--eta": asked.eta,
         "--variance": asked.variance,
         "--planes": asked.planes,
+        "--cycle-spinning": asked.cycle_spinning or None,
         "--fast": asked.fast or None,
     }
     if given := [option for option, value in changed.items() if value is not None]:

@@ -117,7 +117,7 @@ def alone(options: BenchmarkOptions, progress: Progress | None) -> Benchmark:
     """What `benchmark` does, once no other run does it in the same folder."""
     competing = contenders(options.methods, options.weights, options.sampling)
     for card in (card for contender in competing for card in contender.checkpoints.values()):
-        mode_of(card.sampling, options, card.name, card.planes)  # now, not as a failure of every subject
+        mode_of(card.sampling, options, card.name, card.method, card.planes)  # now, not as a failure of every subject
     say = progress or (lambda *_: None)
     dataset, split = opened(options, say)
     chosen = subjects_of(dataset, split, options)

@@ -220,6 +220,7 @@ def write_results(
         eta=how.eta,
         variance=how.variance,
         planes=how.planes or AXIAL,  # else of each member
+        cycle_spinning=how.cycle_spinning,
     )
     software = versions()
     stripped = not has_skull(subject)

@@ -121,8 +121,9 @@ def choose(
             refuse_copies(files)
             return Plan(files, (), None, out, replaced=replaced)
         selection = named(card, files.available, targets, options.method, options.sampling)
-    mode_of(selection.entry.sampling, options, selection.entry.name, selection.entry.planes)
-    return Plan(files.only(selection.entry.contrasts), targets, selection, out, checkpoint, replaced)
+    chosen = selection.entry
+    mode_of(chosen.sampling, options, chosen.name, chosen.method, chosen.planes)
+    return Plan(files.only(chosen.contrasts), targets, selection, out, checkpoint, replaced)
 
 
 def found(options: CompleteOptions, files: SubjectFiles | None = None) -> tuple[SubjectFiles, dict[Contrast, Path]]:

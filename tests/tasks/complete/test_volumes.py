@@ -157,6 +157,21 @@ def test_everything_is_said_of_an_image(folder):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_cycle_spinning_changes_the_image_and_is_told(folder, tmp_path):
+    path, images, told = write_cwdm(tmp_path / "mean.safetensors", sampling={"mode": "mean"}), [], []
+    for spun in (False, True):
+        out = tmp_path / f"out {spun}"
+        complete(CompleteOptions(folder=folder, out=out, weights=str(path), mode="mean", cycle_spinning=spun))
+        images.append(nib.load(out / "p1_t1ce.nii.gz").get_fdata())
+        told.append(json.loads((out / "p1_t1ce.json").read_text()))
+
+    brain = nib.load(folder / "p1_t1.nii.gz").get_fdata() != 0
+    assert np.abs(images[0] - images[1]).max() > 10 and not images[1][~brain].any()
+    assert [said["Sampler"].get("cycle_spinning") for said in told] == [None, True]
+    assert "two grids" in told[1]["Estimator"] and "two grids" not in told[0]["Estimator"]
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_the_checkpoints_own_validation_speaks_where_nothing_can_be_checked(folder, tmp_path):
     score = Score(
         pattern="t1+t2+flair", target=T1CE, region="brain", metric="PSNR", value=24, subjects=5, protocol="v1"
