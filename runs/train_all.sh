@@ -11,7 +11,7 @@
 # other runs is left alone. `kill -STOP -- -PGID` pauses it all, `kill -CONT -- -PGID` goes on; PGID is in OUT/group.
 # Paused time costs nothing: losses.csv counts the CPU seconds that were used.
 set -euo pipefail
-queue=(msg-ldm-last dfbk-{end,fitted} fgc2f-{planes,fitted,end} cwdm-{crops,end}-t1ce cwdm-{crops,end,fitted}-flair cwdm-{crops,end,fitted}-t2 cwdm-{crops,end,fitted}-t1)
+queue=(msg-ldm-fitted dfbk-{end,fitted} fgc2f-{planes,fitted,end} cwdm-{crops,end,long}-t1ce cwdm-{crops,end,fitted}-flair cwdm-{crops,end,fitted}-t2 cwdm-{crops,end,fitted}-t1)
 
 out=$1
 shift
