@@ -20,7 +20,7 @@ from mrsynth.tasks.doctor import EXTRAS
 CHECKOUT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
 LARGEST_WEIGHTS = {"fgc2f": 10_000_000}
-ALL_WEIGHTS = 40_000_000
+ALL_WEIGHTS = 60_000_000
 
 
 def read(name: str) -> str:

@@ -9,10 +9,12 @@ and shares of the squared error in the brain,
   smooth           what a Gaussian of 10 voxels leaves of the error: shading, not anatomy
   curve            what the best curve from the image's greys to the truth's would take away beyond the straight line
   tumour           inside the tumour's mask, where the subject has one; in brackets its share of the brain
+Then, of the subjects in which something that enhances is marked (labels as in BraTS 2021), PSNR in parts of the brain,
+before the fit and after that of the whole brain.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -28,6 +30,11 @@ RIM = 3  # voxels
 SMOOTH = 10.0  # voxels
 LEVELS = 50  # greys of the curve
 TUMOUR = {"tumour": frozenset(range(1, 256))}
+REGIONS = {
+    "whole tumour": frozenset({1, 2, 4}),
+    "core": frozenset({1, 4}),
+    "what enhances": frozenset({4}),
+}
 COLUMNS = ("rim", "brightest 2 %", "brightest 10 %", "darkest 10 %", "smooth", "curve", "tumour", "tumour's voxels")
 
 
@@ -48,6 +55,25 @@ def main() -> None:
         )
         decibels = mean(-10 * np.log10(f["error"]) for f in found)
         print(f"| {target.label} | {decibels:.2f} | {' | '.join(cells)} |", flush=True)
+    print(f"\n| | brain | {' | '.join(REGIONS)} | without tumour |\n|{'---|' * (len(REGIONS) + 3)}")
+    for target in STANDARD:
+        cases = [case for _, case in made_cases(Path(sys.argv[1]), Path(sys.argv[2]), target, REGIONS)]
+        marked = [parts(case) for case in cases if case.region("what enhances").any()]
+        print(f"| {target.label} | {' | '.join(map(decibels_of, zip(*marked, strict=True)))} |", flush=True)
+
+
+def parts(case: Case) -> list[tuple[float, float]]:
+    """Mean squared error before and after the fit: of the brain, each region, and the brain without a tumour."""
+    truth = case.y[case.mask].astype(np.float64)
+    before, after = ((image - truth) ** 2 for image in (case.p[case.mask], case.fit.voxels))
+    inside = [case.region(name)[case.mask] for name in REGIONS]
+    masks = [np.ones_like(inside[0]), *inside, ~inside[0]]
+    return [(float(before[mask].mean()), float(after[mask].mean())) for mask in masks]
+
+
+def decibels_of(errors: Sequence[tuple[float, float]]) -> str:
+    """Means over subjects, as a cell."""
+    return " / ".join(f"{mean(-10 * np.log10(error) for error in column):.2f}" for column in zip(*errors, strict=True))
 
 
 def shares(case: Case) -> Mapping[str, float]:

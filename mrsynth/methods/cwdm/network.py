@@ -5,8 +5,8 @@ resampling or not, leaves a skip connection for the way up. This is the plain fo
 """
 
 import math
-from collections.abc import Sequence
-from typing import Literal, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ SLAB = 16  # planes
 
 class WaveletUNetConfig(Plain):
     """Defaults are those of the official weights: 81.5 million parameters."""
+
+    FORMER: ClassVar[Mapping[str, Any]] = {"further": ()}
 
     width: int = Field(64, gt=0, description="channels of the first level, even")
     multipliers: tuple[PositiveInt, ...] = Field(

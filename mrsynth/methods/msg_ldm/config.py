@@ -25,6 +25,8 @@ class LossConfig(Plain):
     stage w_sa (w_rec image error + w_freq spectra) + w_seg regions + w_sc style consistency + w_kl pull at the heads.
     """
 
+    FORMER: ClassVar[Mapping[str, Any]] = {"brightness_weight": 1.0}
+
     pixel: Literal["l1", "l2"] = Field("l1", description="image error; l2 is what PSNR measures, l1 the paper's")
     w_latent: float = Field(1.0, ge=0, description="codebook loss of vq; of kl take 1e-6 or so")
     w_gan: float = Field(1.0, ge=0, description="adversarial loss of the first stage, times its adaptive weight")
@@ -69,8 +71,12 @@ class MsgLdmConfig(ChainConfig):
     """
 
     FORMER: ClassVar[Mapping[str, Any]] = {
-        **ChainConfig.FORMER, "prototypes": "running", "latent_scaling": "joint", "mean_by": "direct"
-    }  # fmt: skip
+        **ChainConfig.FORMER,
+        "prototypes": "running",
+        "latent_scaling": "joint",
+        "mean_by": "direct",
+        "shares": None,
+    }
 
     method: Literal["msg-ldm"] = "msg-ldm"
     first_stage: AutoencoderConfig = AutoencoderConfig()
