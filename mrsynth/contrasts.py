@@ -45,14 +45,15 @@ CT_WARNING = (
 WARNINGS: dict[Contrast, str] = {Contrast.T1CE: T1CE_WARNING, Contrast.CT: CT_WARNING}
 
 
-def contrast_of(name: object) -> Contrast:
-    """The contrast of a name in any letter case: `T1ce`. Raises UsageError for anything else."""
+def contrast_of(name: object, where: str = "") -> Contrast:
+    """The contrast of a name in any letter case: `T1ce`. Raises UsageError for anything else; `where` it was named."""
     if isinstance(name, str) and name.lower() in set(Contrast):
         return Contrast(name.lower())
     said, hint = f"an object of type {type(name).__name__}", ""
     if isinstance(name, str):
         said, hint = repr(name), meant(name, SPELLINGS)
-    raise UsageError(f"No contrast is named {said}; known are {', '.join(Contrast)}.{hint}")
+    no = f"{where}: no" if where else "No"
+    raise UsageError(f"{no} contrast is named {said}; known are {', '.join(Contrast)}.{hint}")
 
 
 def patterns(contrasts: Sequence[Contrast] = STANDARD) -> list[tuple[Contrast, ...]]:
@@ -84,12 +85,7 @@ def spelled(pattern: str | Iterable[Contrast]) -> str:
 
 def contrasts_named(text: str) -> tuple[Contrast, ...]:
     """The contrasts of `ct,mr`. Raises UsageError for unknown names, one twice, and one alone."""
-    names = [name.strip().lower() for name in text.split(",")]
-    if unknown := [name for name in names if name not in set(Contrast)]:
-        hint = meant(unknown[0], SPELLINGS)
-        raise UsageError(
-            f"--contrasts {text}: no contrast is named {unknown[0]!r}; known are {', '.join(Contrast)}.{hint}"
-        )
+    names = tuple(contrast_of(name.strip(), f"--contrasts {text}") for name in text.split(","))
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--contrasts {text}: expected two or more different contrasts, as in ct,mr.")
-    return tuple(Contrast(name) for name in names)
+    return names

@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from mrsynth.contrasts import SPELLINGS, Contrast
+from mrsynth.contrasts import Contrast, contrast_of
 from mrsynth.errors import UsageError
 from mrsynth.texts import meant
 
@@ -178,11 +178,7 @@ def planes_listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def contrasts_listed(option: str, values: Sequence[str] | None) -> tuple[Contrast, ...]:
     """The contrasts of `t1ce,T2`, or of an option given several times; each once. Raises UsageError for other names."""
-    names = listed(values)
-    if unknown := [name for name in names if name.lower() not in set(Contrast)]:
-        hint = meant(unknown[0], SPELLINGS)
-        raise UsageError(f"{option} {unknown[0]}: there is no such contrast. Known: {', '.join(Contrast)}.{hint}")
-    return tuple(dict.fromkeys(Contrast(name.lower()) for name in names))
+    return tuple(dict.fromkeys(contrast_of(name, option) for name in listed(values)))
 
 
 def use_threads(count: int | None) -> None:

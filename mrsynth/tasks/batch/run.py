@@ -36,6 +36,7 @@ from mrsynth.io.store import Stock
 from mrsynth.io.subjects import SubjectFiles, everything_below, find_subjects
 from mrsynth.plain import Progress
 from mrsynth.reports.index_page import index_html
+from mrsynth.sampling import Sampling
 from mrsynth.scores.rows import csv_text
 from mrsynth.tasks.batch.attempt import AT_ONCE, Models, attempt, failed
 from mrsynth.tasks.batch.estimate import Estimate, estimate, in_words
@@ -224,7 +225,7 @@ class Work:
         self.stopped = threading.Event()
 
     def check(self, subjects: list[SubjectFiles]) -> list[Record]:
-        """Choose a checkpoint for each and look at headers, before the first second of sampling.
+        """Choose a checkpoint for each, look at headers and at options of sampling, before the first second of it.
 
         Returns the records of those for whom nothing is to be done: complete, or refused. Raises UsageError or
         WeightsError for a request that is wrong for everyone; nothing is written either way.
@@ -252,6 +253,8 @@ class Work:
                     continue
                 if problems := header_problems(todo.files, request.align, request.onto):
                     raise InputError(" ".join(problems))
+                if todo.checkpoint is not None and request.sampling != Sampling():
+                    self.models(todo.checkpoint).estimator(request.sampling)  # raises for what it cannot do
             except MrsynthError as error:
                 refused[files.name] = error
                 continue
