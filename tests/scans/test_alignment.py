@@ -68,7 +68,11 @@ POINTS = np.argwhere(np.ones((5, 5, 5))) * 25.0 - 50
 
 
 @pytest.mark.parametrize(
-    "planted", [turned(0, (0, 0, 1), (6, -9, 4)), turned(9, (1, 0.4, 0.2), (3, 8, -12))], ids=["shifted", "turned"]
+    "planted",
+    [
+        pytest.param(turned(0, (0, 0, 1), (6, -9, 4)), id="shifted", marks=pytest.mark.slow),
+        pytest.param(turned(9, (1, 0.4, 0.2), (3, 8, -12)), id="turned"),
+    ],
 )
 def test_a_planted_transform_between_two_contrasts_is_found(planted):
     found = register(scan("t1"), scan("t2", planted), check_mirror=False)

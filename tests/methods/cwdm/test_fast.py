@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mrsynth.devices import choose_precision
 from mrsynth.methods.cwdm import convolution, kernels
 from mrsynth.methods.cwdm import fast as wavelet_fast
 from mrsynth.methods.cwdm.convolution import DOUBLES, FOURS, AlongDepth, Convolution, How, Source
@@ -33,6 +34,9 @@ WAYS: list[tuple[How, torch.dtype]] = [
     ("directly", torch.bfloat16),
     ("squares", torch.bfloat16),
 ]
+# where a processor has no bfloat16 of its own it takes ten times as long
+SLOW = () if choose_precision("auto", "cpu") == "bf16" else (pytest.mark.slow,)
+IN_TIME = [pytest.param(*way, marks=SLOW if way[1] == torch.bfloat16 else ()) for way in WAYS]
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def test_equals_the_plain_network(
     assert deviation(made, plain(torch.cat([x, conditions], 1), level)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize(("how", "dtype"), WAYS, ids=str)
+@pytest.mark.parametrize(("how", "dtype"), IN_TIME, ids=str)
 @pytest.mark.usefixtures("as_if_compiled")
 def test_equals_the_published_network(shared_data: Path, how: How, dtype: torch.dtype) -> None:
     """Outputs of the official code, for its own topology with narrow levels."""
