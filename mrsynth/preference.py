@@ -49,12 +49,12 @@ class Circumstances:
         """How long the checkpoint takes for a subject here; None where that is unknown or no matter."""
         if self.processors is None or not isinstance(card, ManifestEntry) or card.cpu_seconds is None:
             return None
-        usual = card.sampling.get("steps")
-        drawn = (self.asked.mode or card.sampling.get("mode")) == "sample"
-        steps = (self.asked.steps or usual) / usual if drawn and usual else 1.0
+        own, steps = card.sampling.get("mode"), card.sampling.get("steps") or 1  # of its samples
+        drawn = (self.asked.mode or own) == "sample"
+        calls = (self.asked.steps or steps) / (steps if own == "sample" else 1) if drawn else 1.0  # times what is known
         chains = (self.asked.samples or 1) if drawn else 1
         turns = len(self.asked.planes or AXIAL) * (2 if self.asked.cycle_spinning else 1)
-        return card.cpu_seconds * steps * chains * turns / self.processors
+        return card.cpu_seconds * calls * chains * turns / self.processors
 
 
 AS_ALWAYS = Circumstances()

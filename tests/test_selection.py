@@ -405,6 +405,30 @@ def test_what_takes_more_than_ten_minutes_is_passed_over(processors, asked, name
         assert f"(about {100 / processors:.0f} " in chosen.reason or "minutes here)" in chosen.reason
 
 
+@pytest.mark.parametrize(
+    ("own", "asked", "seconds"),
+    [
+        ({"mode": "mean", "steps": 50}, {}, 10),
+        ({"mode": "mean", "steps": 50}, {"mode": "sample"}, 500),
+        ({"mode": "mean", "steps": 50}, {"mode": "sample", "steps": 5, "samples": 2}, 100),
+        ({"mode": "mean"}, {"mode": "sample", "steps": 5}, 50),
+        ({"mode": "sample", "steps": 50}, {}, 10),
+        ({"mode": "sample", "steps": 50}, {"steps": 5}, 1),
+        ({}, {}, 10),
+    ],
+)
+def test_a_sample_costs_as_many_calls_as_it_has_steps(own, asked, seconds):
+    """The manifest knows what a brain costs in the checkpoint's own mode: one call where that is the mean."""
+    card = unified("ours").model_copy(update={"sampling": own, "cpu_seconds": 10.0})
+
+    assert Circumstances(asked=Sampling(**asked), processors=1).seconds(card) == pytest.approx(seconds)
+
+
+def test_a_sample_of_what_ships_is_made_in_a_hundred_calls_at_most():
+    """Not in the thousand of a chain that a run file leaves at all its levels, which take a quarter of an hour."""
+    assert {e.name: e.sampling["steps"] for e in manifest() if e.file and e.sampling["steps"] > 100} == {}
+
+
 def test_samples_are_asked_of_those_that_draw():
     entries = [unified("ours"), committee()]
 

@@ -32,6 +32,7 @@ from mrsynth.tasks.train.config import run_text
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ROOT / "weights_manifest.yaml"
+MOST_CALLS = 100  # of a network for a sample, unless the user asks for more
 METRICS = {"psnr_brain": "PSNR", "psnr_brain_fit": "PSNR_FIT"}  # as the voxel regression script calls them
 
 
@@ -60,6 +61,8 @@ def main() -> None:
             "note": args.note,
         }
     )
+    if card.sampling.get("steps", 1) > MOST_CALLS:
+        parser.error(f"a sample of {card.name} would take {card.sampling['steps']} calls; give --sampler and --steps")
     if args.rows:
         card = card.model_copy(update={"scores": scores_in(args.rows, card)})
     weights = ROOT / "mrsynth" / "weights" / f"{card.name}.safetensors"
