@@ -64,7 +64,7 @@ class Sampling(Plain):
         None, gt=0, description="of mode sample: the first is the image, and several have a mean"
     )
     fast: bool = Field(False, description="the mode's cheapest form")
-    seed: int = 0
+    seed: int = Field(0, description="of the noise: the same seed draws the same sample; mode mean draws nothing")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     precision: str = Field("auto", description="auto, fp32 or bf16")
     noise: Draws | None = Field(None, description="of mode sample: the generator; None is the checkpoint's")

@@ -14,6 +14,7 @@ from mrsynth.sampling import default_in_words
 from mrsynth.scores.rows import Score
 
 ENOUGH = 100  # subjects, fewer than which a card calls few
+PHANTOMS = "mrsynth phantoms"  # how the names of training data that nobody scanned begin
 
 INTENDED = (
     "Research on adult brains with glioma or multiple sclerosis whose study lacks a contrast: to run a method that "
@@ -71,21 +72,21 @@ def failures(card: Card) -> list[str]:
     """Where it fails, in sentences: what all do, and what the scores of this one show."""
     told = list(SEEN_IN_ALL)
     plain, fitted = ({s.target: s for s in one_missing(card) if s.metric == m} for m in ("PSNR", "PSNR_FIT"))
+    several = len(fitted) > 1
     if fitted:
         worst = min(fitted.values(), key=lambda s: s.value)
-        told.append(
-            f"Of its targets {worst.made.label} is made worst: {worst.value:.1f} dB brain PSNR after a straight-line "
-            "fit."
-        )
+        which = f"Of its targets {worst.made.label} is made worst" if several else f"{worst.made.label} is so made"
+        told.append(f"{which}: {worst.value:.1f} dB brain PSNR after a straight-line fit.")
     lost = {t: fitted[t].value - plain[t].value for t in fitted if t in plain}
     if lost:
         most = max(lost, key=lambda t: lost[t])
-        told.append(
-            f"Scale and offset cost {mean(lost.values()):.1f} dB on average, most in {Contrast(most).label} "
-            f"({lost[most]:.1f} dB): judge brightness least."
-        )
+        each = f" on average, most in {Contrast(most).label} ({lost[most]:.1f} dB)" if several else ""
+        told.append(f"Scale and offset cost {mean(lost.values()):.1f} dB{each}: judge brightness least.")
     if 0 < card.learnt_from < ENOUGH:
-        told.append(f"It learnt from {card.learnt_from} subjects, which are few: expect less on any other scanner.")
+        made_up = sum(s.subjects for s in card.training_data if s.name.startswith(PHANTOMS))
+        people = [f"{card.learnt_from - made_up} subjects"] if card.learnt_from > made_up else []
+        seen = " and ".join([*people, f"{made_up} phantoms"] if made_up else people)
+        told.append(f"It learnt from {seen}, which are few: expect less on any other scanner.")
     if not card.scores:
         told.append("Nobody measured it here, so nothing is known of how well it does.")
     return told

@@ -31,7 +31,7 @@ CARDS = Path(__file__).resolve().parents[2] / "docs" / "cards"
 INDEX = """# Model cards
 
 One page for every checkpoint that mrsynth knows by name, made from the manifest (`python runs/measure/cards.py`).
-`mrsynth weights show NAME --card` prints the same, also of a file of your own.
+`mrsynth weights show NAME --card` prints the same without the picture, also of a file of your own.
 
 """
 PHANTOM = PhantomConfig(seed=3, shape=(176, 208, 12))  # a slab through its tumour, 1 mm

@@ -15,6 +15,7 @@ the fit by contrast, means over the subjects, then the mean of all with SSIM, ED
 """
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ def main() -> None:
                     each = [weights[label] for label in chosen]
                     image = average(chosen, each, args.brightness or members[0].label, home.mask)[0]
                     kept.setdefault(target, []).append(scores(subject, home, image, target))
+            print(f"{name}, {target.label}: {len(images)} images", file=sys.stderr, flush=True)
     names = [member.label for member in members]
     columns = [*(c.label for c in STANDARD), "mean", *FIGURES[2:]]
     print(f"| | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")

@@ -22,6 +22,7 @@ from statistics import mean
 from typing import Any
 
 from mrsynth.contrasts import STANDARD, Contrast, pattern_name, patterns
+from mrsynth.io.store import manifest
 from mrsynth.methods import METHODS
 from mrsynth.scores.rows import Score, read_results
 from runs.measure.ablation_table import table as ablation_table
@@ -224,6 +225,28 @@ def every_pattern() -> str:
     return table(lines)
 
 
+def every_scan() -> str:
+    """The same for the validation subjects, of the shipped checkpoints, as the manifest has it."""
+    found = {e.name: {(s.pattern, s.target, s.metric): s.value for s in e.scores} for e in manifest()}
+    cwdm = {key: value for name in sorted(found) if name.startswith("cwdm-ship-") for key, value in found[name].items()}
+    columns = {"committee-ship": found["committee-ship"], "fgc2f-ship": found["fgc2f-ship"], "cwdm-ship-*": cwdm}
+    columns |= {name: found[name] for name in ("msg-ldm-ship", "dfbk-ship")}
+    keys = [(pattern_name(a), t.value) for a in patterns() for t in STANDARD if t not in a]
+
+    def cell(own: dict[tuple[str, str, str], float], pattern: str, target: str) -> str:
+        both = [own.get((pattern, target, metric)) for metric in ("PSNR", "PSNR_FIT")]
+        return " / ".join(f"{v:.2f}" for v in both if v is not None)
+
+    def averaged(own: dict[tuple[str, str, str], float]) -> str:
+        both = [[own.get((*key, metric)) for key in keys] for metric in ("PSNR", "PSNR_FIT")]
+        return " / ".join("-" if None in v else f"**{mean(v):.2f}**" for v in both)  # type: ignore[type-var]
+
+    lines: list[tuple[str, ...]] = [("available", "made", *columns)]
+    lines += [(p, t, *(cell(own, p, t) for own in columns.values())) for p, t in keys]
+    lines.append(("**mean of 28**", "", *(averaged(own) for own in columns.values())))
+    return table(lines)
+
+
 def pooled(rows: Iterable[Score], method: str) -> str:
     """Mean over all patterns and targets of a method that makes them all."""
     own = [r for r in rows if r.method == method]
@@ -255,6 +278,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "one-missing": one_missing,
     "by-subject": by_subject,
     "patterns": every_pattern,
+    "patterns-of-scans": every_scan,
     "steps-cwdm": printed("steps-cwdm"),
     "steps-cwdm-slab": printed("steps-cwdm-slab"),
     "steps-msg-ldm": printed("steps-msg-ldm"),

@@ -1,13 +1,14 @@
 """Sampler, steps, samples and quality: brain scores of one missing contrast from the other three.
 
 usage: python runs/measure/steps.py SUBJECT_DIR [SUBJECT_DIR ...] --weights NAME|PATH [NAME|PATH ...]
-           [--samplers ddim ddpm] [--plans 1x1 2x4] [--every 8] [--slab K]
+           [--samplers ddim ddpm] [--plans 1x1 2x4] [--every 8] [--slab K] [--precision fp32]
 
-A plan is STEPSxSAMPLES. Prints a Markdown table: PSNR in the brain as it is and after a straight-line intensity fit,
-means over the subjects and all that the checkpoints make, and the mean time of a volume. Scores are of every N-th
-slice; a method of two dimensions makes only those. `runs/measure/validate.sh` scores whole volumes: compare rows of
-one table only. --slab keeps the middle K planes of the third axis and throws the rest away, so that a thousand steps
-are done within the hour.
+A plan is STEPSxSAMPLES, or `mean`, which no sampler is for; 10x1 of a checkpoint that names modes is what its mode
+sample gives. Prints a Markdown table: PSNR in the brain as it is and after a straight-line intensity fit, SSIM, EDGE
+and EDGE_R, means over the subjects and all that the checkpoints make, and the mean time of a volume. Scores are of
+every N-th slice; a method of two dimensions makes only those. `runs/measure/validate.sh` scores whole volumes: compare
+rows of one table only. --slab keeps the middle K planes of the third axis and throws the rest away, so that a thousand
+steps are done within the hour.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import numpy as np
 from mrsynth.contrasts import pattern_name
 from mrsynth.devices import choose_precision
 from mrsynth.io.subjects import load_subject
-from mrsynth.sampling import Estimator
+from mrsynth.sampling import Estimator, Sampling
 from mrsynth.scans.preparation import prepare
 from mrsynth.scans.subject import Subject
 from mrsynth.scans.volume import Volume
@@ -31,7 +32,9 @@ from mrsynth.synthesis import synthesise_volume
 from mrsynth.tasks.models import load_network
 from mrsynth.tasks.trained import TrainedMethod
 
-FIGURES = {"PSNR": "psnr_brain", "PSNR_FIT": "psnr_brain_fit", "SSIM": "ssim_brain"}
+FIGURES = {"PSNR": "psnr_brain", "PSNR_FIT": "psnr_brain_fit", "SSIM": "ssim_brain", "EDGE": "edge", "EDGE_R": "edge_r"}
+
+MEAN = "mean"
 
 
 def main() -> None:
@@ -43,23 +46,34 @@ def main() -> None:
     parser.add_argument("--plans", nargs="+", default=["1x1", "2x1", "4x1", "2x4"])
     parser.add_argument("--every", type=int, default=8)
     parser.add_argument("--slab", type=int)
+    parser.add_argument("--precision", default="auto")
     args = parser.parse_args()
 
     checkpoints = [load_network(name) for name in args.weights]
-    precision = choose_precision("auto", "cpu")
+    precision = choose_precision(args.precision, "cpu")
     for trained in checkpoints:
         trained.method.optimise(precision)
     loaded = [slab_of(load_subject(folder), args.slab) for folder in args.subjects]
-    print(f"| sampler | steps | samples | {' | '.join(FIGURES.values())} | seconds |\n|---|---|---|---|---|---|---|")
+    print(f"| sampler | steps | samples | {' | '.join(FIGURES.values())} | seconds |")
+    print("|---" * (len(FIGURES) + 4) + "|")
     for plan in args.plans:
-        steps, samples = map(int, plan.split("x"))
-        for sampler in args.samplers:
-            sampling = Estimator(sampler, steps, samples, precision=precision)
-            rows = [r for t in checkpoints for s in loaded for r in measured(t, s, sampling, args.every)]
+        steps, samples = (1, 1) if plan == MEAN else map(int, plan.split("x"))
+        for sampler in [MEAN] if plan == MEAN else args.samplers:
+            hows = [(t, estimator(t, sampler, steps, samples, precision)) for t in checkpoints]
+            rows = [r for t, how in hows for s in loaded for r in measured(t, s, how, args.every)]
             columns = [mean(row[name] for row in rows) for name in FIGURES]
             figures = " | ".join(f"{c:.3f}" for c in columns)
             seconds = mean(row["seconds"] for row in rows)
             print(f"| {sampler} | {steps} | {samples} | {figures} | {seconds:.1f} |", flush=True)
+
+
+def estimator(trained: TrainedMethod, sampler: str, steps: int, samples: int, precision: str) -> Estimator:
+    """Of a plan: as `complete` would have it, but for the mean of several draws."""
+    if sampler == MEAN:
+        return trained.estimator(Sampling(mode="mean", precision=precision))
+    if samples == 1 and "sample" in trained.method.modes:
+        return trained.estimator(Sampling(mode="sample", sampler=sampler, steps=steps, precision=precision))
+    return Estimator(sampler, steps, samples, precision=precision)
 
 
 def slab_of(subject: Subject, planes: int | None) -> Subject:

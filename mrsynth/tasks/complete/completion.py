@@ -32,7 +32,10 @@ class Completed:
     spreads     voxel-wise standard deviation over the samples, in the same units; empty for one sample
     errors      voxel-wise absolute error to expect after the straight-line fit, in the same units, where it can be said
     brightness  how far overall brightness is likely to be wrong, in the same units, where errors can be said
+    prepared    the subject as the network saw it; how: by what the images were made
     scores      of the self-check, if there was one
+    warnings    what the user must hear, in sentences
+    seconds     step -> wall time
     members     of a committee: those that made each volume
     planes      member -> of the slices that its image was made from
     """

@@ -22,7 +22,11 @@ from mrsynth.tasks.complete.plan import Plan
 
 
 class Completion(Completed):
-    """What `complete_subject` gives. As the last line of a cell it shows its viewer, without any network."""
+    """What `complete_subject` gives. As the last line of a cell it shows its viewer, without any network.
+
+    volumes  contrast -> Volume on the subject's own grid: float32 (I, J, K), 0 to 1000, of a CT Hounsfield units
+    means, spreads, errors  likewise, where there are any; scores and warnings are what the report says (`Completed`)
+    """
 
     def to_nibabel(self, contrast: Contrast | str, content: Content = "image") -> Any:
         """A synthetic volume as an image of nibabel, whose header says that it is synthetic.
@@ -44,6 +48,7 @@ class Completion(Completed):
     def save(self, folder: Path | str, *, viewer: bool = True, overwrite: bool = False) -> Saved:
         """Write what `mrsynth complete` writes: images with their sidecars, and the report.
 
+        folder     made if it is not there
         viewer     put the volumes into report.html, to scroll through
         overwrite  replace results of an earlier run, never anything else
         The images lie where their affine says; codes of a file that they came from are not known here. Raises

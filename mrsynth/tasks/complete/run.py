@@ -212,7 +212,7 @@ def complete_subject(
     self_check: bool = False,
     progress: Progress | None = None,
 ) -> Completion:
-    """Make the missing contrasts of a subject in memory.
+    """Make the missing contrasts of a subject in memory, on its own grid: float32 (I, J, K), 0 to 1000 (CT: HU).
 
     subject     as `load_subject` reads it; or images by contrast, `{"t1": ..., "flair": ...}`, each of nibabel or an
                 array (I, J, K) of any unit, 0 outside the brain or the head; `affine` (4, 4) says where arrays lie, in
