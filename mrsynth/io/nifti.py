@@ -156,14 +156,14 @@ def write_volume(
         shape, affine = _checked_grid(like, source)
         if shape != volume.shape or not same_grid(volume, Volume(volume.voxels, affine)):
             raise ValueError(f"{path.name}: the volume does not lie on the grid of {like}")
-        for field in GEOMETRY_FIELDS:
+        sizes = source.header["pixdim"][1:4]  # where they are none, those of the affine stay
+        for field in GEOMETRY_FIELDS if ((sizes > 0) & (sizes < np.inf)).all() else ("sform_code",):
             header[field] = source.header[field]
 
-    no_extension = bytes(4)
     voxels = np.rint(volume.voxels) if whole else volume.voxels
     if whole and np.abs(voxels + 0.5).max() > 2**15:
         raise ValueError(f"{path.name}: voxels from {voxels.min():g} to {voxels.max():g} are no int16")
-    data = header.binaryblock + no_extension + np.asarray(voxels, dtype="<i2" if whole else "<f4").tobytes(order="F")
+    data = header.binaryblock + bytes(4) + np.asarray(voxels, dtype="<i2" if whole else "<f4").tobytes(order="F")
     write_bytes(path, gzip.compress(data, compresslevel=1, mtime=0) if path.suffix == ".gz" else data)
 
 

@@ -188,6 +188,12 @@ def load_raw(
             "are taken as its voxel sizes suggest. Left and right may be exchanged, in the results too."
         )
     notes += [
+        f"{found.files[c].name}: sform and qform run its axes in different directions. The sform is taken; a program "
+        "that goes by the qform shows scan and results turned or mirrored."
+        for c, said in forms.items()
+        if said.opposed
+    ]
+    notes += [
         f"{found.files[c].name}: the header states its sizes in {said.mistaken}s, in which it would be no head; they "
         "are taken as millimetres."
         for c, said in forms.items()

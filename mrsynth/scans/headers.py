@@ -41,6 +41,14 @@ class Forms:
         """Whether it says where left and right are."""
         return self.sform is not None or self.qform is not None
 
+    @property
+    def opposed(self) -> bool:
+        """Whether the two forms run an axis of the voxels in directions more than 60 degrees apart."""
+        if self.sform is None or self.qform is None:
+            return False
+        one, other = (form[:3, :3] / np.linalg.norm(form[:3, :3], axis=0) for form in (self.sform, self.qform))
+        return bool(((one * other).sum(axis=0) < 0.5).any())
+
 
 def exactly_on(volume: Volume, fixed: Volume, *, known: bool = True) -> Volume | None:
     """The volume with the shape and the affine of `fixed`, where the two differ by header only; None where not.

@@ -98,6 +98,23 @@ def test_geometry_is_copied_field_by_field(tmp_path: Path, sform: int, qform: in
     np.testing.assert_array_equal(read_volume(written).affine, volume.affine)
 
 
+@pytest.mark.parametrize("size", [np.nan, np.inf])
+def test_voxel_sizes_that_are_none_are_not_copied(tmp_path: Path, size: float) -> None:
+    """The sform says where the scan lies; the header of the result is sound all the same."""
+    like = save(tmp_path / "like.nii", RAMP.astype(np.int16), sform=4)
+    damaged = bytearray(like.read_bytes())
+    damaged[80:84] = np.float32(size).tobytes()
+    like.write_bytes(damaged)
+    volume = read_volume(like)
+    write_volume(tmp_path / "out.nii", Volume(RAMP, volume.affine), like=like)
+    header = nib.load(tmp_path / "out.nii").header
+
+    np.testing.assert_allclose(header.get_zooms(), volume.spacing, rtol=1e-5)
+    np.testing.assert_allclose(header.get_qform(), volume.affine, atol=1e-5)
+    np.testing.assert_array_equal(header.get_sform(), volume.affine)
+    assert header["sform_code"] == 4
+
+
 def test_nifti_2_stays_nifti_2_with_its_exact_affine(tmp_path: Path) -> None:
     like = tmp_path / "like.nii"
     nib.save(nib.Nifti2Image(RAMP, oblique()), like)

@@ -645,6 +645,17 @@ def test_a_header_without_codes_is_told(write_subject_folder: Any, tmp_path: Pat
     )
 
 
+def test_forms_that_contradict_one_another_are_told(write_subject_folder: Any, tmp_path: Path) -> None:
+    folder = write_subject_folder(tmp_path, "p1")
+    (path,) = folder.glob("*t2.nii.gz")
+    for turn, told in ((np.diag([-1.0, 1.0, 1.0, 1.0]), 1), (np.eye(4), 0)):
+        image = nib.load(path)
+        image.set_qform(turn @ image.get_sform(), 1)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), path)
+        notes = [note for note in load_raw(find_subject(folder), align="off").notes if "sform and qform run" in note]
+        assert [note.partition(":")[0] for note in notes] == ["p1_t2.nii.gz"] * told
+
+
 def test_a_unit_in_which_it_would_be_no_head_is_told(write_subject_folder: Any, tmp_path: Path) -> None:
     folder = write_subject_folder(tmp_path, "p1")
     for path in folder.glob("*t2.nii.gz"):
