@@ -279,6 +279,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "by-subject": by_subject,
     "patterns": every_pattern,
     "patterns-of-scans": every_scan,
+    "steps-fgc2f": printed("steps-fgc2f"),
     "steps-cwdm": printed("steps-cwdm"),
     "steps-cwdm-slab": printed("steps-cwdm-slab"),
     "steps-msg-ldm": printed("steps-msg-ldm"),
