@@ -12,7 +12,7 @@ from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.io.formats import stem_of
 from mrsynth.io.naming import ScanName, scan_of
 from mrsynth.io.reading import parse_json, read_bounded
-from mrsynth.io.vocabulary import UNNAMED, Verdict, judge_name
+from mrsynth.io.vocabulary import UNNAMED, Verdict, either, judge_name
 
 POINTER = 2048  # bytes: no longer is what git-annex or Git LFS leaves in place of a file
 _AGENT_NONE = re.compile(  # `0 ml`, `No contrast`, `w/o`; but not `0.1 mmol/kg`
@@ -24,6 +24,9 @@ _AGENT_UNSAID = re.compile(  # neither: `unknown`, `n/a` as BIDS has it, `?`
     r"(?i)\s*(?:unknown|undefined|unspecified|not (?:specified|applicable|available|recorded)|n[./]?a\.?"
     r"|[-_?.\[\]\s]*)\s*"
 )
+_AMOUNTS = ("Volume", "TotalDose")
+_PLAIN = dict(zip(STANDARD, ("T1", "T1CE", "T2", "FLAIR"), strict=True))
+_DESCRIPTIONS = ("SeriesDescription", "ProtocolName")
 IMAGE_KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "a phase image"),
     **dict.fromkeys(("R", "REAL", "I", "IMAGINARY"), "the real or imaginary part of an image"),
@@ -34,6 +37,12 @@ IMAGE_KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("LOCALIZER", "SCOUT"), "a scout"),
     **dict.fromkeys(("PROJECTION IMAGE", "MIP", "MINIP"), "a projection"),
 }
+_NO_MR = {"CT": "a CT", "PT": "a PET image", "NM": "a nuclear image", "US": "an ultrasound image", "XA": "an angiogram"}
+_NO_MR |= {"SEG": "a mask or segmentation", "RTSTRUCT": "a plan", "RTDOSE": "a plan"}
+_ELSEWHERE = re.compile(  # parts of the body, as DICOM names them
+    r"abdom|pelv|chest|thora|lung|heart|cardi|liver|kidney|spine|neck|knee|hip|shoulder|ankle|foot|hand|wrist|elbow|breast"
+    r"|prostat|uter|rect(?:al|um)|colon|extremity|^(?:arm|leg)"
+)
 
 
 def any_json(path: Path) -> Any:
@@ -91,39 +100,62 @@ class Series:
 
     verdict  as of a name; with neither contrast nor reason where the JSON tells neither
     agent    whether contrast agent was given, None where that is not said
+    doubt    whether an agent is named, and none of it given
     words    what it was read from, for a reason: `SeriesDescription "AX T1 POST"`
     timed    whether the verdict rests on echo, repetition and inversion time alone, which a clear name outranks
+    times    the contrast that those times leave no doubt of
+    silent   a description that names no contrast
+    part     of the body, where it is none of the head
     """
 
     verdict: Verdict
     agent: bool | None
     words: str
     timed: bool = False
+    times: Contrast | None = None
+    silent: str = ""
+    part: str = ""
+    doubt: bool = False
 
 
 def series_of(content: Mapping[str, Any]) -> Series | None:
     """What dcm2niix, or a BIDS converter, wrote of a series; None for a JSON file that says nothing of that."""
-    said = {key: text for key in ("SeriesDescription", "ProtocolName") if (text := str(content.get(key) or "").strip())}
+    series = _said(content)
+    silent = "" if series.words.startswith(_DESCRIPTIONS) else " ".join(_descriptions(content).values())
+    part = str(content.get("BodyPartExamined") or "").strip()
+    part = part if _ELSEWHERE.search(part.lower()) and not re.search(r"(?i)head|brain|skull", part) else ""
+    doubt = series.agent is None and _agent(content)[1] != ""
+    series = replace(series, times=_by_timing(content), silent=silent, part=part, doubt=doubt)
+    return series if series != Series(Verdict(), None, "") else None
+
+
+def _said(content: Mapping[str, Any]) -> Series:
+    """What the fields of a JSON file say one after the other: the first that says something counts."""
+    if no_mr := _NO_MR.get(modality := str(content.get("Modality") or "").strip().upper()):
+        verdict = Verdict(Contrast.CT) if modality == "CT" else Verdict(why=no_mr)
+        return Series(verdict, None, f"Modality {modality}")
     kinds = content.get("ImageType")
     kinds = [str(kind).upper() for kind in kinds] if isinstance(kinds, list) else []
     if kind := next((kind for kind in kinds if kind in IMAGE_KINDS), ""):
         return Series(Verdict(why=IMAGE_KINDS[kind]), None, f"ImageType {kind}")
     agent, words = _agent(content)
     timing = _by_timing(content)
-    for key, text in said.items():
-        verdict = judge_name(re.sub(r"[\\/]", " ", text))
+    for key, text in _descriptions(content).items():
+        verdict = judge_name(_as_name(text))
         if verdict.contrast in (Contrast.T1, Contrast.T1CE) or Contrast.T1 in verdict.could_be:
-            if timing in verdict.could_be:
+            if timing in verdict.could_be and not verdict.other:
                 verdict = Verdict(timing)
             if agent is not None and verdict.contrast is Contrast.T1 and not _says_without(text):
                 verdict = Verdict(Contrast.T1CE if agent else Contrast.T1)
             return Series(verdict, agent, f'{key} "{text}"' + (f", {words}" if agent else ""))
+        if verdict.contrast is Contrast.FLAIR and timing is Contrast.T1:
+            verdict = either(Contrast.T1CE if agent else Contrast.T1, Contrast.FLAIR)
         if verdict.contrast or verdict.could_be or verdict.why != UNNAMED:
             return Series(verdict, agent, f'{key} "{text}"')
     if timing is not None:
         found = Contrast.T1CE if timing is Contrast.T1 and agent else timing
         return Series(Verdict(found), agent, "its echo and repetition times" + (f", {words}" if agent else ""), True)
-    return Series(Verdict(), agent, words) if agent is not None else None
+    return Series(Verdict(), agent, words if agent is not None else "")
 
 
 def weigh(filename: str, name: ScanName | Verdict, series: Series | None) -> tuple[ScanName | Verdict, str]:
@@ -131,10 +163,30 @@ def weigh(filename: str, name: ScanName | Verdict, series: Series | None) -> tup
 
     Times alone only choose where the name states nothing, or leaves the choice.
     """
+    if series is None or (isinstance(name, Verdict) and (name.other or (name.why != UNNAMED and not name.could_be))):
+        return name, ""  # a mask or a map has the JSON file of the scan it was made from
+    found, note = _outranked(filename, name, series)
+    contrast, said = found.contrast, series.verdict
+    if contrast not in STANDARD:
+        return found, note
+    if series.silent:  # what it says of an image of that contrast: `gre_hemo` of a T2
+        kind = judge_name(_as_name(f"{_PLAIN[contrast]} {series.silent}"))
+        if not (kind.contrast or kind.could_be or kind.label):
+            return Verdict(why=f'{kind.why}, as its JSON file says ("{series.silent}")'), ""
+    if series.part:
+        why = f"it could be the {contrast.label}, but its JSON file says BodyPartExamined {series.part}; if it is, "
+        return replace(either(contrast), why=f"{why}say so with --{contrast} FILE"), ""
+    if contrast is Contrast.FLAIR and series.times is Contrast.T1 and (series.timed or said.contrast is not contrast):
+        return either(Contrast.T1CE if series.agent else Contrast.T1, Contrast.FLAIR), ""
+    if contrast is Contrast.T1 and series.doubt and not _says_without(f"{filename} {series.words}"):
+        return either(Contrast.T1, Contrast.T1CE), ""
+    return found, note
+
+
+def _outranked(filename: str, name: ScanName | Verdict, series: Series) -> tuple[ScanName | Verdict, str]:
+    """What a file is by its name, and by what its JSON file says of the contrast, and of contrast agent."""
     named = name.contrast
     could_be = name.could_be if isinstance(name, Verdict) else ()
-    if series is None or (isinstance(name, Verdict) and name.why != UNNAMED and not name.could_be):
-        return name, ""  # a mask or a map has the JSON file of the scan it was made from
     said, enhanced = series.verdict, (Contrast.T1, Contrast.T1CE)
     if said.why and not said.could_be:
         return Verdict(why=f"{said.why}, as its JSON file says ({series.words})"), ""
@@ -161,13 +213,26 @@ def weigh(filename: str, name: ScanName | Verdict, series: Series | None) -> tup
 
 
 def _agent(content: Mapping[str, Any]) -> tuple[bool | None, str]:
-    """Whether contrast agent was given, and the words that say so."""
+    """Whether contrast agent was given, and the words that say so; None where one is named, of an amount of 0."""
     for key in ("ContrastBolusAgent", "ContrastBolusIngredient"):
         value = content.get(key) or ""
         text = (" ".join(map(str, value)) if isinstance(value, list) else str(value)).strip()
         if not _AGENT_UNSAID.fullmatch(text):
-            return names_an_agent(text), f'{key} "{text}"'
+            none = names_an_agent(text) and any(_is_nothing(content.get(f"ContrastBolus{k}")) for k in _AMOUNTS)
+            return None if none else names_an_agent(text), f'{key} "{text}"'
     return None, ""
+
+
+def _is_nothing(amount: Any) -> bool:
+    return amount is not None and re.fullmatch(r"\s*0+([.,]0*)?\s*(?:ml|cc)?\s*", str(amount)) is not None
+
+
+def _descriptions(content: Mapping[str, Any]) -> dict[str, str]:
+    return {key: text for key in _DESCRIPTIONS if (text := str(content.get(key) or "").strip())}
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[\\/]", " ", text)
 
 
 def names_an_agent(text: str) -> bool:
@@ -199,4 +264,4 @@ def _by_timing(content: Mapping[str, Any]) -> Contrast | None:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value == value else None
+    return float(value) if isinstance(value, int | float) and value > 0 else None

@@ -6,14 +6,14 @@ Judged from one name alone; what a folder's names have in common is weighed in `
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from mrsynth.contrasts import Contrast
+from mrsynth.contrasts import STANDARD, Contrast
 from mrsynth.io.agents import Agent, agent_named, agent_of, of_agent, spelt_out
 from mrsynth.io.formats import stem_of
-from mrsynth.io.no_scans import is_difference, why_no_scan
+from mrsynth.io.no_scans import is_difference, is_drawn, is_known, may_be_other, why_no_scan
 
 MANY = 2**14  # words and names whose meaning is kept: a cohort has few words, and each name is judged twice
 
@@ -53,13 +53,7 @@ MOVED_ONTO = {"reg", "registered", "coreg", "coregistered", "aligned", "warped"}
 
 # What is no scan -----------------------------------------------------------------------------------------------------
 
-# After the contrast they mean a drawing on it, `p1_flair_GT`; before it they may be a name, `wmh_07_flair`.
-_OF_AN_EXPERT = {
-    *("gt", "groundtruth", "truth", "manual", "consensus", "expert", "rater", "annotation", "annotated", "wmh", "wmhs"),
-    *("pred", "preds", "prediction", "predicted", "prob", "probs", "probability", "annot", "annotations", "lbl", "les"),
-    *("delin", "delineation", "thr", "thresh", "thresholded", "bin", "binary", "binarized", "binarised"),
-}
-_LABEL_ENDINGS = ("seg", "segs", "mask", "masks", "msk", "msks", "maske", "masque")
+_LABEL_ENDINGS = ("seg", "segs", "mask", "masks", "msk", "msks", "maske", "masque", "maska", "maschera", "mascara")
 _TOOLS = r"brain ?extraction|hd ?bet|bet|synthstrip|robex|skull ?strip(?:ped|ping)?"  # that find the brain
 _BRAIN_MASK = re.compile(rf"\b((brain|head) ?(?:mask|msk)|(?:{_TOOLS}) ?mask)\b")
 _LABELS = {
@@ -67,12 +61,13 @@ _LABELS = {
     *("pve", "pveseg", "parc", "parcellation", "atlas", "aparc", "wmparc", "ribbon", "tissue", "tissues", "5tt"),
     *("contours", "lesionprob", "lesionprobability"),
 }
-_OF_A_PART = {"tumor", "tumour", "edema", "oedema", "necrosis", "core", "et", "tc", "cavity", "hippocampus"}
+_STUDIES = {"study", "studie", "trial", "project", "cohort"}  # T1_study_01
 _UNIFORM = {"uni", "unit1", "uniden"}  # what Siemens calls the image made of both inversions
 _LETTERS = str.maketrans({"ı": "i", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "ß": "ss"})
 _PARTED = {("t", "1"): Contrast.T1, ("t", "2"): Contrast.T2}  # T-1, T 2: or a visit
 UNNAMED = "its name states no contrast"
-_LIKE_FLAIR = re.compile(r"fla?i?r\w{0,2}")  # FLR, FLAIRE
+_LIKE_FLAIR = re.compile(r"(?!flirt)fla?i?r\w{0,2}")  # FLR, FLAIRE; not the program
+_OF_FLAIR = re.compile(rf"{_LIKE_FLAIR.pattern}|(?!\w*(?:to|2|in|on|reg)flair)\w*flair\w*")
 _UNKNOWN = (  # T1E, T2FL, FLAIRshort: what stands behind is not known, and may change what it is
     (re.compile(r"t1\w*flair\w*|flair\w*t1\w*"), (Contrast.T1, Contrast.FLAIR)),
     (re.compile(r"\w*flair\w*"), (Contrast.FLAIR,)),  # \w*t1 would be subject1
@@ -95,12 +90,14 @@ class Verdict:
     """What a name says: a contrast; or contrasts between which it leaves the choice; or why the file is no scan.
 
     label  whether it is a mask or a segmentation
+    other  whether it may be the image of a part, or made from the scan, which no JSON file of that scan can tell
     """
 
     contrast: Contrast | None = None
     could_be: tuple[Contrast, ...] = ()
     why: str = ""
     label: bool = False
+    other: bool = False
 
 
 @lru_cache(maxsize=MANY)
@@ -128,7 +125,7 @@ def judge_name(filename: str) -> Verdict:
     if not hits:
         return _faint(words)
     last = max(hits)
-    if set(words[last + 1 :]) & _OF_AN_EXPERT:
+    if any(map(is_drawn, words[last + 1 :])):
         return Verdict(why="drawn on a scan, or predicted from one", label=True)
     first, together = last, {hits[last]}  # hits side by side describe one contrast: T2 FLAIR, T1 MPRAGE
     for i in range(last - 1, -1, -1):
@@ -138,15 +135,13 @@ def judge_name(filename: str) -> Verdict:
             break
     if open_ := _open(words, first, last, hits):
         return either(*open_)
-    if Contrast.FLAIR in together:
-        t1 = [c for c in (Contrast.T1, Contrast.T1CE) if c in together]
-        return either(t1[-1], Contrast.FLAIR) if t1 else Verdict(Contrast.FLAIR)
-    if hits[last] is Contrast.T2:
-        return Verdict(Contrast.T2)
-    agent = Agent.GIVEN if Contrast.T1CE in together else agent_of(words, first, _passes)
-    if agent is Agent.OPEN:
-        return either(Contrast.T1, Contrast.T1CE)
-    return Verdict(Contrast.T1CE if agent is Agent.GIVEN else Contrast.T1)
+    named = {contrast for i, contrast in hits.items() if _word_at(words, i + 1) not in _STUDIES}
+    if Contrast.FLAIR in named and Contrast.T2 not in named:
+        together |= named  # T1_ARC_FLAIR: whatever stands between
+    found = _described(words, first, last, hits, together)
+    if other := _is_uniform(words) or may_be_other(words, first, last, hits[last]):
+        return replace(either(*found), other=other)
+    return either(*found) if len(found) > 1 else Verdict(found[0])
 
 
 def contrast_in_name(filename: str) -> Contrast | None:
@@ -239,6 +234,7 @@ def _plain(filename: str) -> str:
     stem = re.sub(r"(?i)mp[^a-z0-9]rage", "mprage", stem)
     stem = re.sub(r"(?i)dark[^a-z0-9]fluid", "darkfluid", stem)
     stem = re.sub(r"(?i)fluid[^a-z0-9]?attenuat(?:ed|ion)", "flair", stem)
+    stem = re.sub(r"(?i)маск[а-я]*|сегмент[а-я]*|分割|掩[膜码]|蒙版|标注|マスク|마스크", "_mask_", stem)
     stem = re.sub(r"(?i)фл(?:а|э)й?и?р|フレア|[压壓抑]水|水抑制", "_flair_", stem)
     return spelt_out(stem)
 
@@ -257,7 +253,7 @@ def _chunks(stem: str) -> list[str]:
 def _split_chunk(chunk: str) -> list[str]:
     """Words of a run of letters and digits: itself if it is a known word, else cut where its case changes."""
     word = chunk.lower()
-    if contrast_of_word(word) or is_label_word(word):
+    if contrast_of_word(word) or is_label_word(word) or (is_known(word) and chunk != "SyN"):  # of ANTs
         return [word]
     if word == "t1flair":
         return ["t1", "flair"]
@@ -313,8 +309,7 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
         and (earlier[-1], contrast) not in ((Contrast.T2, Contrast.FLAIR), (Contrast.T1, Contrast.T1CE))
     ):
         return tuple(c for c in Contrast if c in (earlier[-1], contrast))  # FLAIR_reg_T1, T2_T1space
-    uniform = any(w.startswith("mp2rage") for w in words) and any(w in _UNIFORM for w in words)
-    if (_OF_A_PART | {"voided"}) & set(behind) or uniform:
+    if contrast in (Contrast.T1, Contrast.T1CE) and "stir" in words[max(first - 1, 0) :]:
         return (contrast,)
     if contrast is Contrast.T2 and Contrast.FLAIR not in earlier:
         around = set(words[max(first - 1, 0) : first]) | set(behind)
@@ -323,6 +318,31 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
         if around & {"stir", "ge"} - {w for w in words[:first] if w == "ge"} or "pd" in {*around} - set(behind[1:]):
             return (Contrast.T2,)
     return ()
+
+
+def _described(
+    words: Sequence[str], first: int, last: int, hits: Mapping[int, Contrast], together: set[Contrast]
+) -> tuple[Contrast, ...]:
+    """The contrast, or those between which T1 beside FLAIR and the words for contrast agent leave the choice.
+
+    together  the contrasts that describe the image
+    """
+    t1 = [c for c in reversed(STANDARD) if c in together and c in (Contrast.T1, Contrast.T1CE)][:1]
+    if Contrast.FLAIR in together:
+        return (*t1, Contrast.FLAIR)
+    after = [i for i in range(min(hits) + 1, len(words)) if _word_at(words, i - 1) not in TOWARDS]
+    if any(_OF_FLAIR.fullmatch(words[i]) for i in after):  # T1_FLR, T2_FLAIRlong
+        return (t1[0] if t1 else hits[last]), Contrast.FLAIR
+    if hits[last] is Contrast.T2:
+        return (Contrast.T2,)
+    agent = Agent.GIVEN if Contrast.T1CE in together else agent_of(words, first, _passes)
+    if agent is Agent.OPEN:
+        return Contrast.T1, Contrast.T1CE
+    return (Contrast.T1CE if agent is Agent.GIVEN else Contrast.T1,)
+
+
+def _is_uniform(words: Sequence[str]) -> bool:
+    return any(word.startswith("mp2rage") for word in words) and not _UNIFORM.isdisjoint(words)
 
 
 def _faint(words: Sequence[str]) -> Verdict:
@@ -340,6 +360,8 @@ def _faint(words: Sequence[str]) -> Verdict:
     two_echoes = {"double", "dual"} & set(words) and "tse" in words
     if "stir" in words or two_echoes or any(re.fullmatch("pdt2w?", word) for word in words):
         return either(Contrast.T2)
+    if "mpr" in words and not {"gradwarp", "n3", "anon", "t88"}.isdisjoint(words) and not any(map(of_agent, words)):
+        return Verdict(Contrast.T1)  # an MPRAGE of ADNI or OASIS, not an image cut anew
     if any(word.startswith("mp2rage") or word in ("unit1", "mpr") for word in words):
         return either(Contrast.T1CE if agent_named(words) or "km" in words else Contrast.T1)
     for pattern, contrasts in _UNKNOWN:

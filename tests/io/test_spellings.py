@@ -88,13 +88,47 @@ OPEN = [
     ("t2_tirm_cor_fs", (T2, FLAIR)),
 ]
 
+DENIED = """
+    T1_before_contrast_injection|T1_without_intravenous_contrast|T1_non_contrast_enhanced|T1_sans_produit_de_contraste
+    T1_prior_to_administration_of_gadolinium|T1_sans_injection_de_gadolinium|T1_pas_de_gado|T1_senza_mezzo_di_contrasto
+    T1_prima_del_contrasto|T1_sin_medio_de_contraste|T1_antes_de_contraste|T1_sem_meio_de_contraste|T1_antes_do_contraste
+    T1_ohne_i.v._KM|T1_bez_podania_kontrastu|T1_przed_podaniem_kontrastu|Т1_до_введения_контраста|T1_uden_kontrast
+    T1_voor_contrast|T1_geen_contrast|T1_fara_contrast|T1_previo_contraste|T1_prije_kontrasta|T1_brez_kontrasta
+    T1_pirms_kontrasta|T1_prieš_kontrastą|T1_enne_kontrasti|T1_ennen_kontrastia|Т1_преди_контраст|Т1_пре_контраста
+    T1_zero_gad|T1_absence_of_contrast|T1_nil_contrast|T1_never_gad|T1_unCE|T1_kontrasztanyag_nélkül|T1_kontraszt_elott
+    T1_KONTRAST_ONCESI|T1_IVKM_yok|T1_KM-frei|T1_Gd(-)|T1_Gd_0ml|T1_0ml_Gd|T1_gad_refused|T1_gadofrei|T1_kontrasztmentes
+    T1_before_bolus_of_gd|T1_ohne_Gabe_von_Kontrastmittel|T1_vor_der_KM-Gabe|T1_antes_da_injeção_de_contraste
+    T1_sin_administración_de_contraste|T1_avant_l_injection|T1_zonder_toediening_van_contrast|T1_contrast_agent_none
+    Т1_без_внутривенного_контрастирования|Т1_без_введения_КВ|T1增强前|T1未增强|T1造影なし|T1_조영제 없이
+    T1_לפני_חומר_ניגוד|T1_πριν_την_έγχυση_σκιαγραφικού|T1_قبل_حقن_الصبغة|sub-01_ce-no_T1w"""
+DOUBTFUL = """
+    T1_for_kontrast|T1_be_kontrasto|T1_do_kontrasta|T1_Gd_not_given|T1_PRE_POST|T1_pre_and_post_gad|T1_contrast_nao
+    T1_ohne_jegliches_KM|T1_sans_aucune_injection|T1_ingen_kontrast|T1_KM_nicht_gegeben|T1_GD_no_3|T1_gd_failed_qc|T1_refused_gad
+    Т1_контраста_нет|T1_sa_neznamo_kontrastom|T1_Gd_no_fatsat|T1_high_contrast|T1_contrast_adjusted|T1_contrast-matched
+    multi_contrast_T1|T1_multi-contrast|T1_grey_white_contrast|T1_image_enhanced|T1_ai_enhanced|T1_enhanced_CLAHE
+    T1_enhanced_SR|T1_contrast_enhanced_CLAHE|T1_after_contrast_adjustment|T1_contrast_harmonized|T1_motion_enhanced
+    enhanced_quality_T1|T1_pt_refused_contrast
+    T1_post_processed|T1_PostProcessed|T1_post_N4|T1_post_reg|T1_post_stroke|T1post_stroke|T1_post_2weeks|T1_post_2_weeks
+    T1_post_mortem|T1_post_resection|T1_post-ECT|T1_post_ictal|T1_post_d3|T1_post_GKRS|T1_post_baseline|T1_postQC
+    T1_IV|T1_i.v.|T1_delay|T1_after|T1_p.i.|T1_cc|T1_K|T1_pst|T1_sau_tiem|T1_enhancing_scan|T1_E|T1_late_enhancement"""
+GIVEN = """
+    T1_kontrasztanyaggal|Т1_с_усилением|Т1_усиление|Т1_с_гадолинием|Т1_с_гадовистом|T1_Gdpos|T1_nach_KMG|T1_k+
+    T1_dengan_kontras|T1_Optimark|T1_Cyclolux|Т1_после_введения_контраста|T1_depois_do_contraste|T1_nach_i.v._KM
+    T1_apres_injection_de_gadolinium|T1_con_medio_de_contraste|T1_gd_pre_op|T1_gad_pre-RT|T1_Gd_vor_Therapie|T1_KM_ohne_FS
+    T1_增强后|T1造影あり|MRI_BRAIN_WO_W_T1_POST|T1_post|T1post_sag|T1_POST_s003|T1_post_dixon_W|T1_POST_SPACE|T1_PostCon
+    AX_T1_POST_20200101101010_3_Tilt_1|T1_contrast_to_MNI|T1_with_contrast_smith|T1_contrast_agent|T1_smith_gd"""
+
 
 def names(text: str) -> list[str]:
     return [name.strip() for line in text.strip().splitlines() for name in line.split("|")]
 
 
 @pytest.mark.parametrize(
-    ("text", "contrast"), [(ENHANCED, T1CE), (NATIVE, T1), (OF_T2, T2), (OF_FLAIR, FLAIR), (NONE_AT_ALL, None)]
+    ("text", "contrast"),
+    [
+        *((ENHANCED, T1CE), (GIVEN, T1CE), (NATIVE, T1), (DENIED, T1)),
+        *((OF_T2, T2), (OF_FLAIR, FLAIR), (NONE_AT_ALL, None)),
+    ],
 )
 def test_one_contrast_or_none(text: str, contrast: Contrast | None) -> None:
     wrong = {name: judge_name(f"{name}.nii.gz") for name in names(text)}
@@ -102,6 +136,6 @@ def test_one_contrast_or_none(text: str, contrast: Contrast | None) -> None:
     assert all(verdict.why for verdict in wrong.values()) == (contrast is None)
 
 
-@pytest.mark.parametrize(("text", "could_be"), OPEN)
+@pytest.mark.parametrize(("text", "could_be"), [*OPEN, (DOUBTFUL, (T1, T1CE))])
 def test_what_leaves_the_choice_is_not_guessed(text: str, could_be: tuple[Contrast, ...]) -> None:
     assert not {name: v for name in names(text) if (v := judge_name(f"{name}.nii.gz")).could_be != could_be}
