@@ -86,7 +86,7 @@ _OF_A_PART = (  # and these a part of it, cut out or drawn
     r"tumou?rs?|o?edema|ed|necro[a-z]*|ncr|net|wt|et|tc|core|cavity|voided|enhancing|ventric[a-z]*|cort(?:ex|ical)"
     r"|subcortical|(?:hypo)?thalam[a-z]*|brainstem|midbrain|pons|lobes?|frontal|temporal|occipital|parietal"
     r"|cerebell[a-z]*|cerebrum|hippocamp[a-z]*|amygdalae?|putamen|caudate|pallid[a-z]*|vessels?|veins?|venous"
-    r"|arter[a-z]*|infarct[a-z]*|stroke|bleed[a-z]*|ha?emorr?hag[a-z]*|ha?ematoma|metast[a-z]*|mets"
+    r"|arter[a-z]*|infarct[a-z]*|bleed[a-z]*|ha?emorr?hag[a-z]*|ha?ematoma|metast[a-z]*"
     r"|(?:gli|mening|aden|schwann|lymph|neur|astrocyt|ependym|cavern|hemangi)[a-z]*omas?"
 )
 _PERHAPS = re.compile(rf"{_COMPUTED}|{_OF_A_PART}")
@@ -95,7 +95,9 @@ _ELSEWHERE = re.compile(  # of other parts of the body, or of a small one of the
     r"|pelvi[cs]|chest|thorax|knee|shoulder|breast|prostate|parotid|larynx|thyroid|sinus(?:es)?|tmj"
 )
 _DIFFUSION = re.compile(r"dwi|dti|diffusion|b0|b[1-9]\d{2,3}|trace[a-z]*|fa")  # whose images without weighting are T2
-_UNDONE = re.compile(r"corr[a-z]*|remov[a-z]*|reduc[a-z]*|suppr[a-z]*|filter[a-z]*|free|space")  # dist_corr
+_UNDONE = re.compile(r"corr[a-z]*|remov[a-z]*|reduc[a-z]*|suppr[a-z]*|filter[a-z]*|free")
+_MENDED = {"noise", "dist", "epi", "grad"}  # dist_corr
+_SPACES = re.compile(rf"template|epi|{_DIFFUSION.pattern}")
 _PLACES = {"to", "in", "on", "onto", "into", "regto", "space", "reg", "coreg", "registered", "aligned", "warped"}
 
 
@@ -190,8 +192,11 @@ def _beside(words: Sequence[str], hits: Mapping[int, Contrast]) -> str:
 
 
 def _aside(words: Sequence[str], i: int) -> bool:
-    """Whether a word only says where the image was moved, or what was mended: to_template, dist_corr, neck_space."""
-    return _at(words, i - 1) in _PLACES or _UNDONE.fullmatch(_at(words, i + 1)) is not None
+    """Whether a word only says where the image was moved, or what was mended: to_template, epi_space, dist_corr."""
+    before, word, behind = (_at(words, k) for k in (i - 1, i, i + 1))
+    if _SPACES.fullmatch(word) and (before in _PLACES or behind == "space"):
+        return True
+    return word in _MENDED and _UNDONE.fullmatch(behind) is not None
 
 
 def _of_mp2rage(words: Sequence[str]) -> bool:

@@ -37,11 +37,13 @@ IMAGE_KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("LOCALIZER", "SCOUT"), "a scout"),
     **dict.fromkeys(("PROJECTION IMAGE", "MIP", "MINIP"), "a projection"),
 }
-_NO_MR = {"CT": "a CT", "PT": "a PET image", "NM": "a nuclear image", "US": "an ultrasound image", "XA": "an angiogram"}
-_NO_MR |= {"SEG": "a mask or segmentation", "RTSTRUCT": "a plan", "RTDOSE": "a plan"}
+_NO_MR = {  # Modality -> what such a file is
+    **{"CT": "a CT", "PT": "a PET image", "NM": "a nuclear image", "US": "an ultrasound image", "XA": "an angiogram"},
+    **{"SEG": "a mask or segmentation", "RTSTRUCT": "a plan", "RTDOSE": "a plan"},
+}
 _ELSEWHERE = re.compile(  # parts of the body, as DICOM names them
-    r"abdom|pelv|chest|thora|lung|heart|cardi|liver|kidney|spine|neck|knee|hip|shoulder|ankle|foot|hand|wrist|elbow|breast"
-    r"|prostat|uter|rect(?:al|um)|colon|extremity|^(?:arm|leg)"
+    r"abdom|pelv|chest|thora|lung|heart|cardi|liver|kidney|spine|neck|knee|hip|shoulder|ankle|foot|hand|wrist|elbow"
+    r"|breast|prostat|uter|rect(?:al|um)|colon|extremity|^(?:arm|leg)"
 )
 
 
@@ -120,7 +122,10 @@ class Series:
 
 def series_of(content: Mapping[str, Any]) -> Series | None:
     """What dcm2niix, or a BIDS converter, wrote of a series; None for a JSON file that says nothing of that."""
-    series = _said(content)
+    series, modality = _said(content), str(content.get("Modality") or "").strip().upper()
+    if modality in _NO_MR and (series.verdict.could_be or not series.verdict.why):
+        verdict = Verdict(Contrast.CT) if modality == "CT" else Verdict(why=_NO_MR[modality])
+        series = Series(verdict, None, f"Modality {modality}")
     silent = "" if series.words.startswith(_DESCRIPTIONS) else " ".join(_descriptions(content).values())
     part = str(content.get("BodyPartExamined") or "").strip()
     part = part if _ELSEWHERE.search(part.lower()) and not re.search(r"(?i)head|brain|skull", part) else ""
@@ -131,9 +136,6 @@ def series_of(content: Mapping[str, Any]) -> Series | None:
 
 def _said(content: Mapping[str, Any]) -> Series:
     """What the fields of a JSON file say one after the other: the first that says something counts."""
-    if no_mr := _NO_MR.get(modality := str(content.get("Modality") or "").strip().upper()):
-        verdict = Verdict(Contrast.CT) if modality == "CT" else Verdict(why=no_mr)
-        return Series(verdict, None, f"Modality {modality}")
     kinds = content.get("ImageType")
     kinds = [str(kind).upper() for kind in kinds] if isinstance(kinds, list) else []
     if kind := next((kind for kind in kinds if kind in IMAGE_KINDS), ""):
@@ -170,7 +172,7 @@ def weigh(filename: str, name: ScanName | Verdict, series: Series | None) -> tup
     if contrast not in STANDARD:
         return found, note
     if series.silent:  # what it says of an image of that contrast: `gre_hemo` of a T2
-        kind = judge_name(_as_name(f"{_PLAIN[contrast]} {series.silent}"))
+        kind = judge_name(re.sub(r"(?i)gradient[ _-]?echo", "gre", _as_name(f"{_PLAIN[contrast]} {series.silent}")))
         if not (kind.contrast or kind.could_be or kind.label):
             return Verdict(why=f'{kind.why}, as its JSON file says ("{series.silent}")'), ""
     if series.part:

@@ -141,6 +141,8 @@ def judge_name(filename: str) -> Verdict:
     found = _described(words, first, last, hits, together)
     if other := _is_uniform(words) or may_be_other(words, first, last, hits[last]):
         return replace(either(*found), other=other)
+    if "stir" in words[max(first - 1, 0) :] and hits[last] is not Contrast.FLAIR:
+        return either(*found)
     return either(*found) if len(found) > 1 else Verdict(found[0])
 
 
@@ -309,8 +311,6 @@ def _open(words: Sequence[str], first: int, last: int, hits: Mapping[int, Contra
         and (earlier[-1], contrast) not in ((Contrast.T2, Contrast.FLAIR), (Contrast.T1, Contrast.T1CE))
     ):
         return tuple(c for c in Contrast if c in (earlier[-1], contrast))  # FLAIR_reg_T1, T2_T1space
-    if contrast in (Contrast.T1, Contrast.T1CE) and "stir" in words[max(first - 1, 0) :]:
-        return (contrast,)
     if contrast is Contrast.T2 and Contrast.FLAIR not in earlier:
         around = set(words[max(first - 1, 0) : first]) | set(behind)
         if around & {"tirm", "ir", "irprep", "tir"} or behind[:1] == ["f"]:  # an inversion, of fluid or of fat; t2_f

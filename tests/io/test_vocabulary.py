@@ -80,7 +80,8 @@ def judged(text: str) -> dict[str, Verdict]:
 DOUBTFUL = {  # what it could be -> names
     (Contrast.T1, Contrast.FLAIR): """
         t1_tirm_tra_dark-fluid|3_t1_qtirm_tra_dark-fluid|T1_dark_blood_flair|AX T1 FLAIR
-        AX_T1_ARC_FLAIR|T1_PROP_FLAIR|T1_AIR_FLAIR|T1_ORBIT_FLAIR|T1_smith_FLAIR|FLAIR_rigid_T1|T1_FLR|T1_longflair""",
+        AX_T1_ARC_FLAIR|T1_PROP_FLAIR|T1_AIR_FLAIR|T1_ORBIT_FLAIR|T1_smith_FLAIR|FLAIR_rigid_T1|T1_FLR
+        T1_longflair""",
     (Contrast.T1CE, Contrast.FLAIR): "T1ce_ARC_FLAIR|FLAIR_MNI_T1ce",
     (Contrast.T2, Contrast.FLAIR): "T2_FLR|T2_FLAIRlong",
     (Contrast.T2,): """
@@ -88,11 +89,12 @@ DOUBTFUL = {  # what it could be -> names
     (Contrast.T1,): """
         T1_STIR|COR_STIR_T1|T1_UNI|T1_R1|T1_delta|T1_times|T1_grad|T1_var|T1_sigma|T1_dist|T1_sdf|T1_uncert|T1_softmax
         T1_saliency|T1_noise|T1_frangi|T1_wavelet-LLH|T1_log-sigma-3|T1_template|T1_MNI_template|T1_epi|T1_proj|T1_ED
-        T1_NCR|T1_WT|T1_necro|T1_ventricles|T1_thalamus|T1_BrainStem|T1_veins|T1_infarct|T1_meningioma|T1_skull|T1_neck
+        T1_NCR|T1_WT|T1_necro|T1_ventricles|T1_thalamus|T1_BrainStem|T1_veins|T1_infarct|T1_meningioma|T1_skull
+        T1_neck
         T1_brain_orbit|ORBITS_AX_T1|T1_pituitary|T1_IAC|T1_abdomen|T1_bw|T1_gold|T1_unet""",
-    (Contrast.T1CE,): "T1_gd_tumor|T1_gd_orbits|T1c_vessels",
+    (Contrast.T1CE,): "T1_gd_tumor|T1_gd_orbits|T1c_vessels|T1ce_reg_tumor|T1_KM_STIR",
     (Contrast.T1, Contrast.T1CE): "T1_enhancing|T1_enhancement",
-    (Contrast.FLAIR,): "FLAIR_syn|FLAIR_stroke|FLAIR_nnUNetv2",
+    (Contrast.FLAIR,): "FLAIR_syn|FLAIR_infarct|FLAIR_nnUNetv2",
 }
 NO_SCANS = {  # a word of the reason -> names
     "map": "T1_MinIP|T1_mIP|T1_zScore|T1_MaxIP|T1_ProbMap|t2_mapit|t2_mapit_Images_T2|FLAIR_heatmap",
@@ -102,17 +104,22 @@ NO_SCANS = {  # a word of the reason -> names
     "synthetic": "FLAIR_inpaint|FLAIR_inpainted",
     "drawn": """
         FLAIR_rater1|FLAIR_expert2|FLAIR_reader3|FLAIR_thr0.5|FLAIR_hyperintensities|FLAIR_lst|FLAIR_VOI|FLAIR_lesione
-        FLAIR_Laesion|FLAIR_Läsion|FLAIR_classes|T1_3class|FLAIR_dilated|FLAIR_GradCAM|FLAIR_nnUNet|T1_DKTatlas|T1_AAL3|T1_icv""",
+        FLAIR_Laesion|FLAIR_Läsion|FLAIR_classes|T1_3class|FLAIR_dilated|FLAIR_GradCAM|FLAIR_nnUNet|T1_DKTatlas
+        T1_AAL3|T1_icv""",
     "mask": "T1_маска|T1_分割|T1_mascara|T1_Maschera",
 }
 PLAIN = {
     Contrast.T1: """
-        Gold_T1|Neck_012_T1|Delta_T1|STIR_01_T1|T1_Bonn|T1_to_template|T1_in_template_space|T1_template_space|T1_dist_corr
-        T1_noise_removed|T1_with_skull|T1_no_skull|T1_flirt|T1_SyN|T1_epi_space|T1_fa15|T1_R2|T1_fs_neckline|HEAD_NECK_T1
-        ADNI_002_MR_MPR__GradWarp__B1_Correction__N3|OAS1_0001_MR1_mpr_n4_anon_111_t88|OAS1_0001_MR1_mpr-1_anon|ADNI_1_MT1__GradWarp__N3m""",
+        Gold_T1|Neck_012_T1|Delta_T1|STIR_01_T1|T1_Bonn|T1_to_template|T1_in_template_space|T1_template_space
+        T1_dist_corr
+        T1_noise_removed|T1_with_skull|T1_no_skull|T1_flirt|T1_SyN|T1_epi_space|T1_fa15|T1_R2|T1_fs_neckline
+        HEAD_NECK_T1
+        ADNI_002_MR_MPR__GradWarp__B1_Correction__N3|OAS1_0001_MR1_mpr_n4_anon_111_t88|OAS1_0001_MR1_mpr-1_anon
+        ADNI_1_MT1__GradWarp__N3m""",
     Contrast.T1CE: "T1_contrast_enhancement|T1_gd_to_template",
     Contrast.T2: "dwi_012_T2|T2_to_b0|T2_in_dwi_space|T2_dwi_space|T2_flirt|Stroke_01_T2|T2_R1",
-    Contrast.FLAIR: "T1_study_01_FLAIR|FLAIR_in_T1_space|T1_smith_T2_FLAIR|T2_FLAIR_to_T1|Glioma_FLAIR|FLAIR_flirt",
+    Contrast.FLAIR: """
+        T1_study_01_FLAIR|FLAIR_in_T1_space|T1_smith_T2_FLAIR|T2_FLAIR_to_T1|Glioma_FLAIR|FLAIR_flirt|AX_T2_FLAIR_STROKE""",
 }
 
 
@@ -148,6 +155,9 @@ BESIDE: list[tuple[str, dict[str, object], Contrast | tuple[Contrast, ...] | str
     ("p_T2", {"SeriesDescription": "gre_hemo"}, "T2*-weighted"),
     ("p_T2", {"ProtocolName": "fl2d_tra"}, "T2*-weighted"),
     ("p_T1", {"SeriesDescription": "fl3d_tra"}, Contrast.T1),
+    ("p_T1", {"SeriesDescription": "3D gradient echo"}, Contrast.T1),
+    ("p_T2", {"SeriesDescription": "3D gradient echo"}, "T2*-weighted"),
+    ("p_ct", {"Modality": "CT", "ImageType": ["ORIGINAL", "LOCALIZER"]}, "a scout"),
     ("p_T1", {"SeriesDescription": "Routine brain protocol"}, Contrast.T1),
     ("p_T1", {"SeriesDescription": "T1 SE", **GIVEN, "ContrastBolusVolume": 8}, Contrast.T1CE),
     ("p_T1", {"SeriesDescription": "T1 SE", **GIVEN, "ContrastBolusVolume": 0}, (Contrast.T1, Contrast.T1CE)),
