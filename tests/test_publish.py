@@ -7,6 +7,7 @@ import pytest
 from mrsynth.card import Card
 from mrsynth.contrasts import STANDARD
 from mrsynth.scores.rows import Score, results_csv
+from runs.measure import publish
 from runs.measure.publish import scores_in
 
 CARD = Card(name="ours", method="fgc2f", contrasts=STANDARD, licence="Apache-2.0")
@@ -45,6 +46,17 @@ def test_rows_of_the_voxel_regression_script_are_of_one_missing_contrast(tmp_pat
         ("t1+t1ce+t2", "flair", "PSNR_FIT", 19.0, 2),
     }
     assert len(found) == 8
+
+
+def test_what_would_draw_a_sample_by_a_thousand_calls_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(publish, "write_checkpoint", lambda *_: pytest.fail("it was published"))
+    weights = publish.ROOT / "mrsynth" / "weights" / "cwdm-ship-t1.safetensors"
+    run_file = publish.ROOT / "runs" / "cwdm-grown-t1.yaml"
+    monkeypatch.setattr("sys.argv", ["publish", str(weights), str(run_file), "--steps", "1000"])
+
+    with pytest.raises(SystemExit):
+        publish.main()
+    assert "would take 1000 calls" in capsys.readouterr().err
 
 
 def test_a_table_without_the_checkpoint_is_refused(tmp_path):

@@ -25,7 +25,6 @@ _AGENT_UNSAID = re.compile(  # neither: `unknown`, `n/a` as BIDS has it, `?`
     r"|[-_?.\[\]\s]*)\s*"
 )
 _AMOUNTS = ("Volume", "TotalDose")
-_PLAIN = dict(zip(STANDARD, ("T1", "T1CE", "T2", "FLAIR"), strict=True))
 _DESCRIPTIONS = ("SeriesDescription", "ProtocolName")
 IMAGE_KINDS = {  # of ImageType -> what such a file is
     **dict.fromkeys(("P", "PHASE", "PHASE MAP"), "a phase image"),
@@ -122,26 +121,28 @@ class Series:
 
 def series_of(content: Mapping[str, Any]) -> Series | None:
     """What dcm2niix, or a BIDS converter, wrote of a series; None for a JSON file that says nothing of that."""
-    series, modality = _said(content), str(content.get("Modality") or "").strip().upper()
+    (agent, words), timing = _agent(content), _by_timing(content)
+    series = _said(content, agent, words, timing)
+    modality = str(content.get("Modality") or "").strip().upper()
     if modality in _NO_MR and (series.verdict.could_be or not series.verdict.why):
         verdict = Verdict(Contrast.CT) if modality == "CT" else Verdict(why=_NO_MR[modality])
         series = Series(verdict, None, f"Modality {modality}")
     silent = "" if series.words.startswith(_DESCRIPTIONS) else " ".join(_descriptions(content).values())
     part = str(content.get("BodyPartExamined") or "").strip()
     part = part if _ELSEWHERE.search(part.lower()) and not re.search(r"(?i)head|brain|skull", part) else ""
-    doubt = series.agent is None and _agent(content)[1] != ""
-    series = replace(series, times=_by_timing(content), silent=silent, part=part, doubt=doubt)
+    series = replace(series, times=timing, silent=silent, part=part, doubt=agent is None and words != "")
     return series if series != Series(Verdict(), None, "") else None
 
 
-def _said(content: Mapping[str, Any]) -> Series:
-    """What the fields of a JSON file say one after the other: the first that says something counts."""
+def _said(content: Mapping[str, Any], agent: bool | None, words: str, timing: Contrast | None) -> Series:
+    """What the fields of a JSON file say one after the other: the first that says something counts.
+
+    agent, words, timing  what it says of contrast agent, in which words, and by its times
+    """
     kinds = content.get("ImageType")
     kinds = [str(kind).upper() for kind in kinds] if isinstance(kinds, list) else []
     if kind := next((kind for kind in kinds if kind in IMAGE_KINDS), ""):
         return Series(Verdict(why=IMAGE_KINDS[kind]), None, f"ImageType {kind}")
-    agent, words = _agent(content)
-    timing = _by_timing(content)
     for key, text in _descriptions(content).items():
         verdict = judge_name(_as_name(text))
         if verdict.contrast in (Contrast.T1, Contrast.T1CE) or Contrast.T1 in verdict.could_be:
@@ -172,7 +173,7 @@ def weigh(filename: str, name: ScanName | Verdict, series: Series | None) -> tup
     if contrast not in STANDARD:
         return found, note
     if series.silent:  # what it says of an image of that contrast: `gre_hemo` of a T2
-        kind = judge_name(re.sub(r"(?i)gradient[ _-]?echo", "gre", _as_name(f"{_PLAIN[contrast]} {series.silent}")))
+        kind = judge_name(re.sub(r"(?i)gradient[ _-]?echo", "gre", _as_name(f"{contrast.label} {series.silent}")))
         if not (kind.contrast or kind.could_be or kind.label):
             return Verdict(why=f'{kind.why}, as its JSON file says ("{series.silent}")'), ""
     if series.part:

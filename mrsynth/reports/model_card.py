@@ -75,8 +75,8 @@ def failures(card: Card) -> list[str]:
     several = len(fitted) > 1
     if fitted:
         worst = min(fitted.values(), key=lambda s: s.value)
-        which = f"Of its targets {worst.made.label} is made worst" if several else f"{worst.made.label} is so made"
-        told.append(f"{which}: {worst.value:.1f} dB brain PSNR after a straight-line fit.")
+        which = f"Of its targets {worst.made.label} is made worst: " if several else f"Its {worst.made.label} has "
+        told.append(f"{which}{worst.value:.1f} dB brain PSNR after a straight-line fit.")
     lost = {t: fitted[t].value - plain[t].value for t in fitted if t in plain}
     if lost:
         most = max(lost, key=lambda t: lost[t])
@@ -84,8 +84,8 @@ def failures(card: Card) -> list[str]:
         told.append(f"Scale and offset cost {mean(lost.values()):.1f} dB{each}: judge brightness least.")
     if 0 < card.learnt_from < ENOUGH:
         made_up = sum(s.subjects for s in card.training_data if s.name.startswith(PHANTOMS))
-        people = [f"{card.learnt_from - made_up} subjects"] if card.learnt_from > made_up else []
-        seen = " and ".join([*people, f"{made_up} phantoms"] if made_up else people)
+        counts = {"subjects": card.learnt_from - made_up, "phantoms": made_up}
+        seen = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
         told.append(f"It learnt from {seen}, which are few: expect less on any other scanner.")
     if not card.scores:
         told.append("Nobody measured it here, so nothing is known of how well it does.")

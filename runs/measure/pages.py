@@ -16,7 +16,7 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -203,56 +203,38 @@ def by_subject() -> str:
     return table(lines)
 
 
+Figures = Mapping[tuple[str, str, str], float]  # by pattern, target and metric
+
+
 def every_pattern() -> str:
-    """PSNR / PSNR after the fit in the brain, mean over subjects, of each method for every pattern and target."""
-    rows = read_results((RESULTS / "phantom.csv").read_text(), "phantom.csv")
-    chosen = [r for r in rows if (r.protocol, r.region) == ("brain3d", "brain")]
-    methods = list(dict.fromkeys(r.method for r in chosen))
-    values: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for row in chosen:
-        values[row.pattern, row.target, row.method, row.metric].append(row.value)
-
-    def cell(pattern: str, target: Contrast, method: str) -> str:
-        both = [values[pattern, target.value, method, metric] for metric in ("PSNR", "PSNR_FIT")]
-        return " / ".join(f"{mean(v):.2f}" for v in both) if all(both) else ""
-
-    lines = [("available", "made", *methods)]
-    for available in patterns():
-        pattern = pattern_name(available)
-        for target in (t for t in STANDARD if t not in available):
-            lines.append((pattern, target.value, *(cell(pattern, target, m) for m in methods)))
-    lines.append(("**mean of 28**", "", *(f"**{pooled(chosen, m)}**" for m in methods)))
-    return table(lines)
+    """PSNR / PSNR after the fit in the brain of phantoms, mean over subjects, of each method in every case."""
+    values: dict[str, dict[tuple[str, str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in read_results((RESULTS / "phantom.csv").read_text(), "phantom.csv"):
+        if (row.protocol, row.region) == ("brain3d", "brain"):
+            values[row.method][row.pattern, row.target, row.metric].append(row.value)
+    return of_every_case({method: {key: mean(v) for key, v in own.items()} for method, own in values.items()})
 
 
 def every_scan() -> str:
     """The same for the validation subjects, of the shipped checkpoints, as the manifest has it."""
     found = {e.name: {(s.pattern, s.target, s.metric): s.value for s in e.scores} for e in manifest()}
-    cwdm = {key: value for name in sorted(found) if name.startswith("cwdm-ship-") for key, value in found[name].items()}
-    columns = {"committee-ship": found["committee-ship"], "fgc2f-ship": found["fgc2f-ship"], "cwdm-ship-*": cwdm}
-    columns |= {name: found[name] for name in ("msg-ldm-ship", "dfbk-ship")}
-    keys = [(pattern_name(a), t.value) for a in patterns() for t in STANDARD if t not in a]
+    cwdm = {key: value for name, own in found.items() if name.startswith("cwdm-ship-") for key, value in own.items()}
+    columns = {name: found[name] for name in ("committee-ship", "fgc2f-ship", "msg-ldm-ship", "dfbk-ship")}
+    return of_every_case({**columns, "cwdm-ship-*": cwdm})
 
-    def cell(own: dict[tuple[str, str, str], float], pattern: str, target: str) -> str:
-        both = [own.get((pattern, target, metric)) for metric in ("PSNR", "PSNR_FIT")]
-        return " / ".join(f"{v:.2f}" for v in both if v is not None)
 
-    def averaged(own: dict[tuple[str, str, str], float]) -> str:
-        both = [[own.get((*key, metric)) for key in keys] for metric in ("PSNR", "PSNR_FIT")]
-        return " / ".join("-" if None in v else f"**{mean(v):.2f}**" for v in both)  # type: ignore[type-var]
+def of_every_case(columns: Mapping[str, Figures]) -> str:
+    """A line for every pattern and target, and the means of the columns that have them all."""
+    cases = [(pattern_name(given), target.value) for given in patterns() for target in STANDARD if target not in given]
 
-    lines: list[tuple[str, ...]] = [("available", "made", *columns)]
-    lines += [(p, t, *(cell(own, p, t) for own in columns.values())) for p, t in keys]
-    lines.append(("**mean of 28**", "", *(averaged(own) for own in columns.values())))
+    def cell(own: Figures, among: Sequence[tuple[str, str]]) -> str:
+        both = [[own[(*case, metric)] for case in among if (*case, metric) in own] for metric in ("PSNR", "PSNR_FIT")]
+        return " / ".join(f"{mean(v):.2f}" for v in both) if all(len(v) == len(among) for v in both) else ""
+
+    lines = [("available", "made", *columns)]
+    lines += [(*case, *(cell(own, [case]) for own in columns.values())) for case in cases]
+    lines.append((f"**mean of {len(cases)}**", "", *(f"**{cell(own, cases) or '-'}**" for own in columns.values())))
     return table(lines)
-
-
-def pooled(rows: Iterable[Score], method: str) -> str:
-    """Mean over all patterns and targets of a method that makes them all."""
-    own = [r for r in rows if r.method == method]
-    if len({(r.pattern, r.target) for r in own}) < 28:
-        return "-"
-    return " / ".join(f"{mean(r.value for r in own if r.metric == m):.2f}" for m in ("PSNR", "PSNR_FIT"))
 
 
 def printed(name: str) -> Callable[[], str]:

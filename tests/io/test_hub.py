@@ -160,7 +160,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
-    """One certificate in place of all: each client reads them anew, and that is a third of the time of a download."""
+    """One certificate in place of all, which each client reads anew."""
     every, end = Path(certifi.where()).read_text(), "-----END CERTIFICATE-----\n"
     path = tmp_path_factory.mktemp("certificates") / "one.pem"
     path.write_text(every.partition(end)[0] + end)

@@ -37,6 +37,21 @@ def test_what_is_known_of_the_data_is_told_and_the_rest_is_said_to_be_unknown():
     assert "It learnt from 11 subjects, which are few" in page
 
 
+def test_a_card_of_one_target_compares_it_with_no_other():
+    one = entry(scores=(score(T2, 16.0, "PSNR"), score(T2, 18.0, "PSNR_FIT")))
+
+    assert {"Its T2 has 18.0 dB brain PSNR after a straight-line fit."} <= set(failures(one))
+    assert {"Scale and offset cost 2.0 dB: judge brightness least."} <= set(failures(one))
+
+
+def test_phantoms_are_no_subjects():
+    phantoms = DataSource(name="mrsynth phantoms of our own", licence="CC0", citation="none", subjects=8)
+    card = entry().model_copy(update={"training_data": (UPENN, phantoms)})
+
+    (told,) = [text for text in failures(card) if "which are few" in text]
+    assert told.startswith("It learnt from 4 subjects and 8 phantoms, which are few")
+
+
 def test_failures_are_read_from_the_scores():
     values = {T1: (17.0, 20.0), T1CE: (18.0, 18.5), T2: (15.0, 16.0), FLAIR: (19.0, 19.5)}
     scores = [score(t, v, m) for t, pair in values.items() for v, m in zip(pair, ("PSNR", "PSNR_FIT"), strict=True)]

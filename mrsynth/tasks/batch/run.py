@@ -225,7 +225,7 @@ class Work:
         self.stopped = threading.Event()
 
     def check(self, subjects: list[SubjectFiles]) -> list[Record]:
-        """Choose a checkpoint for each, look at headers and at options of sampling, before the first second of it.
+        """Choose a checkpoint for each, look at headers and at options of sampling, before anything is made.
 
         Returns the records of those for whom nothing is to be done: complete, or refused. Raises UsageError or
         WeightsError for a request that is wrong for everyone; nothing is written either way.
