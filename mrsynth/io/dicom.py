@@ -166,9 +166,10 @@ def guess(series: Series) -> Guess:
     untold = timed is Contrast.T2 and Contrast.FLAIR in said.could_be  # no inversion time is no proof of a T2
     if said.why and said.why != UNNAMED and not said.could_be:
         return Guess(None, said.why)
-    if Contrast.T1CE in said.could_be and names_an_agent(series.agent) and timed in (None, Contrast.T1):
+    agent = names_an_agent(series.agent) and not said.other
+    if Contrast.T1CE in said.could_be and agent and timed in (None, Contrast.T1):
         named = Contrast.T1CE
-    elif said.could_be and (untold or timed not in said.could_be or Contrast.T1CE in said.could_be):
+    elif said.could_be and (said.other or untold or timed not in said.could_be or Contrast.T1CE in said.could_be):
         return Guess(None, f"it could be the {' or the '.join(c.label for c in said.could_be)}", said.could_be)
     if named is None and timed is None:
         return Guess(None, "neither its description nor its timing tells a T1, T1ce, T2 or FLAIR")

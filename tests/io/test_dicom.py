@@ -94,6 +94,8 @@ def test_inverted_greys_are_named(tmp_path, write_series):
         ("AX T1 W/WO", {"tr": 500, "te": 10}, (T1, T1CE)),
         ("AX T1 W/OUT GAD", {"tr": 500, "te": 10}, T1),
         ("AX T1 -C", {"tr": 500, "te": 10}, T1),
+        ("AX T1 ORBITS", {"tr": 500, "te": 10}, (T1,)),
+        ("AX T1 ORBITS GD", {"tr": 500, "te": 10, "agent": "Gadovist"}, (T1CE,)),
         ("t2_spc_ir_sag", {"tr": 5000, "te": 100}, (T2, FLAIR)),
         ("t2_spc_ir_sag", {"tr": 5000, "te": 100, "ti": 1800}, FLAIR),
         *(
